@@ -1,1 +1,8 @@
-//! A node.
+//! One node of a VoltCluster. `docs/architecture/` has a page for each layer; the folders are the layers, in the
+//! order in which a statement meets them: gateway, query, txn, replication, recovery; beside them metadata,
+//! membership, control and world.
+
+pub mod error;
+pub mod metadata;
+pub mod statement;
+pub mod world;

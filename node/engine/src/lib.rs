@@ -1,1 +1,27 @@
-//! The pure core.
+//! The pure core of VoltCluster: values, rows, keys, row programs, partitions and their effects.
+//!
+//! Invariant of this crate: everything here is a function of its arguments. No I/O, no clock, no threads, no
+//! randomness, no async: time, ids and random numbers come in as arguments. It knows nothing of nodes or networks.
+
+pub mod catalog;
+pub mod effects;
+pub mod error;
+pub mod key;
+pub mod partition;
+pub mod placement;
+pub mod plan;
+pub mod row;
+pub mod value;
+
+/// A node's number, for good; in Kubernetes its pod's ordinal + 1. Never 0.
+pub type NodeId = u32;
+/// A partition's number, unique over all replication groups, never reused. Starts at 1.
+pub type PartitionId = u32;
+/// A replication group's number. Starts at 1.
+pub type GroupId = u32;
+/// A table's number, never reused. Starts at 1.
+pub type TableId = u32;
+/// An effects record's place in its partition's order. The first record is 1; 0 is "before any".
+pub type Lsn = u64;
+/// The number of a partition's reign; grows with every change of primary or in-sync set. The first is 1.
+pub type Epoch = u64;

@@ -1,0 +1,1 @@
+//! Memcomparable keys: comparing the bytes compares the values, column by column.

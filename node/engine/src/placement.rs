@@ -1,0 +1,1 @@
+//! Row to partition, and partition to nodes: pure placement decisions.

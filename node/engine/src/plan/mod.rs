@@ -1,0 +1,88 @@
+//! Row programs: statements of transactional shape, compiled from a planner's output, run inside one partition.
+
+pub mod expr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::TableId;
+use crate::catalog::Column;
+pub use expr::{BinaryOp, Expr, Function, UnaryOp};
+
+/// A statement over one table, for one partition. Shipped between nodes with serde (postcard).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// The table.
+    pub table: TableId,
+    /// Its name, for errors.
+    pub table_name: String,
+    /// Its columns: what written rows must satisfy.
+    pub columns: Vec<Column>,
+    /// Places of the primary key in `columns`, in key order.
+    pub primary_key: Vec<usize>,
+    /// What it does.
+    pub action: Action,
+}
+
+/// How the rows that a statement reads are found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Access {
+    /// The row whose primary key has these values (no columns inside; a NULL finds nothing).
+    Point(Vec<Expr>),
+    /// The rows whose primary key begins with these values.
+    Prefix(Vec<Expr>),
+    /// Every row.
+    Scan,
+}
+
+/// What a program does. Column references in `filter`, `project` and `set` mean the table's columns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Action {
+    /// Returns rows, in primary-key order.
+    Select {
+        /// Where to look.
+        access: Access,
+        /// Keeps rows for which it is true.
+        filter: Option<Expr>,
+        /// The columns of the result.
+        project: Vec<Expr>,
+        /// At most so many rows, after `offset` of them.
+        limit: Option<u64>,
+        /// Rows left out first.
+        offset: u64,
+    },
+    /// Puts new rows; a key that exists is an error, and nothing is written.
+    Insert {
+        /// Each row has one expression a column of the table (no columns inside).
+        rows: Vec<Vec<Expr>>,
+    },
+    /// Changes rows. The primary key may change, but only within the partition (the planner sees to it).
+    Update {
+        /// Where to look.
+        access: Access,
+        /// Keeps rows for which it is true.
+        filter: Option<Expr>,
+        /// (column, its new value), evaluated on the old row.
+        set: Vec<(usize, Expr)>,
+    },
+    /// Removes rows.
+    Delete {
+        /// Where to look.
+        access: Access,
+        /// Keeps rows for which it is true.
+        filter: Option<Expr>,
+    },
+}
+
+impl Program {
+    /// True when it changes nothing.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.action, Action::Select { .. })
+    }
+}
+
+/// What a statement may know of the world, given from outside so that all is repeatable.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatementContext {
+    /// `now()`: microseconds since 1970.
+    pub now_micros: i64,
+}

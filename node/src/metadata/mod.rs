@@ -1,0 +1,4 @@
+//! The metadata group: Raft over the cluster map and the catalog. The only authority on who is primary, who is in
+//! sync, who is a node, and what the tables are. Knows nothing of SQL.
+
+pub mod map;
