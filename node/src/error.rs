@@ -21,7 +21,13 @@ pub struct SqlError {
 impl SqlError {
     /// An error with this SQLSTATE.
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Self { sqlstate: sqlstate.to_owned(), message: message.into(), detail: None, hint: None, position: None }
+        Self {
+            sqlstate: sqlstate.to_owned(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }
     }
 
     /// The same with a detail.
@@ -69,6 +75,9 @@ impl From<StatementError> for SqlError {
             StatementError::DuplicateKey { detail, .. } => Some(detail.clone()),
             _ => None,
         };
-        Self { detail, ..Self::new(error.sqlstate(), error.to_string()) }
+        Self {
+            detail,
+            ..Self::new(error.sqlstate(), error.to_string())
+        }
     }
 }
