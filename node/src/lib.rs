@@ -4,5 +4,6 @@
 
 pub mod error;
 pub mod metadata;
+pub mod recovery;
 pub mod statement;
 pub mod world;
