@@ -2,6 +2,7 @@
 //! order in which a statement meets them: gateway, query, txn, replication, recovery; beside them metadata,
 //! membership, control and world.
 
+pub mod config;
 pub mod error;
 pub mod metadata;
 pub mod recovery;

@@ -1,3 +1,5 @@
-//! What survives a process: the node's log on disk, and coming back from it.
+//! What survives: the node's log, reading it back, and bringing a node back into sync.
 
 pub mod log;
+pub(crate) mod rejoin;
+pub(crate) mod replay;

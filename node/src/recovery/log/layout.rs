@@ -114,7 +114,12 @@ impl Header {
         header.copy_to_slice(&mut cluster);
         let (sequence, salt) = (header.get_u64_le(), header.get_u64_le());
         let cluster = Uuid::from_bytes(cluster);
-        (header.get_u32_le() == checksum).then_some(Self { version, cluster, sequence, salt })
+        (header.get_u32_le() == checksum).then_some(Self {
+            version,
+            cluster,
+            sequence,
+            salt,
+        })
     }
 }
 
@@ -126,7 +131,7 @@ pub(super) fn encode(partition: PartitionId, entry: &LogEntry, out: &mut BytesMu
         LogEntry::Truncate { after, epoch } => (TRUNCATE, *epoch, *after, &[]),
         LogEntry::Reset { epoch } => (RESET, *epoch, 0, &[]),
         LogEntry::FillChunk { chunk } => (FILL_CHUNK, 0, 0, chunk),
-        LogEntry::FillDone { lsn, epoch } => (FILL_DONE, *epoch, *lsn, &[]),
+        LogEntry::FillDone { lsn, epoch, epochs } => (FILL_DONE, *epoch, *lsn, epochs),
         LogEntry::Dropped => (DROPPED, 0, 0, &[]),
     };
     frame(kind, partition, epoch, lsn, payload, out);
@@ -181,12 +186,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Framed, usize), Unreadable> {
     // A copy, so that an entry that is kept does not keep its whole segment in memory.
     let payload = || Bytes::copy_from_slice(&whole[ENTRY_BYTES..]);
     let entry = match kind {
-        RECORD => LogEntry::Record { epoch, lsn, payload: payload() },
+        RECORD => LogEntry::Record {
+            epoch,
+            lsn,
+            payload: payload(),
+        },
         COMMITTED => LogEntry::Committed { lsn },
         TRUNCATE => LogEntry::Truncate { after: lsn, epoch },
         RESET => LogEntry::Reset { epoch },
         FILL_CHUNK => LogEntry::FillChunk { chunk: payload() },
-        FILL_DONE => LogEntry::FillDone { lsn, epoch },
+        FILL_DONE => LogEntry::FillDone {
+            lsn,
+            epoch,
+            epochs: payload(),
+        },
         DROPPED => LogEntry::Dropped,
         FLUSHED_TO => return Ok((Framed::FlushedTo(lsn), size)),
         other => return Err(Unreadable::Kind(other)),

@@ -6,7 +6,8 @@
 //!
 //! What must hold:
 //! - An entry's ticket is announced only when the entry is as safe as the durability asks, and with it everything
-//!   appended before it. After an I/O error nothing is announced any more: what the disk holds is then unknown, and a
+//!   appended before it (`Memory`: at once; `Async`: when the kernel has it, so that it survives the process, and a power
+//!   cut may cost `ASYNC_FLUSH_INTERVAL`; `Fsync`: when the disk has it). After an I/O error nothing is announced any more: what the disk holds is then unknown, and a
 //!   second flush that succeeds proves nothing (the kernel may have dropped the dirty pages).
 //! - Replay gives exactly a prefix of what was appended, and that prefix holds everything that was announced (`Fsync`).
 //!   Damage where the log is known to have been flushed is an error that names file and offset, never a shorter log.
@@ -28,6 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use volt_engine::{Epoch, Lsn, PartitionId};
 
+pub use crate::config::Durability;
 pub use writer::Log;
 
 /// A segment that has grown to this size is followed by a new one.
@@ -77,6 +79,8 @@ pub enum LogEntry {
         lsn: Lsn,
         /// The epoch of the record at that place.
         epoch: Epoch,
+        /// Where the epochs before it began, as the replication layer encodes it.
+        epochs: Bytes,
     },
     /// Is no replica any more.
     Dropped,
@@ -84,19 +88,6 @@ pub enum LogEntry {
 
 /// Names an appended entry; later ones are greater. 0 names none and is always safe.
 pub type Ticket = u64;
-
-/// When an entry counts as safe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// At once; there is no file.
-    Memory,
-    /// When the kernel has it: survives the process. Flushed every `ASYNC_FLUSH_INTERVAL`, which is what a power cut may cost.
-    Async,
-    /// When the disk has it.
-    #[default]
-    Fsync,
-}
 
 /// Where and how to keep the log.
 #[derive(Clone, Debug)]
@@ -112,7 +103,11 @@ pub struct LogOptions {
 impl LogOptions {
     /// The folder `log` of the node's data directory.
     pub fn new(durability: Durability) -> Self {
-        Self { folder: PathBuf::from("log"), durability, segment_bytes: DEFAULT_SEGMENT_BYTES }
+        Self {
+            folder: PathBuf::from("log"),
+            durability,
+            segment_bytes: DEFAULT_SEGMENT_BYTES,
+        }
     }
 }
 
@@ -165,6 +160,9 @@ pub enum LogError {
 
 impl LogError {
     fn io(what: impl Into<String>, cause: &std::io::Error) -> Self {
-        Self::Io { what: what.into(), cause: cause.to_string() }
+        Self::Io {
+            what: what.into(),
+            cause: cause.to_string(),
+        }
     }
 }

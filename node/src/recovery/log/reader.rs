@@ -36,7 +36,11 @@ pub(super) async fn replay(
     take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
 ) -> Result<End, LogError> {
     let segments = segments(disk, folder).await?;
-    let mut end = End { sequence: 0, length: 0, salt: 0 };
+    let mut end = End {
+        sequence: 0,
+        length: 0,
+        salt: 0,
+    };
     for (place, (sequence, file)) in segments.iter().enumerate() {
         let is_last = place + 1 == segments.len();
         let bytes = disk
@@ -46,9 +50,19 @@ pub(super) async fn replay(
         if is_last && bytes.len() <= HEADER_BYTES && Header::decode(&bytes).is_none() {
             // Made just before the end: its header was not yet flushed, so nothing was in it.
             tracing::warn!(file = %file.display(), "the log's last segment has no whole header; starting it again");
-            return Ok(End { sequence: *sequence, length: 0, salt: 0 });
+            return Ok(End {
+                sequence: *sequence,
+                length: 0,
+                salt: 0,
+            });
         }
-        end = Segment { file, sequence: *sequence, bytes, is_last }.replay(cluster, take)?;
+        end = Segment {
+            file,
+            sequence: *sequence,
+            bytes,
+            is_last,
+        }
+        .replay(cluster, take)?;
     }
     Ok(end)
 }
@@ -62,7 +76,10 @@ async fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>,
     let mut segments = Vec::new();
     for file in files {
         let is_segment = file.extension().is_some_and(|extension| extension == SUFFIX);
-        let number = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let number = file
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .and_then(|stem| stem.parse().ok());
         match number {
             Some(number) if is_segment => segments.push((number, file)),
             _ => tracing::warn!(file = %file.display(), "not a segment of the log; left alone"),
@@ -73,7 +90,11 @@ async fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>,
         let expected: u64 = pair[0].0 + 1;
         if pair[1].0 != expected {
             let file = segment_file(folder, expected);
-            return Err(LogError::Corrupt { file, offset: 0, what: "the segment is missing".to_owned() });
+            return Err(LogError::Corrupt {
+                file,
+                offset: 0,
+                what: "the segment is missing".to_owned(),
+            });
         }
     }
     Ok(segments)
@@ -113,7 +134,11 @@ impl Segment<'_> {
                 }
             }
         }
-        Ok(End { sequence: self.sequence, length: offset as u64, salt })
+        Ok(End {
+            sequence: self.sequence,
+            length: offset as u64,
+            salt,
+        })
     }
 
     fn check_header(&self, cluster: Uuid) -> Result<Header, LogError> {
@@ -122,10 +147,17 @@ impl Segment<'_> {
         };
         let file = self.file.to_owned();
         if header.version != VERSION {
-            return Err(LogError::Version { file, version: header.version });
+            return Err(LogError::Version {
+                file,
+                version: header.version,
+            });
         }
         if header.cluster != cluster {
-            return Err(LogError::OtherCluster { file, found: header.cluster, expected: cluster });
+            return Err(LogError::OtherCluster {
+                file,
+                found: header.cluster,
+                expected: cluster,
+            });
         }
         if header.sequence != self.sequence {
             return Err(self.corrupt(0, format!("the header says that it is segment {}", header.sequence)));
@@ -134,6 +166,10 @@ impl Segment<'_> {
     }
 
     fn corrupt(&self, offset: usize, what: String) -> LogError {
-        LogError::Corrupt { file: self.file.to_owned(), offset: offset as u64, what }
+        LogError::Corrupt {
+            file: self.file.to_owned(),
+            offset: offset as u64,
+            what,
+        }
     }
 }

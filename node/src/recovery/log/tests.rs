@@ -39,10 +39,16 @@ fn world(disk: &Arc<SimulatedDisk>) -> World {
 }
 
 fn options(durability: Durability) -> LogOptions {
-    LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::new(durability) }
+    LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        ..LogOptions::new(durability)
+    }
 }
 
-async fn open(disk: &Arc<SimulatedDisk>, durability: Durability) -> Result<(Log, Vec<(PartitionId, LogEntry)>), LogError> {
+async fn open(
+    disk: &Arc<SimulatedDisk>,
+    durability: Durability,
+) -> Result<(Log, Vec<(PartitionId, LogEntry)>), LogError> {
     let mut entries = Vec::new();
     let mut take = |partition, entry| {
         entries.push((partition, entry));
@@ -54,7 +60,14 @@ async fn open(disk: &Arc<SimulatedDisk>, durability: Durability) -> Result<(Log,
 
 fn record(lsn: Lsn) -> (PartitionId, LogEntry) {
     let payload = Bytes::from(vec![lsn as u8; 5 + (lsn as usize * 7) % 60]);
-    (1 + (lsn % 3) as PartitionId, LogEntry::Record { epoch: 1 + lsn / 10, lsn, payload })
+    (
+        1 + (lsn % 3) as PartitionId,
+        LogEntry::Record {
+            epoch: 1 + lsn / 10,
+            lsn,
+            payload,
+        },
+    )
 }
 
 fn one_of_each() -> Vec<(PartitionId, LogEntry)> {
@@ -63,8 +76,20 @@ fn one_of_each() -> Vec<(PartitionId, LogEntry)> {
         (1, LogEntry::Committed { lsn: 1 }),
         (2, LogEntry::Truncate { after: 4, epoch: 9 }),
         (3, LogEntry::Reset { epoch: 8 }),
-        (3, LogEntry::FillChunk { chunk: Bytes::from_static(b"some state") }),
-        (3, LogEntry::FillDone { lsn: 77, epoch: 8 }),
+        (
+            3,
+            LogEntry::FillChunk {
+                chunk: Bytes::from_static(b"some state"),
+            },
+        ),
+        (
+            3,
+            LogEntry::FillDone {
+                lsn: 77,
+                epoch: 8,
+                epochs: Bytes::from_static(b"1 2"),
+            },
+        ),
         (2, LogEntry::Dropped),
     ]
 }
@@ -81,7 +106,10 @@ async fn write(disk: &Arc<SimulatedDisk>, entries: &[(PartitionId, LogEntry)]) {
 }
 
 fn segments(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
-    disk.files().into_iter().filter(|(path, _)| path.starts_with("log")).collect()
+    disk.files()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("log"))
+        .collect()
 }
 
 #[tokio::test]
@@ -125,7 +153,9 @@ async fn a_segment_torn_at_any_byte_gives_a_prefix_that_goes_on() {
             copy.put(path, bytes.clone());
         }
         copy.put(last, content[..length].to_vec());
-        let (log, found) = open(&copy, Durability::Fsync).await.unwrap_or_else(|error| panic!("cut at {length}: {error}"));
+        let (log, found) = open(&copy, Durability::Fsync)
+            .await
+            .unwrap_or_else(|error| panic!("cut at {length}: {error}"));
         assert_eq!(found, entries[..found.len()], "cut at {length}");
         assert!(found.len() >= seen && found.len() >= before_last, "cut at {length}");
         seen = found.len();
@@ -166,7 +196,12 @@ async fn a_flipped_bit_is_found_wherever_it_is() {
                 // Only behind the last mark, where it can't be told from a torn write.
                 Ok((_, found)) => {
                     assert!(is_last, "{} at {at}", path.display());
-                    assert!(found.len() >= entries.len() - 2, "{} at {at}: {}", path.display(), found.len());
+                    assert!(
+                        found.len() >= entries.len() - 2,
+                        "{} at {at}: {}",
+                        path.display(),
+                        found.len()
+                    );
                     assert_eq!(found, entries[..found.len()]);
                 }
             }
@@ -181,8 +216,15 @@ async fn after_a_power_cut_everything_announced_is_there() {
         let random = SimulatedRandom::new(seed);
         let mut expected: Vec<(PartitionId, LogEntry)> = Vec::new();
         for _ in 0..4 {
-            let (log, found) = open(&disk, Durability::Fsync).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-            assert!(found.len() >= expected.len(), "seed {seed}: {} of {}", found.len(), expected.len());
+            let (log, found) = open(&disk, Durability::Fsync)
+                .await
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert!(
+                found.len() >= expected.len(),
+                "seed {seed}: {} of {}",
+                found.len(),
+                expected.len()
+            );
             assert_eq!(found[..expected.len()], expected, "seed {seed}");
             let mut appended = found;
             for _ in 0..random.below(12) {
@@ -201,7 +243,9 @@ async fn after_a_power_cut_everything_announced_is_there() {
             disk.crash();
             // The last append must not be seen later as if it were expected.
             drop(log);
-            let (_, found) = open(&disk, Durability::Fsync).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let (_, found) = open(&disk, Durability::Fsync)
+                .await
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             assert!(found.len() >= expected.len(), "seed {seed}");
             expected = found;
             disk.kill();
@@ -230,7 +274,7 @@ async fn an_error_of_the_disk_stops_the_log_for_good() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn async_is_safe_when_written_and_flushed_soon() {
     let disk = disk(9);
     let (log, _) = open(&disk, Durability::Async).await.unwrap();
@@ -260,8 +304,13 @@ async fn a_missing_segment_and_another_cluster_are_errors() {
     let mut take = |_, _| Ok(());
     let other = Log::open(&world(&disk), options(Durability::Fsync), Uuid::from_u128(8), &mut take).await;
     assert!(matches!(other.err(), Some(LogError::OtherCluster { .. })));
-    crate::world::Disk::remove(&disk.mount(), Path::new("log/00000000000000000002.log")).await.unwrap();
-    assert!(matches!(open(&disk, Durability::Fsync).await.err(), Some(LogError::Corrupt { .. })));
+    crate::world::Disk::remove(&disk.mount(), Path::new("log/00000000000000000002.log"))
+        .await
+        .unwrap();
+    assert!(matches!(
+        open(&disk, Durability::Fsync).await.err(),
+        Some(LogError::Corrupt { .. })
+    ));
 }
 
 #[tokio::test]
@@ -270,7 +319,17 @@ async fn a_payload_that_looks_like_a_mark_is_none() {
     let mut forged = bytes::BytesMut::new();
     layout::encode_flushed_to(12345, 1 << 40, &mut forged);
     let disk = disk(12);
-    let entries = [record(1), (1, LogEntry::Record { epoch: 1, lsn: 2, payload: forged.freeze() })];
+    let entries = [
+        record(1),
+        (
+            1,
+            LogEntry::Record {
+                epoch: 1,
+                lsn: 2,
+                payload: forged.freeze(),
+            },
+        ),
+    ];
     write(&disk, &entries).await;
     let (path, mut content) = segments(&disk).pop().unwrap();
     let end = content.len() - layout::ENTRY_BYTES;

@@ -85,7 +85,10 @@ impl Log {
         }
         if payload_bytes(entry) > MAX_PAYLOAD_BYTES {
             let what = format!("an entry of partition {partition} is longer than {MAX_PAYLOAD_BYTES} bytes");
-            queue.stopped = Some(LogError::Io { what, cause: "too long".to_owned() });
+            queue.stopped = Some(LogError::Io {
+                what,
+                cause: "too long".to_owned(),
+            });
             drop(queue);
             self.shared.arrived.notify_one();
             return ticket;
@@ -93,10 +96,17 @@ impl Log {
         let before = queue.bytes.len();
         layout::encode(partition, entry, &mut queue.bytes);
         // Still under the lock: the task must not subtract before this is added.
-        self.shared.queued.fetch_add(queue.bytes.len() - before, Ordering::Relaxed);
+        self.shared
+            .queued
+            .fetch_add(queue.bytes.len() - before, Ordering::Relaxed);
         drop(queue);
         self.shared.arrived.notify_one();
         ticket
+    }
+
+    /// The ticket of the last entry appended.
+    pub fn last_ticket(&self) -> Ticket {
+        self.shared.queue().last
     }
 
     /// Bytes that were appended and are not yet written: what its callers bound by taking on no more work.
@@ -152,6 +162,7 @@ fn payload_bytes(entry: &LogEntry) -> usize {
     match entry {
         LogEntry::Record { payload, .. } => payload.len(),
         LogEntry::FillChunk { chunk } => chunk.len(),
+        LogEntry::FillDone { epochs, .. } => epochs.len(),
         _ => 0,
     }
 }
@@ -295,10 +306,26 @@ impl Segments {
         let path = segment_file(&options.folder, sequence);
         let failed = |error| LogError::io(format!("making {}", path.display()), &error);
         let mut file = world.disk.open_append(&path, Some(0)).await.map_err(failed)?;
-        let header = Header { version: VERSION, cluster, sequence, salt: world.random.next_u64() };
+        let header = Header {
+            version: VERSION,
+            cluster,
+            sequence,
+            salt: world.random.next_u64(),
+        };
         file.append_and_sync(&[header.encode()]).await.map_err(failed)?;
         let (world, salt, length) = (world.clone(), header.salt, HEADER_BYTES as u64);
-        Ok(Self { world, options, cluster, sequence, salt, path, file, length, flushed: length, marked: length })
+        Ok(Self {
+            world,
+            options,
+            cluster,
+            sequence,
+            salt,
+            path,
+            file,
+            length,
+            flushed: length,
+            marked: length,
+        })
     }
 
     async fn write(&mut self, batch: BytesMut, sync: bool) -> Result<(), LogError> {

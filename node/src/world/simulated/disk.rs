@@ -53,12 +53,19 @@ struct Content {
 impl SimulatedDisk {
     /// An empty disk.
     pub fn new(random: SimulatedRandom, takes_time: bool) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), random, takes_time })
+        Arc::new(Self {
+            state: Mutex::default(),
+            random,
+            takes_time,
+        })
     }
 
     /// The disk as a process sees it that starts now.
     pub fn mount(self: &Arc<Self>) -> Mounted {
-        Mounted { crashes: self.state().crashes, disk: Arc::clone(self) }
+        Mounted {
+            crashes: self.state().crashes,
+            disk: Arc::clone(self),
+        }
     }
 
     /// The machine loses power: of what was not flushed a file keeps nothing, some, or some and zeros behind it.
@@ -96,7 +103,11 @@ impl SimulatedDisk {
 
     /// All files and their bytes.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        self.state().files.iter().map(|(path, content)| (path.clone(), content.bytes.clone())).collect()
+        self.state()
+            .files
+            .iter()
+            .map(|(path, content)| (path.clone(), content.bytes.clone()))
+            .collect()
     }
 
     /// Replaces a file's bytes, durably: for a test that damages one.
@@ -145,19 +156,34 @@ impl Disk for Mounted {
 
     async fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
         let state = self.state()?;
-        Ok(state.files.keys().filter(|path| path.parent() == Some(directory)).cloned().collect())
+        Ok(state
+            .files
+            .keys()
+            .filter(|path| path.parent() == Some(directory))
+            .cloned()
+            .collect())
     }
 
     async fn read(&self, path: &Path) -> io::Result<Bytes> {
         let state = self.state()?;
-        state.files.get(path).map(|content| Bytes::copy_from_slice(&content.bytes)).ok_or_else(|| absent(path))
+        state
+            .files
+            .get(path)
+            .map(|content| Bytes::copy_from_slice(&content.bytes))
+            .ok_or_else(|| absent(path))
     }
 
     async fn write_atomic(&self, path: &Path, content: Bytes) -> io::Result<()> {
         self.disk.pause().await;
         let mut state = self.state()?;
         state.fault.check()?;
-        state.files.insert(path.to_owned(), Content { bytes: content.to_vec(), flushed: content.len() });
+        state.files.insert(
+            path.to_owned(),
+            Content {
+                bytes: content.to_vec(),
+                flushed: content.len(),
+            },
+        );
         Ok(())
     }
 
@@ -170,7 +196,10 @@ impl Disk for Mounted {
             content.bytes.resize(length as usize, 0);
             content.flushed = content.bytes.len();
         }
-        Ok(Box::new(Appending { mounted: self.clone(), path: path.to_owned() }))
+        Ok(Box::new(Appending {
+            mounted: self.clone(),
+            path: path.to_owned(),
+        }))
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
@@ -184,7 +213,10 @@ impl DiskFault {
     fn check(self) -> io::Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Full => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on the simulated disk")),
+            Self::Full => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "no space left on the simulated disk",
+            )),
             Self::Broken => Err(io::Error::other("the simulated disk is broken")),
         }
     }
@@ -198,7 +230,11 @@ struct Appending {
 impl Appending {
     fn change<T>(&self, change: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
         let mut state = self.mounted.state()?;
-        state.files.get_mut(&self.path).map(change).ok_or_else(|| absent(&self.path))
+        state
+            .files
+            .get_mut(&self.path)
+            .map(change)
+            .ok_or_else(|| absent(&self.path))
     }
 }
 
@@ -213,7 +249,9 @@ impl AppendFile for Appending {
         };
         self.change(|content| {
             let end = content.bytes.len() + taken;
-            buffers.iter().for_each(|buffer| content.bytes.extend_from_slice(buffer));
+            buffers
+                .iter()
+                .for_each(|buffer| content.bytes.extend_from_slice(buffer));
             content.bytes.truncate(end);
         })?;
         fault.check()

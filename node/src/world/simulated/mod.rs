@@ -60,7 +60,11 @@ pub struct SimulatedClock {
 impl SimulatedClock {
     /// For a process that starts when the simulation is `age` old. Call it inside the process's runtime.
     pub fn new(age: Duration, skew_micros: i64) -> Self {
-        Self { age, made: Instant::now(), skew_micros }
+        Self {
+            age,
+            made: Instant::now(),
+            skew_micros,
+        }
     }
 }
 
@@ -82,6 +86,11 @@ impl World {
         disk: Arc<SimulatedDisk>,
         random: SimulatedRandom,
     ) -> Self {
-        Self { clock: Arc::new(clock), network, disk: Arc::new(disk.mount()), random: Arc::new(random) }
+        Self {
+            clock: Arc::new(clock),
+            network,
+            disk: Arc::new(disk.mount()),
+            random: Arc::new(random),
+        }
     }
 }

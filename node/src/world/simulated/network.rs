@@ -35,19 +35,23 @@ enum Down {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { down: watch::Sender::new(BTreeMap::new()) }
+        Self {
+            down: watch::Sender::new(BTreeMap::new()),
+        }
     }
 }
 
 impl Faults {
     /// The process is dead, its machine lives: connections are refused.
     pub fn killed(&self, host: &str) {
-        self.down.send_modify(|down| drop(down.insert(host.to_owned(), Down::Refuses)));
+        self.down
+            .send_modify(|down| drop(down.insert(host.to_owned(), Down::Refuses)));
     }
 
     /// The machine is dead: connections are not answered.
     pub fn lost(&self, host: &str) {
-        self.down.send_modify(|down| drop(down.insert(host.to_owned(), Down::Silent)));
+        self.down
+            .send_modify(|down| drop(down.insert(host.to_owned(), Down::Silent)));
     }
 
     /// The host runs again.
@@ -58,7 +62,11 @@ impl Faults {
     /// Returns when the host refuses.
     async fn refuses(&self, host: &str) {
         let mut down = self.down.subscribe();
-        if down.wait_for(|down| down.get(host) == Some(&Down::Refuses)).await.is_err() {
+        if down
+            .wait_for(|down| down.get(host) == Some(&Down::Refuses))
+            .await
+            .is_err()
+        {
             std::future::pending().await
         }
     }
@@ -66,7 +74,11 @@ impl Faults {
     /// Returns when the host is not silent.
     async fn speaks(&self, host: &str) {
         let mut down = self.down.subscribe();
-        if down.wait_for(|down| down.get(host) != Some(&Down::Silent)).await.is_err() {
+        if down
+            .wait_for(|down| down.get(host) != Some(&Down::Silent))
+            .await
+            .is_err()
+        {
             std::future::pending().await
         }
     }
@@ -81,7 +93,10 @@ pub struct SimulatedNetwork {
 impl SimulatedNetwork {
     /// For the host of this name.
     pub fn new(host: &str, faults: Arc<Faults>) -> Self {
-        Self { host: host.to_owned(), faults }
+        Self {
+            host: host.to_owned(),
+            faults,
+        }
     }
 }
 
@@ -109,7 +124,10 @@ impl Network for SimulatedNetwork {
         };
         match connected {
             Ok(stream) => Ok(Box::new(stream?)),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{address} does not answer"),
+            )),
         }
     }
 
