@@ -5,5 +5,6 @@
 pub mod config;
 pub mod error;
 pub mod metadata;
+pub mod recovery;
 pub mod statement;
 pub mod world;

@@ -5,6 +5,8 @@
 //! `std::thread` are not used outside this folder.
 
 pub mod production;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 
 use std::io;
 use std::path::{Path, PathBuf};
