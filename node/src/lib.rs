@@ -3,6 +3,7 @@
 //! membership, control and world.
 
 pub mod error;
+pub mod membership;
 pub mod metadata;
 pub mod statement;
 pub mod world;
