@@ -9,3 +9,6 @@ pub mod metadata;
 pub mod recovery;
 pub mod statement;
 pub mod world;
+pub mod peers;
+pub mod replication;
+pub mod txn;
