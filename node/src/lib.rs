@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod error;
+pub mod gateway;
 pub mod metadata;
 pub mod statement;
 pub mod world;
