@@ -5,6 +5,8 @@
 pub mod config;
 pub mod error;
 pub mod gateway;
+pub mod membership;
 pub mod metadata;
+pub mod recovery;
 pub mod statement;
 pub mod world;
