@@ -17,11 +17,14 @@ source "$HERE/lib/storage.sh"
 # The kubelet sets these for the whole machine. They get their old values back when the last cluster goes.
 SYSCTLS=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes)
 
-remember_sysctls() { [[ -e $ROOT/sysctls ]] || sysctl "${SYSCTLS[@]}" >"$ROOT/sysctls"; }
-restore_sysctls() {
+remember_machine() { [[ -e $ROOT/sysctls ]] || sysctl "${SYSCTLS[@]}" >"$ROOT/sysctls"; }
+restore_machine() {
   [[ -e $ROOT/sysctls && -z $(find "$ROOT" -mindepth 1 -maxdepth 1 -type d) ]] || return 0
   sysctl -q -p "$ROOT/sysctls"
   rm "$ROOT/sysctls"
+  # a path that is fixed in the kubelet, wherever else it was told to keep its files
+  rm -f /var/lib/kubelet/device-plugins/kubelet.sock
+  rmdir /var/lib/kubelet/device-plugins /var/lib/kubelet 2>/dev/null || true
 }
 
 make_pause_image() {
@@ -42,7 +45,7 @@ up() {
   ((NODES >= 1 && NODES <= 9)) || die "NODES is 1 to 9, not $NODES"
   mkdir -p "$DIR/log"
   chmod 711 "$ROOT" "$DIR"
-  remember_sysctls
+  remember_machine
   make_cgroup
   make_pause_image
   make_pki
@@ -96,12 +99,17 @@ remove_namespaces() {
   for name in $(ip netns list | awk '{ print $1 }' | grep -xE "$NAMESPACE(-[0-9])?" || true); do ip netns delete "$name"; done
 }
 
-# What containerd and the kubelet leave outside the cluster's own folder.
+# What is left outside the cluster's own folder: the sockets of containerd's shims, the network plugins' notes about
+# our pods, the kubelet's links to their logs.
 remove_traces() {
-  [[ ! -d $DIR ]] || find "$DIR" -path '*/io.containerd.runtime.v2.task/*' -name address -exec sed 's|^unix://||; s|$|\n|' {} + 2>/dev/null |
-    grep '^/run/containerd/s/' | xargs -r rm -f
+  local file socket
+  [[ -d $DIR ]] || return 0
+  while read -r file; do
+    socket=$(<"$file")
+    [[ $socket != unix:///run/containerd/s/* ]] || rm -f "${socket#unix://}"
+  done < <(find "$DIR" -path '*/io.containerd.runtime.v2.task/*' -name address)
+  [[ ! -d /var/lib/cni/results ]] || { grep -rlF "$DIR/" /var/lib/cni/results || true; } | xargs -r rm -f
   [[ ! -d /var/log/containers ]] || find /var/log/containers -lname "$DIR/*" -delete
-  rm -rf /var/lib/cni/results/"$CLUSTER"-[0-9]-*
 }
 
 down() {
@@ -111,7 +119,7 @@ down() {
   remove_namespaces
   remove_cgroups
   rm -rf --one-file-system "$DIR"
-  restore_sysctls
+  restore_machine
 }
 
 case ${1:-} in

@@ -38,6 +38,10 @@ address = "$dir/containerd.sock"
 sandbox_image = "voltcluster/pause:dev"
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+Root = "$dir/runc"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$dir/cni"
@@ -89,7 +93,7 @@ start_node() {
   import_image "$n" "$DIR/pause.tar"
   write_kubelet_settings "$n"
   start "$NAMESPACE-$n" "kubelet-$n" "$BIN/kubelet" "--config=$dir/kubelet.yaml" "--kubeconfig=$DIR/kubeconfig.inside" \
-    "--root-dir=$dir/kubelet" "--hostname-override=node-$n" "--node-ip=10.243.0.1$n" \
+    "--root-dir=$dir/kubelet" "--cert-dir=$dir/pki" "--hostname-override=node-$n" "--node-ip=10.243.0.1$n" \
     "--node-labels=topology.kubernetes.io/region=here,topology.kubernetes.io/zone=zone-$n"
   start "$NAMESPACE-$n" "proxy-$n" "$BIN/kube-proxy" "--kubeconfig=$DIR/kubeconfig.inside" "--hostname-override=node-$n" \
     --proxy-mode=iptables "--cluster-cidr=$POD_CIDR" --conntrack-max-per-core=0

@@ -67,9 +67,10 @@ end_processes() {
   die "processes of cluster $CLUSTER do not end: $(processes | tr '\n' ' ')"
 }
 
+# Everywhere, also where only runc made it (the v2 hierarchy that some machines mount beside v1).
 remove_cgroups() {
   local home
-  while read -r home; do
+  for home in "/sys/fs/cgroup/$CGROUP" /sys/fs/cgroup/*/"$CGROUP"; do
     [[ ! -d $home ]] || find "$home" -depth -type d -exec rmdir {} + 2>/dev/null || true
-  done < <(cgroup_homes)
+  done
 }
