@@ -6,6 +6,7 @@ export CLUSTER=e2e API_PORT=${E2E_API_PORT:-16444} VOLUMES=8
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 TARGET=${CARGO_TARGET_DIR:-$REPOSITORY/target}
+IMAGES=$TARGET/images
 
 clean() {
   local status=$?
@@ -15,7 +16,6 @@ clean() {
   else
     "$HERE/cluster.sh" down || say "error: not everything was removed; see $DIR"
   fi
-  rm -rf "$OUT"
   exit "$status"
 }
 
@@ -24,7 +24,7 @@ build() {
   export CARGO_TARGET_DIR=$TARGET
   cargo build --quiet --release -p volt-node -p volt-operator
   cargo build --quiet -p volt-tests --bin kubernetes-e2e
-  "$HERE/images/build.sh" "$TARGET/release" "$OUT"
+  "$HERE/images/build.sh" "$TARGET/release" "$IMAGES"
 }
 
 [[ $(id -u) == 0 ]] || die "the Kubernetes test makes network namespaces and cgroups, which needs root; cargo test does not"
@@ -32,7 +32,6 @@ build() {
 mkdir -p "$ROOT"
 exec 9>"$ROOT/e2e.lock"
 flock --nonblock 9 || { say "another end-to-end test is running; waiting for it" && flock 9; }
-OUT=$(mktemp -d)
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -41,7 +40,7 @@ trap 'exit 143' TERM
 build 9>&-
 "$HERE/cluster.sh" down 9>&- # what an aborted run left
 "$HERE/cluster.sh" up 9>&-
-"$HERE/cluster.sh" import "$OUT"/*.tar 9>&-
+"$HERE/cluster.sh" import "$IMAGES"/*.tar 9>&-
 cd "$REPOSITORY"
 # In the background, so that a signal to this script ends the wait at once; `down` ends the program with the rest.
 "$HERE/cluster.sh" exec env "PATH=$BIN:$PATH" "HELM_CONFIG_HOME=$DIR/helm" "HELM_CACHE_HOME=$DIR/helm" "HELM_DATA_HOME=$DIR/helm" \

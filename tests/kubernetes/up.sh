@@ -11,7 +11,7 @@ target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
 "$HERE/tools.sh"
 (cd "$REPOSITORY" && cargo build --release -p volt-node -p volt-operator)
 "$HERE/cluster.sh" up
-"$HERE/images/build.sh" "$target/release" "$DIR/images"
-"$HERE/cluster.sh" import "$DIR"/images/*.tar
+"$HERE/images/build.sh" "$target/release" "$target/images"
+"$HERE/cluster.sh" import "$target"/images/*.tar
 say "images voltcluster/volt-node:dev and voltcluster/volt-operator:dev are on every node"
 "$HERE/cluster.sh" describe

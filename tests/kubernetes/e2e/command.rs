@@ -19,7 +19,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(120);
 pub async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Result<String> {
     let call = format!("{program} {}", arguments.join(" "));
     let mut command = Command::new(program);
-    command.args(arguments).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .kill_on_drop(true)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.spawn().with_context(|| call.clone())?;
     if let Some(input) = input {
@@ -31,7 +35,11 @@ pub async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Resu
         .with_context(|| format!("{call}: no end within {} s", CALL_LIMIT.as_secs()))??;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("{call}: {}: {}{said}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{call}: {}: {}{said}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(said)
 }
@@ -43,7 +51,12 @@ pub async fn kubectl(arguments: &[&str]) -> Result<String> {
 
 /// `kubectl apply -f -` of one manifest.
 pub async fn apply(manifest: &str) -> Result<String> {
-    run("kubectl", &["--namespace", NAMESPACE, "apply", "-f", "-"], Some(manifest)).await
+    run(
+        "kubectl",
+        &["--namespace", NAMESPACE, "apply", "-f", "-"],
+        Some(manifest),
+    )
+    .await
 }
 
 /// `kubectl get ... -o json`.
@@ -53,10 +66,35 @@ pub async fn get(arguments: &[&str]) -> Result<serde_json::Value> {
 }
 
 /// One statement by psql through the cluster's Service; rows as lines, columns separated by `|`.
+///
+/// A Service goes on sending connections to a dead pod until every node has heard of its death. Nothing was asked on a
+/// connection that was not made, so that much is tried again, as any client would.
 pub async fn psql(statement: &str) -> Result<String> {
-    let arguments =
-        ["-h", "demo-sql", "-p", "5432", "-U", USER, "-d", DATABASE, "-X", "-w", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c"];
-    Ok(run("psql", &[&arguments[..], &[statement]].concat(), None).await?.trim_end().to_string())
+    const SETTINGS: [&str; 12] = [
+        "-h",
+        "demo-sql",
+        "-p",
+        "5432",
+        "-U",
+        USER,
+        "-d",
+        "dbname=volt connect_timeout=2",
+        "-Xw",
+        "-Atq",
+        "-v",
+        "ON_ERROR_STOP=1",
+    ];
+    let mut attempts_left = 10;
+    loop {
+        attempts_left -= 1;
+        match run("psql", &[&SETTINGS[..], &["-c", statement]].concat(), None).await {
+            Ok(rows) => return Ok(rows.trim_end().to_string()),
+            Err(error) if attempts_left == 0 || !error.to_string().contains("connection to server at") => {
+                return Err(error);
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
 }
 
 /// Asks until the answer is yes. An error means "not yet", and is told if it stays the last word.

@@ -48,9 +48,14 @@ pub struct Report {
 impl Load {
     /// Creates the table and starts writing into it.
     pub async fn start(table: &'static str) -> Result<Self> {
-        psql(&format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY, writer INT, note TEXT) WITH REPLICATION = 2")).await?;
+        psql(&format!(
+            "CREATE TABLE {table} (id BIGINT PRIMARY KEY, writer INT, note TEXT) WITH REPLICATION = 2"
+        ))
+        .await?;
         let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..WRITERS).map(|n| tokio::spawn(write(table, n, Arc::clone(&stop)))).collect();
+        let writers = (0..WRITERS)
+            .map(|n| tokio::spawn(write(table, n, Arc::clone(&stop))))
+            .collect();
         let load = Self { table, stop, writers };
         load.progress(20).await.context("before anything was broken")?;
         Ok(load)
@@ -58,7 +63,8 @@ impl Load {
 
     /// Returns when the table has at least `more` rows more than now: writes are going on.
     pub async fn progress(&self, more: u64) -> Result<()> {
-        let count = async || -> Result<u64> { Ok(psql(&format!("SELECT count(*) FROM {}", self.table)).await?.parse()?) };
+        let count =
+            async || -> Result<u64> { Ok(psql(&format!("SELECT count(*) FROM {}", self.table)).await?.parse()?) };
         let mut enough = None;
         crate::command::wait_until(30, &format!("{more} more rows in {}", self.table), async || {
             let now = count().await?;
@@ -70,7 +76,11 @@ impl Load {
     /// Stops the writers and looks for every row that was acknowledged.
     pub async fn finish(self) -> Result<Report> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut report = Report { acknowledged: 0, longest_gap: Duration::ZERO, errors: BTreeMap::new() };
+        let mut report = Report {
+            acknowledged: 0,
+            longest_gap: Duration::ZERO,
+            errors: BTreeMap::new(),
+        };
         let mut acknowledged = BTreeSet::new();
         for writer in self.writers {
             let written = writer.await?;
@@ -82,9 +92,18 @@ impl Load {
         }
         let rows = psql(&format!("SELECT id FROM {}", self.table)).await?;
         let found: BTreeSet<i64> = rows.lines().map(str::parse).collect::<Result<_, _>>()?;
-        ensure!(rows.lines().count() == found.len(), "{} has rows with the same key", self.table);
+        ensure!(
+            rows.lines().count() == found.len(),
+            "{} has rows with the same key",
+            self.table
+        );
         let lost: Vec<_> = acknowledged.difference(&found).collect();
-        ensure!(lost.is_empty(), "{} of {} acknowledged writes are lost: {lost:?}", lost.len(), acknowledged.len());
+        ensure!(
+            lost.is_empty(),
+            "{} of {} acknowledged writes are lost: {lost:?}",
+            lost.len(),
+            acknowledged.len()
+        );
         report.acknowledged = acknowledged.len();
         Ok(report)
     }
@@ -92,16 +111,31 @@ impl Load {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} acknowledged, 0 lost, longest gap {} ms", self.acknowledged, self.longest_gap.as_millis())?;
-        if self.errors.is_empty() { Ok(()) } else { write!(f, ", clients saw {:?}", self.errors) }
+        write!(
+            f,
+            "{} acknowledged, 0 lost, longest gap {} ms",
+            self.acknowledged,
+            self.longest_gap.as_millis()
+        )?;
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ", clients saw {:?}", self.errors)
+        }
     }
 }
 
 async fn connect(writer: usize, attempt: usize) -> Result<Client> {
     let pod = (writer + attempt) % 4;
     // every fifth attempt goes by the Service, which is what a client knows that knows no pods
-    let host = if attempt % 5 == 4 { "demo-sql".to_string() } else { format!("demo-{pod}.demo-nodes") };
-    let settings = format!("host={host} port=5432 user={USER} dbname={DATABASE} connect_timeout=1 application_name=writer-{writer}");
+    let host = if attempt % 5 == 4 {
+        "demo-sql".to_string()
+    } else {
+        format!("demo-{pod}.demo-nodes")
+    };
+    let settings = format!(
+        "host={host} port=5432 user={USER} dbname={DATABASE} connect_timeout=1 application_name=writer-{writer}"
+    );
     let (client, connection) = tokio_postgres::connect(&settings, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
@@ -134,12 +168,24 @@ async fn write(table: &'static str, writer: usize, stop: Arc<AtomicBool>) -> Wri
 }
 
 /// One write on the connection at hand, or on a new one; the error is what a user would read, in a few words.
-async fn insert(table: &str, writer: usize, id: i64, attempt: usize, client: &mut Option<Client>) -> Result<(), String> {
+async fn insert(
+    table: &str,
+    writer: usize,
+    id: i64,
+    attempt: usize,
+    client: &mut Option<Client>,
+) -> Result<(), String> {
     if client.is_none() {
-        *client = Some(connect(writer, attempt).await.map_err(|_| "no connection".to_string())?);
+        *client = Some(
+            connect(writer, attempt)
+                .await
+                .map_err(|_| "no connection".to_string())?,
+        );
     }
     let statement = format!("INSERT INTO {table} VALUES ({id}, {writer}, 'write {id}')");
-    let Some(client) = client else { return Err("no connection".to_string()) };
+    let Some(client) = client else {
+        return Err("no connection".to_string());
+    };
     match tokio::time::timeout(WRITE_LIMIT, client.batch_execute(&statement)).await {
         Err(_) => Err(format!("no answer in {} s", WRITE_LIMIT.as_secs())),
         Ok(Err(error)) => match error.code() {

@@ -7,10 +7,16 @@ use crate::command::{apply, kubectl};
 
 /// The API server refuses it by the CRD's own rules; no operator is needed for that.
 pub async fn no_replicas() -> Result<String> {
-    let manifest = "{apiVersion: voltcluster.dev/v1alpha1, kind: VoltCluster, metadata: {name: none}, spec: {replicas: 0}}";
-    let Err(error) = apply(manifest).await else { bail!("the API server took a VoltCluster with no replicas") };
+    let manifest =
+        "{apiVersion: voltcluster.dev/v1alpha1, kind: VoltCluster, metadata: {name: none}, spec: {replicas: 0}}";
+    let Err(error) = apply(manifest).await else {
+        bail!("the API server took a VoltCluster with no replicas")
+    };
     let error = format!("{error:#}");
-    ensure!(error.contains("replicas"), "the refusal does not name the field: {error}");
+    ensure!(
+        error.contains("replicas"),
+        "the refusal does not name the field: {error}"
+    );
     Ok(error.lines().last().unwrap_or_default().trim().to_string())
 }
 

@@ -12,7 +12,8 @@ async fn children() -> Result<Vec<String>> {
     let objects = objects["items"].as_array().cloned().unwrap_or_default();
     let name = |object: &serde_json::Value| {
         let name = object["metadata"]["name"].as_str()?;
-        (name == "demo" || name.starts_with("demo-")).then(|| format!("{} {name}", object["kind"].as_str().unwrap_or_default()))
+        (name == "demo" || name.starts_with("demo-"))
+            .then(|| format!("{} {name}", object["kind"].as_str().unwrap_or_default()))
     };
     Ok(objects.iter().filter_map(name).collect())
 }

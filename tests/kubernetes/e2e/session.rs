@@ -9,7 +9,10 @@ const ROWS: &str = "1|Alice\n2|Bob\n3|Charlie";
 /// Creates the example table, fills it and reads it back; shows the nodes.
 pub async fn example() -> Result<String> {
     // A Service answers a moment after its pods are ready, when every node has heard of it.
-    wait_until(15, "the Service demo-sql answers", async || Ok(psql("SELECT 1").await? == "1")).await?;
+    wait_until(15, "the Service demo-sql answers", async || {
+        Ok(psql("SELECT 1").await? == "1")
+    })
+    .await?;
     psql("CREATE TABLE example (id INT PRIMARY KEY, name VARCHAR(255)) WITH REPLICATION = 2;").await?;
     psql("INSERT INTO example (id, name) VALUES (1, 'Alice');").await?;
     psql("INSERT INTO example (id, name) VALUES (2, 'Bob');").await?;

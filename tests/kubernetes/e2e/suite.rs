@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::command::{NAMESPACE, kubectl};
+use crate::command::kubectl;
 
 /// What has happened so far. A step builds on those before it, so after a failure the rest is not tried.
 #[derive(Default)]
@@ -28,7 +28,11 @@ impl Suite {
         match outcome {
             Ok(remark) => {
                 self.passed += 1;
-                let remark = if remark.is_empty() { remark } else { format!(": {remark}") };
+                let remark = if remark.is_empty() {
+                    remark
+                } else {
+                    format!(": {remark}")
+                };
                 println!("ok    {promise} ({seconds:.1} s){remark}");
             }
             Err(error) => {
@@ -42,30 +46,38 @@ impl Suite {
 
     /// The last line, and the exit code that agrees with it.
     pub async fn finish(self) -> ExitCode {
-        let skipped = if self.skipped > 0 { format!(", {} not tried", self.skipped) } else { String::new() };
+        let skipped = if self.skipped > 0 {
+            format!(", {} not tried", self.skipped)
+        } else {
+            String::new()
+        };
         println!("{} passed, {} failed{skipped}", self.passed, self.failed);
-        if self.failed == 0 && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.failed == 0 && self.passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }
 
 /// What an engineer would look at first.
 async fn evidence() {
-    let questions: [&[&str]; 8] = [
-        &["get", "all,voltclusters,persistentvolumeclaims,leases", "-o", "wide"],
-        &["get", "voltclusters", "-o", "yaml"],
-        &["get", "events", "--sort-by=.lastTimestamp"],
-        &["describe", "pods"],
-        &["logs", "-l", "app.kubernetes.io/name=volt-operator", "--prefix", "--tail=150", "--all-containers"],
-        &["logs", "-l", "app.kubernetes.io/name=volt-node", "--prefix", "--tail=100", "--all-containers"],
-        &["logs", "-l", "app.kubernetes.io/name=volt-node", "--prefix", "--tail=40", "--all-containers", "--previous"],
-        &["get", "nodes", "-o", "wide"],
-    ];
-    for question in questions {
-        println!("----- kubectl {}", question.join(" "));
-        match kubectl(question).await {
-            Ok(answer) => println!("{answer}"),
-            Err(error) => println!("({error:#})"),
-        }
+    show(&["get", "all,persistentvolumeclaims,leases", "-o", "wide"]).await;
+    show(&["get", "voltclusters", "-o", "yaml"]).await;
+    show(&["get", "events", "--sort-by=.lastTimestamp"]).await;
+    show(&["describe", "pods"]).await;
+    let pods = kubectl(&["get", "pods", "-o", "name"]).await.unwrap_or_default();
+    for pod in pods.lines() {
+        show(&["logs", pod, "--all-containers", "--tail=200"]).await;
+        show(&["logs", pod, "--all-containers", "--tail=60", "--previous"]).await;
     }
-    println!("----- (namespace {NAMESPACE})");
+}
+
+/// An answer that can't be had is no news, except that there is none.
+async fn show(question: &[&str]) {
+    println!("----- kubectl {}", question.join(" "));
+    match kubectl(question).await {
+        Ok(answer) => println!("{answer}"),
+        Err(error) => println!("({})", error.to_string().lines().last().unwrap_or_default()),
+    }
 }
