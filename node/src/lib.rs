@@ -2,7 +2,10 @@
 //! order in which a statement meets them: gateway, query, txn, replication, recovery; beside them metadata,
 //! membership, control and world.
 
+pub mod config;
 pub mod error;
+pub mod membership;
 pub mod metadata;
+pub mod recovery;
 pub mod statement;
 pub mod world;

@@ -4,6 +4,10 @@
 //! Timers and tasks are tokio's (`tokio::time`, `tokio::spawn`), which a simulation controls too; `std::time` and
 //! `std::thread` are not used outside this folder.
 
+pub mod production;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,4 +90,9 @@ pub trait AppendFile: Send {
     async fn append(&mut self, buffers: &[Bytes]) -> io::Result<()>;
     /// Returns when all that was appended would survive a power cut.
     async fn sync(&mut self) -> io::Result<()>;
+    /// The two in one; on a real disk in one hop to a blocking thread, which is what a group commit waits for.
+    async fn append_and_sync(&mut self, buffers: &[Bytes]) -> io::Result<()> {
+        self.append(buffers).await?;
+        self.sync().await
+    }
 }

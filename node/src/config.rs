@@ -1,0 +1,275 @@
+//! What one node is told when it starts: a plain struct, and the arguments and environment it is made of.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tokio::time::Duration;
+use volt_engine::NodeId;
+
+/// The peer protocol's port, unless another is given.
+pub const DEFAULT_PEER_PORT: u16 = 7000;
+/// SQL's port, unless another is given.
+pub const DEFAULT_SQL_PORT: u16 = 5432;
+/// The port of `/livez`, `/readyz` and `/metrics`, unless another is given.
+pub const DEFAULT_HTTP_PORT: u16 = 8080;
+/// SQL connections at a time, unless another number is given.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
+/// The one database that a cluster has.
+pub const DATABASE: &str = "volt";
+
+/// Everything that a node must know to start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its number, for good; never 0.
+    pub node_id: NodeId,
+    /// Its name: the pod's, or `node-1`.
+    pub name: String,
+    /// The host under which other nodes and clients reach it.
+    pub advertise: String,
+    /// The address that it listens on.
+    pub listen: String,
+    /// The peer protocol's port.
+    pub peer_port: u16,
+    /// SQL's port.
+    pub sql_port: u16,
+    /// The port of `/livez`, `/readyz` and `/metrics`.
+    pub http_port: u16,
+    /// Where its files are.
+    pub data: PathBuf,
+    /// Peer addresses of nodes that may be in the cluster already; its own may be among them.
+    pub join: Vec<String>,
+    /// Failure zone; may be empty.
+    pub zone: String,
+    /// When a write is safe on this node.
+    pub durability: Durability,
+    /// Whether the cluster promotes by itself.
+    pub failover: FailoverMode,
+    /// How clients prove who they are.
+    pub authentication: Authentication,
+    /// SQL connections at a time.
+    pub max_connections: usize,
+    /// How long a lease lasts.
+    pub lease: Duration,
+    /// Time between two heartbeats.
+    pub heartbeat: Duration,
+}
+
+/// When a node calls an effects record its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// At once; nothing is written to disk.
+    Memory,
+    /// At once; the log is written in the background.
+    Async,
+    /// When the log is flushed.
+    Fsync,
+}
+
+/// Who starts a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailoverMode {
+    /// The cluster itself.
+    Automatic,
+    /// Only a person.
+    Manual,
+}
+
+/// How a SQL client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Authentication {
+    /// It is believed. For loopback, and inside a cluster's own network.
+    Trust,
+}
+
+impl NodeConfig {
+    /// A node with this number and folder, and the default of everything else, on loopback.
+    pub fn new(node_id: NodeId, data: impl Into<PathBuf>) -> Self {
+        Self {
+            node_id,
+            name: format!("node-{node_id}"),
+            advertise: "127.0.0.1".to_owned(),
+            listen: "127.0.0.1".to_owned(),
+            peer_port: DEFAULT_PEER_PORT,
+            sql_port: DEFAULT_SQL_PORT,
+            http_port: DEFAULT_HTTP_PORT,
+            data: data.into(),
+            join: Vec::new(),
+            zone: String::new(),
+            durability: Durability::Fsync,
+            failover: FailoverMode::Automatic,
+            authentication: Authentication::Trust,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            lease: Duration::from_millis(1000),
+            heartbeat: Duration::from_millis(100),
+        }
+    }
+
+    /// `host:port` of the peer protocol, for others.
+    pub fn peer_address(&self) -> String {
+        join_host_port(&self.advertise, self.peer_port)
+    }
+
+    /// `host:port` of SQL, for others.
+    pub fn sql_address(&self) -> String {
+        join_host_port(&self.advertise, self.sql_port)
+    }
+
+    /// `host:port` on which the peer protocol listens.
+    pub fn peer_listen(&self) -> String {
+        join_host_port(&self.listen, self.peer_port)
+    }
+
+    /// `host:port` on which SQL listens.
+    pub fn sql_listen(&self) -> String {
+        join_host_port(&self.listen, self.sql_port)
+    }
+
+    /// `host:port` on which `/livez`, `/readyz` and `/metrics` are served.
+    pub fn http_listen(&self) -> String {
+        join_host_port(&self.listen, self.http_port)
+    }
+}
+
+fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        return format!("[{host}]:{port}");
+    }
+    format!("{host}:{port}")
+}
+
+/// The arguments of `volt-node start`; each may also come from the environment.
+#[derive(Args, Clone, Debug)]
+pub struct StartArguments {
+    /// The node's number, for good, from 1
+    #[arg(long, env = "VOLT_NODE_ID", required_unless_present = "node_id_from_name", value_parser = clap::value_parser!(u32).range(1..))]
+    node_id: Option<u32>,
+    /// Takes the number from a StatefulSet pod's name: its ordinal + 1
+    #[arg(long, env = "VOLT_NODE_ID_FROM_NAME", conflicts_with = "node_id", value_name = "NAME")]
+    node_id_from_name: Option<String>,
+    /// The node's name [default: the pod's, or node-N]
+    #[arg(long, env = "VOLT_NAME")]
+    name: Option<String>,
+    /// The host under which others reach this node
+    #[arg(long, env = "VOLT_ADVERTISE", default_value = "127.0.0.1")]
+    advertise: String,
+    /// The address to listen on
+    #[arg(long, env = "VOLT_LISTEN", default_value = "127.0.0.1")]
+    listen: String,
+    /// The peer protocol's port
+    #[arg(long, env = "VOLT_PEER_PORT", default_value_t = DEFAULT_PEER_PORT)]
+    peer_port: u16,
+    /// SQL's port
+    #[arg(long, env = "VOLT_SQL_PORT", default_value_t = DEFAULT_SQL_PORT)]
+    sql_port: u16,
+    /// The port of /livez, /readyz and /metrics
+    #[arg(long, env = "VOLT_HTTP_PORT", default_value_t = DEFAULT_HTTP_PORT)]
+    http_port: u16,
+    /// The node's folder
+    #[arg(long, env = "VOLT_DATA")]
+    data: PathBuf,
+    /// Peer addresses of nodes that may be in the cluster already, HOST:PORT,HOST:PORT
+    #[arg(long, env = "VOLT_JOIN", value_delimiter = ',')]
+    join: Vec<String>,
+    /// Failure zone
+    #[arg(long, env = "VOLT_ZONE", default_value = "")]
+    zone: String,
+    /// When a write is safe on this node
+    #[arg(long, env = "VOLT_DURABILITY", value_enum, default_value = "fsync")]
+    durability: Durability,
+    /// Whether the cluster promotes by itself
+    #[arg(long, env = "VOLT_FAILOVER", value_enum, default_value = "automatic")]
+    failover: FailoverMode,
+    /// How SQL clients prove who they are
+    #[arg(long, env = "VOLT_AUTH", value_enum, default_value = "trust")]
+    auth: Authentication,
+    /// SQL connections at a time
+    #[arg(long, env = "VOLT_MAX_CONNECTIONS", default_value_t = DEFAULT_MAX_CONNECTIONS)]
+    max_connections: usize,
+    /// How long a lease lasts, in milliseconds
+    #[arg(long, env = "VOLT_LEASE_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    lease_ms: u64,
+    /// Milliseconds between two heartbeats
+    #[arg(long, env = "VOLT_HEARTBEAT_MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    heartbeat_ms: u64,
+}
+
+/// Arguments that make no sense together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// `--node-id-from-name` needs a name like `demo-0`.
+    #[error("no ordinal at the end of the name \"{0}\": it must look like demo-0")]
+    NoOrdinal(String),
+    /// A lease must outlive a few heartbeats.
+    #[error("--lease-ms {lease} must be at least three times --heartbeat-ms {heartbeat}")]
+    LeaseTooShort {
+        /// Milliseconds.
+        lease: u64,
+        /// Milliseconds.
+        heartbeat: u64,
+    },
+}
+
+impl StartArguments {
+    /// The node's configuration, or what is wrong with the arguments.
+    pub fn into_config(self) -> Result<NodeConfig, ConfigError> {
+        let node_id = match (&self.node_id, &self.node_id_from_name) {
+            (Some(id), _) => *id,
+            (None, Some(name)) => node_id_of_name(name)?,
+            (None, None) => return Err(ConfigError::NoOrdinal(String::new())),
+        };
+        if self.lease_ms < 3 * self.heartbeat_ms {
+            return Err(ConfigError::LeaseTooShort {
+                lease: self.lease_ms,
+                heartbeat: self.heartbeat_ms,
+            });
+        }
+        let name = self.name.or(self.node_id_from_name);
+        Ok(NodeConfig {
+            node_id,
+            name: name.unwrap_or_else(|| format!("node-{node_id}")),
+            advertise: self.advertise,
+            listen: self.listen,
+            peer_port: self.peer_port,
+            sql_port: self.sql_port,
+            http_port: self.http_port,
+            data: self.data,
+            join: self.join.into_iter().filter(|address| !address.is_empty()).collect(),
+            zone: self.zone,
+            durability: self.durability,
+            failover: self.failover,
+            authentication: self.auth,
+            max_connections: self.max_connections,
+            lease: Duration::from_millis(self.lease_ms),
+            heartbeat: Duration::from_millis(self.heartbeat_ms),
+        })
+    }
+}
+
+/// `demo-0` is node 1.
+fn node_id_of_name(name: &str) -> Result<NodeId, ConfigError> {
+    let ordinal = name.rsplit_once('-').and_then(|(_, digits)| digits.parse::<u32>().ok());
+    ordinal
+        .and_then(|ordinal| ordinal.checked_add(1))
+        .ok_or_else(|| ConfigError::NoOrdinal(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_id_from_pod_name() {
+        assert_eq!(node_id_of_name("demo-0"), Ok(1));
+        assert_eq!(node_id_of_name("my-db-11"), Ok(12));
+        assert!(node_id_of_name("demo").is_err());
+        assert!(node_id_of_name("demo-x").is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        let mut config = NodeConfig::new(1, "/tmp/x");
+        assert_eq!(config.peer_address(), "127.0.0.1:7000");
+        config.listen = "::".to_owned();
+        assert_eq!(config.sql_listen(), "[::]:5432");
+    }
+}

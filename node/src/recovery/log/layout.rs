@@ -1,0 +1,221 @@
+//! The bytes of a segment. Every number is little-endian.
+//!
+//! A segment: a header, then entries to its end.
+//!
+//! | header | bytes | |
+//! | --- | --- | --- |
+//! | magic | 8 | `VOLTLOG` and a zero |
+//! | version | 4 | 1 |
+//! | cluster | 16 | the cluster's UUID |
+//! | sequence | 8 | the segment's number, as in its name |
+//! | salt | 8 | random; marks carry it, so that no payload can look like one |
+//! | checksum | 4 | CRC-32C of all that precedes it |
+//!
+//! | entry | bytes | |
+//! | --- | --- | --- |
+//! | length | 4 | of the payload |
+//! | checksum | 4 | CRC-32C of everything in the entry but itself |
+//! | kind | 1 | as in `Kind` |
+//! | partition | 4 | 0 for a mark of the log's own |
+//! | epoch | 8 | or 0; of `FlushedTo`: the salt |
+//! | lsn | 8 | or 0; of `FlushedTo`: an offset in this segment |
+//! | payload | length | |
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use uuid::Uuid;
+use volt_engine::PartitionId;
+
+use super::{LogEntry, MAX_PAYLOAD_BYTES};
+
+/// The first bytes of a segment.
+pub(super) const MAGIC: &[u8; 8] = b"VOLTLOG\0";
+/// The version that this program writes, and the only one that it reads.
+pub(super) const VERSION: u32 = 1;
+/// Size of a segment's header.
+pub(super) const HEADER_BYTES: usize = 48;
+/// Size of an entry without its payload.
+pub(super) const ENTRY_BYTES: usize = 29;
+
+const RECORD: u8 = 1;
+const COMMITTED: u8 = 2;
+const TRUNCATE: u8 = 3;
+const RESET: u8 = 4;
+const FILL_CHUNK: u8 = 5;
+const FILL_DONE: u8 = 6;
+const DROPPED: u8 = 7;
+const FLUSHED_TO: u8 = 8;
+
+/// What an entry of the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Framed {
+    /// A partition's.
+    Entry(PartitionId, LogEntry),
+    /// The log's own: when this was written, the segment was known to be on the disk up to this offset. It tells a
+    /// torn tail from damage: nothing before a mark can be torn.
+    FlushedTo(u64),
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// They end in the middle.
+    Short,
+    /// The length is beyond all bounds.
+    Length,
+    /// The checksum is another.
+    Checksum,
+    /// The kind is none of ours, though the checksum is right.
+    Kind(u8),
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Short => f.write_str("an entry ends in the middle"),
+            Self::Length => f.write_str("an entry has an impossible length"),
+            Self::Checksum => f.write_str("an entry's checksum is wrong"),
+            Self::Kind(kind) => write!(f, "an entry has the unknown kind {kind}"),
+        }
+    }
+}
+
+/// The header of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub version: u32,
+    pub cluster: Uuid,
+    pub sequence: u64,
+    pub salt: u64,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(HEADER_BYTES);
+        bytes.put_slice(MAGIC);
+        bytes.put_u32_le(self.version);
+        bytes.put_slice(self.cluster.as_bytes());
+        bytes.put_u64_le(self.sequence);
+        bytes.put_u64_le(self.salt);
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.put_u32_le(checksum);
+        bytes.freeze()
+    }
+
+    /// None if it is damaged.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut header = bytes.get(..HEADER_BYTES)?;
+        let checksum = crc32c::crc32c(&header[..HEADER_BYTES - 4]);
+        if &header[..MAGIC.len()] != MAGIC {
+            return None;
+        }
+        header.advance(MAGIC.len());
+        let version = header.get_u32_le();
+        let mut cluster = [0; 16];
+        header.copy_to_slice(&mut cluster);
+        let (sequence, salt) = (header.get_u64_le(), header.get_u64_le());
+        let cluster = Uuid::from_bytes(cluster);
+        (header.get_u32_le() == checksum).then_some(Self {
+            version,
+            cluster,
+            sequence,
+            salt,
+        })
+    }
+}
+
+/// Appends an entry to `out`.
+pub(super) fn encode(partition: PartitionId, entry: &LogEntry, out: &mut BytesMut) {
+    let (kind, epoch, lsn, payload): (u8, u64, u64, &[u8]) = match entry {
+        LogEntry::Record { epoch, lsn, payload } => (RECORD, *epoch, *lsn, payload),
+        LogEntry::Committed { lsn } => (COMMITTED, 0, *lsn, &[]),
+        LogEntry::Truncate { after, epoch } => (TRUNCATE, *epoch, *after, &[]),
+        LogEntry::Reset { epoch } => (RESET, *epoch, 0, &[]),
+        LogEntry::FillChunk { chunk } => (FILL_CHUNK, 0, 0, chunk),
+        LogEntry::FillDone { lsn, epoch, epochs } => (FILL_DONE, *epoch, *lsn, epochs),
+        LogEntry::Dropped => (DROPPED, 0, 0, &[]),
+    };
+    frame(kind, partition, epoch, lsn, payload, out);
+}
+
+/// Appends the log's own mark to `out`.
+pub(super) fn encode_flushed_to(salt: u64, offset: u64, out: &mut BytesMut) {
+    frame(FLUSHED_TO, 0, salt, offset, &[], out);
+}
+
+fn frame(kind: u8, partition: PartitionId, epoch: u64, lsn: u64, payload: &[u8], out: &mut BytesMut) {
+    let start = out.len();
+    out.reserve(ENTRY_BYTES + payload.len());
+    // `Log::append` refuses longer ones.
+    out.put_u32_le(payload.len() as u32);
+    out.put_u32_le(0);
+    out.put_u8(kind);
+    out.put_u32_le(partition);
+    out.put_u64_le(epoch);
+    out.put_u64_le(lsn);
+    out.put_slice(payload);
+    let checksum = checksum(&out[start..]);
+    out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Of a whole entry: its length, then all behind its checksum.
+fn checksum(entry: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&entry[..4]), &entry[8..])
+}
+
+/// The entry at the start of `bytes`, and its size.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Framed, usize), Unreadable> {
+    let Some(mut head) = bytes.get(..ENTRY_BYTES) else {
+        return Err(Unreadable::Short);
+    };
+    let length = head.get_u32_le() as usize;
+    let expected = head.get_u32_le();
+    if length > MAX_PAYLOAD_BYTES {
+        return Err(Unreadable::Length);
+    }
+    let size = ENTRY_BYTES + length;
+    let Some(whole) = bytes.get(..size) else {
+        return Err(Unreadable::Short);
+    };
+    if checksum(whole) != expected {
+        return Err(Unreadable::Checksum);
+    }
+    let kind = head.get_u8();
+    let partition = head.get_u32_le();
+    let epoch = head.get_u64_le();
+    let lsn = head.get_u64_le();
+    // A copy, so that an entry that is kept does not keep its whole segment in memory.
+    let payload = || Bytes::copy_from_slice(&whole[ENTRY_BYTES..]);
+    let entry = match kind {
+        RECORD => LogEntry::Record {
+            epoch,
+            lsn,
+            payload: payload(),
+        },
+        COMMITTED => LogEntry::Committed { lsn },
+        TRUNCATE => LogEntry::Truncate { after: lsn, epoch },
+        RESET => LogEntry::Reset { epoch },
+        FILL_CHUNK => LogEntry::FillChunk { chunk: payload() },
+        FILL_DONE => LogEntry::FillDone {
+            lsn,
+            epoch,
+            epochs: payload(),
+        },
+        DROPPED => LogEntry::Dropped,
+        FLUSHED_TO => return Ok((Framed::FlushedTo(lsn), size)),
+        other => return Err(Unreadable::Kind(other)),
+    };
+    Ok((Framed::Entry(partition, entry), size))
+}
+
+/// True when somewhere in `bytes` (a whole segment), behind `from`, stands a mark that vouches for the byte at `from`.
+pub(super) fn is_vouched_for(bytes: &[u8], from: usize, salt: u64) -> bool {
+    // What every such mark starts with behind its checksum; the cheap test that comes first.
+    let mut head = BytesMut::new();
+    encode_flushed_to(salt, 0, &mut head);
+    (from..bytes.len().saturating_sub(ENTRY_BYTES - 1)).any(|at| {
+        let candidate = &bytes[at..at + ENTRY_BYTES];
+        candidate[..4] == head[..4]
+            && candidate[8..21] == head[8..21]
+            && matches!(decode(candidate), Ok((Framed::FlushedTo(offset), _)) if offset > from as u64)
+    })
+}

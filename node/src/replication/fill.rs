@@ -1,0 +1,150 @@
+//! One-shot fill: a learner copies a partition's state from its primary while writes go on.
+//!
+//! The primary names a snapshot, S: all it has applied. It sends the rows as of S in chunks, keeps the records beyond
+//! S for the learner, and ends the fill only when S is committed; so a learner never holds what could be undone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tonic::Status;
+use volt_engine::partition::Partition;
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
+use volt_proto::v1;
+
+use super::epochs::EpochHistory;
+use super::replica::Role;
+use super::{Replicas, Slot, lock};
+use crate::recovery::log::LogEntry;
+
+/// Bytes of one chunk: how long a fill may hold the partition at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks on their way to the learner.
+pub(crate) const CHUNKS_IN_FLIGHT: usize = 4;
+/// A learner whose own log is so far behind takes no more chunks for a while.
+const LOG_QUEUE_BYTES: usize = 64 << 20;
+/// The longest wait for one chunk.
+const CHUNK_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+// ---- The primary's side
+
+/// Sends one partition's state. Errors go to the learner as the stream's status.
+pub(crate) async fn serve(
+    replicas: Arc<Replicas>,
+    request: v1::FillRequest,
+    chunks: mpsc::Sender<Result<v1::FillChunk, Status>>,
+) {
+    if let Err(status) = send(&replicas, &request, &chunks).await {
+        let _ = chunks.send(Err(status)).await;
+    }
+}
+
+/// Keeps a snapshot's versions until dropped.
+struct Pin(Slot, Lsn);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        lock(&self.0).engine.unpin(self.1);
+    }
+}
+
+async fn send(
+    replicas: &Arc<Replicas>,
+    request: &v1::FillRequest,
+    chunks: &mpsc::Sender<Result<v1::FillChunk, Status>>,
+) -> Result<(), Status> {
+    let gone = |_| Status::cancelled("the learner went away");
+    let slot = replicas.slot(request.partition_id).ok_or_else(|| Status::failed_precondition("no such replica here"))?;
+    let (pin, epochs, first, mut cursor) = {
+        let mut replica = lock(&slot);
+        let knows = replica.reign().is_some_and(|reign| reign.followers.contains_key(&request.node_id));
+        if !knows {
+            return Err(Status::failed_precondition("not the primary of this learner"));
+        }
+        let snapshot = replica.engine.applied();
+        replica.engine.pin(snapshot);
+        replica.fill_holds.insert(request.node_id, snapshot);
+        let (first, cursor) = replica.engine.dump_chunk(snapshot, None, CHUNK_BYTES);
+        let epochs = postcard::to_stdvec(&replica.history.until(snapshot)).map_err(|error| Status::internal(error.to_string()))?;
+        (Pin(Arc::clone(&slot), snapshot), epochs, first, cursor)
+    };
+    let snapshot = pin.1;
+    let head = v1::FillChunk { snapshot_lsn: snapshot, epochs: epochs.into(), ..Default::default() };
+    chunks.send(Ok(head)).await.map_err(gone)?;
+    chunks.send(Ok(chunk(first, false))).await.map_err(gone)?;
+    while let Some(after) = cursor {
+        let (next, more) = lock(&slot).engine.dump_chunk(snapshot, Some(after), CHUNK_BYTES);
+        chunks.send(Ok(chunk(next, false))).await.map_err(gone)?;
+        cursor = more;
+    }
+    let committed = lock(&slot).wait_committed(snapshot);
+    if let Some(committed) = committed {
+        committed.await.map_err(|_| Status::aborted("no longer the primary"))?;
+    }
+    chunks.send(Ok(chunk(Bytes::new(), true))).await.map_err(gone)
+}
+
+fn chunk(payload: Bytes, last: bool) -> v1::FillChunk {
+    v1::FillChunk { payload, last, ..Default::default() }
+}
+
+// ---- The learner's side
+
+/// Copies `partition` from its primary. The replica refuses records until this is done; if it fails, the replica is
+/// empty, and the primary, which probes it again, asks for another fill.
+pub(crate) async fn fetch(replicas: Arc<Replicas>, partition: PartitionId, from: NodeId, epoch: Epoch) {
+    let Some(slot) = replicas.slot(partition) else { return };
+    replicas.log.append(partition, &LogEntry::Reset { epoch });
+    match copy(&replicas, partition, from, epoch).await {
+        Ok((engine, history, lsn)) => {
+            let epochs = match postcard::to_stdvec(&history) {
+                Ok(bytes) => Bytes::from(bytes),
+                Err(error) => return tracing::error!(partition, %error, "can't encode the epochs of a fill"),
+            };
+            let mut replica = lock(&slot);
+            replicas.log.append(partition, &LogEntry::FillDone { epoch, lsn, epochs });
+            replica.filled(engine, history, lsn);
+            // Nothing of it is acknowledged before the log has it: `ticket_of` looks at `durable`.
+            replica.durable = 0;
+            tracing::info!(partition, from, lsn, "filled");
+        }
+        Err(status) => {
+            tracing::warn!(partition, from, %status, "fill failed; it will be asked for again");
+            let mut replica = lock(&slot);
+            replicas.log.append(partition, &LogEntry::Reset { epoch });
+            replica.emptied();
+            replica.role = Role::Follower { filling: false };
+        }
+    }
+}
+
+async fn copy(
+    replicas: &Arc<Replicas>,
+    partition: PartitionId,
+    from: NodeId,
+    epoch: Epoch,
+) -> Result<(Partition, EpochHistory, Lsn), Status> {
+    let mut client = replicas.peers.client(from).map_err(|error| Status::unavailable(error.to_string()))?;
+    let request = v1::FillRequest { partition_id: partition, epoch, node_id: replicas.node_id };
+    let late = |_| Status::deadline_exceeded("the primary sends nothing");
+    let mut chunks = tokio::time::timeout(CHUNK_WAIT, client.fill(request)).await.map_err(late)??.into_inner();
+    let mut next = async || -> Result<v1::FillChunk, Status> {
+        let chunk = tokio::time::timeout(CHUNK_WAIT, chunks.message()).await.map_err(late)??;
+        chunk.ok_or_else(|| Status::aborted("the primary stopped half-way"))
+    };
+    let head = next().await?;
+    let history: EpochHistory =
+        postcard::from_bytes(&head.epochs).map_err(|error| Status::data_loss(error.to_string()))?;
+    let mut engine = Partition::new();
+    loop {
+        let chunk = next().await?;
+        if chunk.last {
+            return Ok((engine, history, head.snapshot_lsn));
+        }
+        engine.load_chunk(&chunk.payload).map_err(|error| Status::data_loss(error.to_string()))?;
+        replicas.log.append(partition, &LogEntry::FillChunk { chunk: chunk.payload });
+        while replicas.log.queued_bytes() > LOG_QUEUE_BYTES {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Primary to backups: who has which replica here, and the drivers that carry records between nodes.
+//!
+//! ```text
+//!   txn ──append──> replica (pure) ──record──> log on disk ──durable──┐
+//!                      │  └────────record────> sender ──stream──> receiver on the backup
+//!                      └<──committed────────── acknowledgements <─────┘
+//! ```
+//!
+//! A transaction appends under its partition's mutex and goes on; everything behind that is batched: one log for all
+//! partitions, one stream to each other node. Nothing is awaited under the mutex.
+
+mod epochs;
+mod fill;
+mod handover;
+pub(crate) mod hold;
+mod receiver;
+pub(crate) mod replica;
+#[cfg(test)]
+mod replica_tests;
+mod sender;
+mod tail;
+mod tick;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use tokio::sync::Notify;
+use volt_engine::effects::LogPayload;
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
+
+use crate::error::SqlError;
+use crate::metadata::Metadata;
+use crate::metadata::map::{ClusterMap, PartitionInfo};
+use crate::peers::Peers;
+use crate::recovery::log::{Durability, Log, LogEntry, Ticket};
+use crate::statement::CommitWait;
+use crate::world::World;
+
+use replica::Replica;
+pub(crate) use sender::Outbox;
+pub(crate) use tail::Record;
+
+/// Longest wait for a commit; then the client hears that the outcome is unknown.
+const COMMIT_WAIT_MS: u64 = 10_000;
+
+/// A replica behind its mutex. Nothing blocks, awaits or does I/O while it is held.
+pub(crate) type Slot = Arc<Mutex<Replica>>;
+
+/// Every replica of this node.
+pub struct Replicas {
+    pub(crate) node_id: NodeId,
+    pub(crate) boot_id: u64,
+    pub(crate) world: World,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) log: Arc<Log>,
+    durability: Durability,
+    /// By partition id; partition ids are small and dense.
+    slots: RwLock<Vec<Option<Slot>>>,
+    outboxes: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
+    /// Records handed to the log and not durable yet, in ticket order.
+    awaiting_disk: Mutex<VecDeque<AwaitingDisk>>,
+    /// Wakes the tick early: a learner may have caught up.
+    nudge: Notify,
+}
+
+/// A record on its way to the disk.
+struct AwaitingDisk {
+    ticket: Ticket,
+    partition: PartitionId,
+    epoch: Epoch,
+    lsn: Lsn,
+}
+
+impl Replicas {
+    /// The replicas that were read back from the log on disk, before the cluster map has been heard.
+    pub(crate) fn new(
+        (node_id, boot_id): (NodeId, u64),
+        world: World,
+        metadata: Arc<Metadata>,
+        peers: Arc<Peers>,
+        (log, durability): (Arc<Log>, Durability),
+        recovered: Vec<Replica>,
+    ) -> Arc<Self> {
+        let replicas = Arc::new(Self {
+            node_id,
+            boot_id,
+            world,
+            metadata,
+            peers,
+            log,
+            durability,
+            slots: RwLock::default(),
+            outboxes: RwLock::default(),
+            awaiting_disk: Mutex::default(),
+            nudge: Notify::new(),
+        });
+        for replica in recovered {
+            replicas.insert(replica);
+        }
+        replicas
+    }
+
+    /// Starts the drivers: the map's follower, the disk's follower, the tick.
+    pub(crate) fn start(self: &Arc<Self>) {
+        tokio::spawn(Arc::clone(self).follow_map());
+        tokio::spawn(Arc::clone(self).follow_disk());
+        tokio::spawn(Arc::clone(self).tick());
+    }
+
+    /// The replica of `partition`, if this node has one.
+    pub(crate) fn slot(&self, partition: PartitionId) -> Option<Slot> {
+        lock_read(&self.slots).get(partition as usize).and_then(Clone::clone)
+    }
+
+    /// Runs `look` on the replica of `partition` under its mutex, without counting references: the hot path.
+    pub(crate) fn with<T>(&self, partition: PartitionId, look: impl FnOnce(&mut Replica) -> T) -> Option<T> {
+        let slots = lock_read(&self.slots);
+        let slot = slots.get(partition as usize)?.as_ref()?;
+        Some(look(&mut lock(slot)))
+    }
+
+    /// All replicas, by partition id.
+    pub(crate) fn all(&self) -> Vec<Slot> {
+        lock_read(&self.slots).iter().flatten().cloned().collect()
+    }
+
+    fn insert(&self, replica: Replica) -> Slot {
+        let partition = replica.partition as usize;
+        let slot = Arc::new(Mutex::new(replica));
+        let mut slots = self.slots.write().expect("no panic under this lock");
+        if slots.len() <= partition {
+            slots.resize(partition + 1, None);
+        }
+        slots[partition] = Some(Arc::clone(&slot));
+        slot
+    }
+
+    fn remove(&self, partition: PartitionId) {
+        let mut slots = self.slots.write().expect("no panic under this lock");
+        let Some(slot) = slots.get_mut(partition as usize).and_then(Option::take) else { return };
+        lock(&slot).follow(0);
+        self.log.append(partition, &LogEntry::Dropped);
+    }
+
+    /// What waits to be sent to `node`.
+    pub(crate) fn outbox(&self, node: NodeId) -> Option<Arc<Outbox>> {
+        lock_read(&self.outboxes).get(&node).cloned()
+    }
+
+    // ---- Appending
+
+    /// Appends a transaction's record on the primary: applied, on its way to the disk and to the backups.
+    pub(crate) fn append(&self, replica: &mut Replica, payload: &LogPayload) -> Lsn {
+        let record = replica.append(payload);
+        let lsn = record.lsn;
+        self.log_record(replica, record);
+        self.send_soon(replica);
+        lsn
+    }
+
+    /// Hands a record to the log; durable at once when the cluster's durability asks for no more than memory.
+    fn log_record(&self, replica: &mut Replica, record: Record) -> Ticket {
+        let Record { lsn, epoch, payload } = record;
+        let partition = replica.partition;
+        let entry = LogEntry::Record { epoch, lsn, payload };
+        if self.durability == Durability::Memory {
+            let ticket = self.log.append(partition, &entry);
+            replica.made_durable(epoch, lsn);
+            return ticket;
+        }
+        let mut awaiting = self.awaiting_disk.lock().expect("no panic under this lock");
+        let ticket = self.log.append(partition, &entry);
+        awaiting.push_back(AwaitingDisk { ticket, partition, epoch, lsn });
+        ticket
+    }
+
+    fn send_soon(&self, replica: &Replica) {
+        let Some(reign) = replica.reign() else { return };
+        let outboxes = lock_read(&self.outboxes);
+        for node in reign.followers.keys() {
+            if let Some(outbox) = outboxes.get(node) {
+                outbox.mark(replica.partition);
+            }
+        }
+    }
+
+    // ---- Waiting
+
+    /// Returns when all of these are committed, or with the first that can't be, by its place, and why.
+    pub(crate) async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(COMMIT_WAIT_MS);
+        for (place, wait) in waits.iter().enumerate() {
+            self.wait_one(wait, deadline).await.map_err(|error| (place, error))?;
+        }
+        Ok(())
+    }
+
+    async fn wait_one(&self, wait: &CommitWait, deadline: tokio::time::Instant) -> Result<(), SqlError> {
+        let failed = |why: &str| {
+            let partition = wait.partition;
+            if wait.wrote {
+                SqlError::unknown_outcome(format!("partition {partition}: {why}; the write may or may not have happened"))
+            } else {
+                SqlError::unavailable(format!("partition {partition}: {why}; what was read is not safe to show"))
+            }
+        };
+        let slot = self.slot(wait.partition).ok_or_else(|| failed("this node has given the partition up"))?;
+        let receiver = {
+            let mut replica = lock(&slot);
+            if replica.committed < wait.lsn && replica.reign().is_none() {
+                return Err(failed("this node is no longer its primary"));
+            }
+            replica.wait_committed(wait.lsn)
+        };
+        if let Some(receiver) = receiver {
+            match tokio::time::timeout_at(deadline, receiver).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(failed("this node is no longer its primary, or has lost contact")),
+                Err(_) => return Err(failed("its backups did not confirm in time")),
+            }
+        }
+        // The LSN is committed; is it still the same record?
+        match lock(&slot).history.epoch_at(wait.lsn) == wait.epoch {
+            true => Ok(()),
+            false => Err(failed("another primary took over")),
+        }
+    }
+
+    // ---- Following the cluster map
+
+    async fn follow_map(self: Arc<Self>) {
+        let mut watch = self.metadata.watch();
+        loop {
+            let map = watch.borrow_and_update().clone();
+            self.on_map(&map);
+            if watch.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the roles that the map gives this process. Older maps, from before this process joined, say nothing of it.
+    fn on_map(self: &Arc<Self>, map: &ClusterMap) {
+        if map.nodes.get(&self.node_id).is_none_or(|node| node.boot_id != self.boot_id) {
+            return;
+        }
+        self.keep_senders(map);
+        for info in map.partitions.values() {
+            let here = info.primary == Some(self.node_id)
+                || info.in_sync.contains(&self.node_id)
+                || info.learners.contains(&self.node_id);
+            match (here, self.slot(info.partition_id)) {
+                (true, Some(slot)) => self.take_role(&slot, info),
+                (true, None) => self.take_role(&self.insert(Replica::new(info.partition_id)), info),
+                (false, _) => self.remove(info.partition_id),
+            }
+        }
+        for slot in self.all() {
+            lock(&slot).engine.retain_tables(|table| map.tables.contains_key(&table));
+        }
+        self.hand_over_where_asked(map);
+        self.nudge.notify_one();
+    }
+
+    fn take_role(&self, slot: &Slot, info: &PartitionInfo) {
+        let mut replica = lock(slot);
+        if info.primary != Some(self.node_id) || info.primary_boot != self.boot_id {
+            replica.follow(info.epoch);
+            return;
+        }
+        if info.epoch < replica.epoch {
+            return; // deposed already, by a primary whose entry this map doesn't have yet
+        }
+        let others = |set: &BTreeSet<NodeId>| set.iter().copied().filter(|&node| node != self.node_id).collect::<Vec<_>>();
+        let began = replica.reign().is_none();
+        let new_epoch = replica.reign().map(|reign| reign.epoch) != Some(info.epoch);
+        replica.reign_in(info.epoch, &others(&info.in_sync), &others(&info.learners));
+        if began && let Some(prepared) = replica.engine.prepared() {
+            let (transaction, effects, home, lsn) =
+                (prepared.transaction, prepared.effects.clone(), prepared.home, prepared.lsn);
+            replica.hold.restore(transaction, effects, home, lsn, self.now_ms());
+        }
+        if new_epoch {
+            self.append(&mut replica, &LogPayload::EpochStart);
+        }
+        replica.advance_commit();
+        self.send_soon(&replica);
+    }
+
+    /// One sender for each other node of the map.
+    fn keep_senders(self: &Arc<Self>, map: &ClusterMap) {
+        let mut outboxes = self.outboxes.write().expect("no panic under this lock");
+        outboxes.retain(|node, outbox| {
+            let kept = map.nodes.contains_key(node);
+            if !kept {
+                outbox.close();
+            }
+            kept
+        });
+        for &node in map.nodes.keys().filter(|&&node| node != self.node_id) {
+            outboxes.entry(node).or_insert_with(|| {
+                let outbox = Arc::new(Outbox::default());
+                tokio::spawn(sender::run(Arc::clone(self), node, Arc::clone(&outbox)));
+                outbox
+            });
+        }
+    }
+
+    // ---- Following the disk
+
+    async fn follow_disk(self: Arc<Self>) {
+        let mut durable = self.log.safe();
+        loop {
+            let ticket = *durable.borrow_and_update();
+            let mut newest: BTreeMap<PartitionId, (Epoch, Lsn)> = BTreeMap::new();
+            {
+                let mut awaiting = self.awaiting_disk.lock().expect("no panic under this lock");
+                while awaiting.front().is_some_and(|first| first.ticket <= ticket) {
+                    if let Some(record) = awaiting.pop_front() {
+                        newest.insert(record.partition, (record.epoch, record.lsn));
+                    }
+                }
+            }
+            for (partition, (epoch, lsn)) in newest {
+                self.with(partition, |replica| replica.made_durable(epoch, lsn));
+            }
+            if durable.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.world.clock.boot_time().as_millis() as u64
+    }
+
+    /// (partition, applied LSN, checksum of the rows at it) of every replica: replicas with the same LSN have the same bytes.
+    pub fn checksums(&self) -> Vec<(PartitionId, Lsn, u64)> {
+        let one = |slot: &Slot| {
+            let replica = lock(slot);
+            let lsn = replica.committed.min(replica.engine.applied());
+            (replica.partition, lsn, replica.engine.checksum_at(lsn))
+        };
+        self.all().iter().map(one).collect()
+    }
+}
+
+/// A replica's mutex. A panic under it is a broken invariant, and the process ends (`panic = "abort"`).
+pub(crate) fn lock(slot: &Mutex<Replica>) -> MutexGuard<'_, Replica> {
+    slot.lock().expect("no panic under a replica's mutex")
+}
+
+fn lock_read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().expect("no panic under this lock")
+}

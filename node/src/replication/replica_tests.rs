@@ -1,0 +1,249 @@
+//! Three replicas that exchange real messages in random order, with lost streams, deposed primaries and fills:
+//! nothing acknowledged is lost, committed prefixes agree, and all become equal in the end. Each run is its seed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use volt_engine::effects::{Effects, LogPayload};
+use volt_engine::partition::Partition;
+use volt_engine::{Epoch, Lsn, NodeId};
+
+use super::replica::{Answer, Batch, Replica, Role};
+
+const NODES: [NodeId; 3] = [1, 2, 3];
+const STEPS: u32 = 400;
+const SEEDS: u64 = 300;
+
+/// SplitMix64 (Steele, Lea and Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// The metadata group's word, and the network between the replicas.
+struct Cluster {
+    random: Random,
+    replicas: BTreeMap<NodeId, Replica>,
+    epoch: Epoch,
+    primary: NodeId,
+    in_sync: BTreeSet<NodeId>,
+    batches: BTreeMap<(NodeId, NodeId), VecDeque<Batch>>,
+    answers: BTreeMap<(NodeId, NodeId), VecDeque<(Epoch, Answer)>>,
+    /// What clients were told: the record at each LSN.
+    acknowledged: BTreeMap<Lsn, LogPayload>,
+    written: u32,
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Self {
+        let mut cluster = Self {
+            random: Random(seed),
+            replicas: NODES.map(|node| (node, Replica::new(7))).into(),
+            epoch: 0,
+            primary: 1,
+            in_sync: NODES.into(),
+            batches: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            written: 0,
+        };
+        cluster.begin_epoch(1, NODES.into());
+        cluster
+    }
+
+    fn begin_epoch(&mut self, primary: NodeId, in_sync: BTreeSet<NodeId>) {
+        self.epoch += 1;
+        (self.primary, self.in_sync) = (primary, in_sync);
+        let members: Vec<NodeId> = self.in_sync.iter().copied().filter(|&node| node != primary).collect();
+        let learners: Vec<NodeId> = NODES.into_iter().filter(|node| !self.in_sync.contains(node)).collect();
+        let replica = self.replicas.get_mut(&primary).unwrap();
+        replica.reign_in(self.epoch, &members, &learners);
+        replica.append(&LogPayload::EpochStart);
+    }
+
+    fn write(&mut self, node: NodeId) {
+        let replica = self.replicas.get_mut(&node).unwrap();
+        if replica.reign().is_some() {
+            self.written += 1;
+            replica.append(&LogPayload::Write(effects(self.written)));
+        }
+    }
+
+    /// Whoever thinks it is primary sends to `to`.
+    fn send(&mut self, from: NodeId, to: NodeId) {
+        if let Some(batch) = self.replicas.get_mut(&from).unwrap().batch_for(to, 200) {
+            self.batches.entry((from, to)).or_default().push_back(batch);
+        }
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId) {
+        let Some(batch) = self.batches.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
+        let epoch = batch.epoch;
+        let (answer, received) = self.replicas.get_mut(&to).unwrap().receive(batch);
+        if received.fill && matches!(answer, Answer::Gap { .. }) {
+            self.fill(from, to);
+        }
+        self.answers.entry((to, from)).or_default().push_back((epoch, answer));
+    }
+
+    fn answer(&mut self, from: NodeId, to: NodeId) {
+        let Some((epoch, answer)) = self.answers.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
+        self.replicas.get_mut(&to).unwrap().answered(from, epoch, answer);
+        self.note_acknowledged(to);
+    }
+
+    fn flush(&mut self, node: NodeId) {
+        let replica = self.replicas.get_mut(&node).unwrap();
+        let (epoch, lsn) = (replica.history.epoch_at(replica.appended), replica.appended);
+        replica.made_durable(epoch, lsn);
+        self.note_acknowledged(node);
+    }
+
+    /// A primary tells its clients what is committed.
+    fn note_acknowledged(&mut self, node: NodeId) {
+        let replica = &self.replicas[&node];
+        if replica.reign().is_none() {
+            return;
+        }
+        let from = self.acknowledged.last_key_value().map_or(0, |(&lsn, _)| lsn);
+        for record in replica.tail.after(from).into_iter().flatten().filter(|record| record.lsn <= replica.committed) {
+            let payload = LogPayload::decode(&record.payload).unwrap();
+            self.acknowledged.entry(record.lsn).or_insert(payload);
+        }
+    }
+
+    /// Copies the primary's state, if all of it is committed.
+    fn fill(&mut self, from: NodeId, to: NodeId) {
+        let primary = &self.replicas[&from];
+        if primary.committed != primary.engine.applied() {
+            return;
+        }
+        let (mut engine, mut after, snapshot) = (Partition::new(), None, primary.committed);
+        loop {
+            let (chunk, more) = primary.engine.dump_chunk(snapshot, after, 100);
+            engine.load_chunk(&chunk).unwrap();
+            after = more;
+            if after.is_none() {
+                break;
+            }
+        }
+        let history = primary.history.until(snapshot);
+        let learner = self.replicas.get_mut(&to).unwrap();
+        learner.role = Role::Follower { filling: true };
+        learner.filled(engine, history, snapshot);
+    }
+
+    fn lose_stream(&mut self, from: NodeId, to: NodeId) {
+        self.batches.remove(&(from, to));
+        self.answers.remove(&(to, from));
+        self.replicas.get_mut(&from).unwrap().stream_broke(to);
+    }
+
+    /// The primary is taken for dead: a member takes over. The old one may go on for a while, not knowing.
+    fn depose(&mut self) {
+        let others: Vec<NodeId> = self.in_sync.iter().copied().filter(|&node| node != self.primary).collect();
+        if others.is_empty() {
+            return;
+        }
+        let successor = self.random.pick(&others);
+        self.begin_epoch(successor, others.into_iter().collect());
+    }
+
+    /// A learner that has caught up becomes a member.
+    fn add_member(&mut self) {
+        let replica = self.replicas.get_mut(&self.primary).unwrap();
+        let Some(node) = replica.caught_up_learner(2) else { return };
+        replica.propose_member(node, true);
+        let mut in_sync = self.in_sync.clone();
+        in_sync.insert(node);
+        self.begin_epoch(self.primary, in_sync);
+    }
+
+    /// A deposed primary hears of it.
+    fn hear(&mut self, node: NodeId) {
+        if node != self.primary {
+            self.replicas.get_mut(&node).unwrap().follow(self.epoch);
+        }
+    }
+
+    fn step(&mut self) {
+        let (from, to) = (self.random.pick(&NODES), self.random.pick(&NODES));
+        match self.random.below(100) {
+            0..20 => self.write(from),
+            20..45 if from != to => self.send(from, to),
+            45..65 => self.deliver(from, to),
+            65..85 => self.answer(from, to),
+            85..92 => self.flush(from),
+            92..94 if from != to => self.lose_stream(from, to),
+            94..96 => self.hear(from),
+            96..98 => self.add_member(),
+            98 => self.depose(),
+            _ => {}
+        }
+    }
+
+    fn heal(&mut self) {
+        for _ in 0..200 {
+            for node in NODES {
+                self.hear(node);
+                self.flush(node);
+            }
+            let primary = self.primary;
+            for to in NODES.into_iter().filter(|&to| to != primary) {
+                self.send(primary, to);
+                while self.batches.get(&(primary, to)).is_some_and(|queue| !queue.is_empty()) {
+                    self.deliver(primary, to);
+                }
+                while self.answers.get(&(to, primary)).is_some_and(|queue| !queue.is_empty()) {
+                    self.answer(to, primary);
+                }
+            }
+            self.add_member();
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        let primary = &self.replicas[&self.primary];
+        assert_eq!(primary.committed, primary.appended, "seed {seed}: all is committed in the end");
+        for (&lsn, payload) in &self.acknowledged {
+            let found = primary.tail.after(lsn - 1).and_then(|mut records| records.next().cloned());
+            if let Some(record) = found {
+                assert_eq!(&LogPayload::decode(&record.payload).unwrap(), payload, "seed {seed}: record {lsn} was acknowledged");
+            }
+            assert!(lsn <= primary.appended, "seed {seed}: record {lsn} was acknowledged and is gone");
+        }
+        for replica in self.replicas.values() {
+            assert_eq!(replica.committed, primary.committed, "seed {seed}");
+            let lsn = primary.committed;
+            assert_eq!(replica.engine.checksum_at(lsn), primary.engine.checksum_at(lsn), "seed {seed}: same LSN, same bytes");
+        }
+    }
+}
+
+fn effects(number: u32) -> Effects {
+    let mut builder = volt_engine::effects::EffectsBuilder::default();
+    builder.put(1, &[(number % 5) as u8], &volt_engine::row::encode_row(&[volt_engine::value::ValueRef::Int(number as i32)]));
+    builder.finish()
+}
+
+#[test]
+fn what_was_acknowledged_survives_and_replicas_become_equal() {
+    for seed in 0..SEEDS {
+        let mut cluster = Cluster::new(seed);
+        for _ in 0..STEPS {
+            cluster.step();
+        }
+        cluster.heal();
+        cluster.check(seed);
+    }
+}

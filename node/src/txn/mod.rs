@@ -1,0 +1,230 @@
+//! Transactions: the coordinator, on the node that has the client, and the participants, on the primaries.
+//!
+//! | transaction | path |
+//! | --- | --- |
+//! | one partition | its program is run by the primary, serially, there and then (`Coordinator::run_single`) |
+//! | several | two-phase commit, the decision replicated in the home partition first (`two_phase`) |
+//! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
+
+mod calls;
+pub(crate) mod participant;
+mod request;
+mod resolve;
+mod serve;
+mod snapshot;
+mod two_phase;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+use volt_engine::effects::TransactionId;
+use volt_engine::plan::{Program, StatementContext};
+use volt_engine::row::RowRef;
+use volt_engine::value::{Value, ValueRef};
+use volt_engine::{NodeId, PartitionId};
+use volt_proto::v1;
+
+use calls::{CallError, Calls};
+use participant::{Participant, Ran};
+use request::{Failure, Reply, Request};
+
+use crate::error::SqlError;
+use crate::replication::Replicas;
+use crate::statement::{CommitWait, RowSink};
+pub use snapshot::Snapshot;
+
+/// A statement that finds no primary, or one that is being replaced, is tried again for so long.
+const RETRY_LIMIT: Duration = Duration::from_secs(10);
+/// A pause between tries; a change of the cluster map ends it early.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// Longest wait for another node's answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a statement did, before it is committed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Executed {
+    /// Rows returned or changed.
+    pub affected: u64,
+    /// What to wait for before anyone hears of it.
+    pub wait: Option<CommitWait>,
+}
+
+/// Runs transactions for this node's clients.
+pub struct Coordinator {
+    pub(crate) participant: Arc<Participant>,
+    replicas: Arc<Replicas>,
+    calls: Calls,
+    sequence: AtomicU64,
+}
+
+impl Coordinator {
+    pub(crate) fn new(replicas: Arc<Replicas>) -> Arc<Self> {
+        let participant = Arc::new(Participant::new(Arc::clone(&replicas)));
+        let calls = Calls::new(Arc::clone(&replicas.peers), Arc::clone(&replicas.metadata));
+        Arc::new(Self { participant, replicas, calls, sequence: AtomicU64::new(0) })
+    }
+
+    /// Starts what looks after abandoned holds and snapshots.
+    pub(crate) fn start(self: &Arc<Self>) {
+        tokio::spawn(resolve::run(Arc::clone(self)));
+    }
+
+    /// Serves another node's line of requests.
+    pub(crate) async fn serve_calls(
+        &self,
+        calls: Streaming<v1::CallBatch>,
+        answers: mpsc::Sender<Result<v1::ReplyBatch, Status>>,
+    ) {
+        calls::serve(Arc::clone(&self.participant), calls, answers).await;
+    }
+
+    fn context(&self) -> StatementContext {
+        StatementContext { now_micros: self.replicas.world.clock.unix_micros() }
+    }
+
+    fn new_transaction(&self, began_micros: i64) -> TransactionId {
+        TransactionId {
+            began_micros,
+            node: self.replicas.node_id,
+            boot: self.replicas.boot_id,
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    // ---- One partition
+
+    /// Runs a program here and now. None: this node doesn't lead the partition, or it is held, or there is something
+    /// to wait for before even an error may be told; nothing was done.
+    pub fn try_local(
+        &self,
+        partition: PartitionId,
+        program: &Program,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Option<Result<Executed, SqlError>> {
+        match self.participant.run(partition, program, parameters, &self.context(), &mut |row| sink.row(row)) {
+            Ran::Done { affected, wait } => Some(Ok(Executed { affected, wait })),
+            Ran::Failed { error, wait: None } => Some(Err(error)),
+            Ran::Failed { .. } | Ran::NotPrimary | Ran::Held => None,
+        }
+    }
+
+    /// Runs a program in one partition, wherever its primary is, and returns when it is committed: how many rows it
+    /// returned or changed. Tries again while nothing can have been done.
+    pub async fn run_single(
+        &self,
+        partition: PartitionId,
+        program: &Arc<Program>,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<u64, SqlError> {
+        let mut retry = Retry::new();
+        loop {
+            let request = Request::Run {
+                partition,
+                program: Program::clone(program),
+                parameters: parameters.to_vec(),
+                context: self.context(),
+            };
+            let why = match self.ask_primary(partition, request).await {
+                Ok(Reply::Ran { rows, affected }) => {
+                    give_rows(&rows, sink)?;
+                    return Ok(affected);
+                }
+                Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
+                Ok(Reply::Failed(Failure::Busy)) => return Err(busy(partition)),
+                Err(CallError::Lost) if !program.is_read_only() => {
+                    return Err(SqlError::unknown_outcome(format!(
+                        "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
+                    )));
+                }
+                Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => "it has no primary that can serve",
+                Err(CallError::Lost | CallError::NotSent) => "its primary can't be reached",
+                Ok(other) => return Err(SqlError::internal(format!("unexpected reply {other:?}"))),
+            };
+            self.pause(&mut retry, || format!("partition {partition}: {why}")).await?;
+        }
+    }
+
+    // ---- Asking
+
+    /// Asks the primary of `partition`, as this node's map has it.
+    pub(crate) async fn ask_primary(&self, partition: PartitionId, request: Request) -> Result<Reply, CallError> {
+        let map = self.replicas.metadata.map();
+        match map.partitions.get(&partition).and_then(|info| info.primary) {
+            Some(node) => self.ask(node, request).await,
+            None => Ok(Reply::Failed(Failure::NotPrimary)),
+        }
+    }
+
+    async fn ask(&self, node: NodeId, request: Request) -> Result<Reply, CallError> {
+        if node == self.replicas.node_id {
+            return Ok(self.participant.serve(request).await);
+        }
+        self.calls.call(node, &request, CALL_TIMEOUT).await
+    }
+
+    /// The primaries of these partitions; None while one has none.
+    fn by_primary(&self, partitions: impl IntoIterator<Item = PartitionId>) -> Option<BTreeMap<NodeId, Vec<PartitionId>>> {
+        let map = self.replicas.metadata.map();
+        let mut nodes: BTreeMap<NodeId, Vec<PartitionId>> = BTreeMap::new();
+        for partition in partitions {
+            let primary = map.partitions.get(&partition)?.primary?;
+            nodes.entry(primary).or_default().push(partition);
+        }
+        Some(nodes)
+    }
+
+    /// Waits for the cluster map to change, or a moment; an error when it has been tried for long enough.
+    async fn pause(&self, retry: &mut Retry, why: impl FnOnce() -> String) -> Result<(), SqlError> {
+        if Instant::now() >= retry.deadline || !self.replicas.metadata.lease().is_valid() {
+            return Err(self.unavailable(why()));
+        }
+        let mut map = self.replicas.metadata.watch();
+        map.mark_unchanged();
+        retry.tries += 1;
+        let _ = tokio::time::timeout(RETRY_PAUSE, map.changed()).await;
+        Ok(())
+    }
+
+    fn unavailable(&self, why: String) -> SqlError {
+        if self.replicas.metadata.lease().is_valid() {
+            return SqlError::unavailable(why);
+        }
+        SqlError::unavailable("this node has lost contact with the cluster and serves nothing until it is back")
+            .hint("Connect to another node.")
+    }
+}
+
+/// How long something has been tried.
+struct Retry {
+    deadline: Instant,
+    tries: u32,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { deadline: Instant::now() + RETRY_LIMIT, tries: 0 }
+    }
+}
+
+fn busy(partition: PartitionId) -> SqlError {
+    SqlError::new("55P03", format!("partition {partition} stayed held by other transactions for too long"))
+        .hint("Try again.")
+}
+
+fn give_rows(rows: &[bytes::Bytes], sink: &mut dyn RowSink) -> Result<(), SqlError> {
+    let mut values: Vec<ValueRef<'_>> = Vec::new();
+    for row in rows {
+        let row = RowRef::parse(row).map_err(|error| SqlError::internal(error))?;
+        values.clear();
+        values.extend(row.values());
+        sink.row(&values);
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! What a primary does for transactions: the steps of single-partition execution, of two-phase commit and of
+//! snapshots, each under the partition's mutex, none waiting there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use volt_engine::effects::{LogPayload, TransactionId};
+use volt_engine::plan::{Program, StatementContext};
+use volt_engine::value::{Value, ValueRef};
+use volt_engine::{Lsn, PartitionId};
+
+use super::request::{Failure, Reply, ScanRequest};
+use crate::error::SqlError;
+use crate::replication::hold::Asked;
+use crate::replication::replica::Replica;
+use crate::replication::{Replicas, lock};
+use crate::statement::CommitWait;
+
+/// Records of one partition that may wait for their backups; beyond, transactions wait before they run.
+const MAX_UNCOMMITTED_RECORDS: Lsn = 100_000;
+/// Bytes that may wait for the disk; beyond, writes wait before they run.
+const MAX_LOG_QUEUE_BYTES: usize = 256 << 20;
+/// Transactions and statements that may wait for one partition's hold.
+const MAX_WAITING: usize = 10_000;
+/// Bytes of rows in one chunk of a scan.
+const SCAN_CHUNK_BYTES: usize = 1 << 20;
+/// A snapshot that nobody has read from for so long is let go.
+pub(crate) const PIN_LIMIT_MS: u64 = 60_000;
+
+/// The transaction layer's side of the replicas that are primaries here.
+pub(crate) struct Participant {
+    pub(crate) replicas: Arc<Replicas>,
+    pins: Mutex<BTreeMap<TransactionId, Pinned>>,
+}
+
+/// The versions that a snapshot keeps here.
+struct Pinned {
+    at: Vec<(PartitionId, Lsn)>,
+    used_ms: u64,
+}
+
+/// What came of running a program here and now.
+pub(crate) enum Ran {
+    /// It ran; what it did or saw may have to be waited for.
+    Done { affected: u64, wait: Option<CommitWait> },
+    /// It failed, having seen this.
+    Failed { error: SqlError, wait: Option<CommitWait> },
+    /// Not the primary here, or no lease.
+    NotPrimary,
+    /// A transaction over several partitions has it.
+    Held,
+}
+
+impl Participant {
+    pub(crate) fn new(replicas: Arc<Replicas>) -> Self {
+        Self { replicas, pins: Mutex::default() }
+    }
+
+    fn lease_is_valid(&self) -> bool {
+        self.replicas.metadata.lease().is_valid()
+    }
+
+    /// Runs a transaction of one partition, if this node leads it and nobody holds it.
+    pub(crate) fn run(
+        &self,
+        partition: PartitionId,
+        program: &Program,
+        parameters: &[Value],
+        context: &StatementContext,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+    ) -> Ran {
+        let ran = self.replicas.with(partition, |replica| {
+            if replica.reign().is_none_or(|reign| reign.relinquishing) {
+                return Ran::NotPrimary;
+            }
+            let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
+                || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
+            if replica.hold.holder().is_some() || (overloaded && !program.is_read_only()) {
+                return Ran::Held;
+            }
+            let result = replica.engine.run(program, parameters, context, sink);
+            // Read first, then check the lease, then answer.
+            if !self.lease_is_valid() {
+                return Ran::NotPrimary;
+            }
+            let outcome = match result {
+                Ok(outcome) => outcome,
+                Err(failed) => {
+                    let wait = read_wait(replica, partition, failed.observed);
+                    return Ran::Failed { error: failed.error.into(), wait };
+                }
+            };
+            let Some(effects) = outcome.effects else {
+                return Ran::Done { affected: outcome.affected, wait: read_wait(replica, partition, outcome.observed) };
+            };
+            let lsn = self.replicas.append(replica, &LogPayload::Write(effects));
+            let wait = (lsn > replica.committed).then(|| commit_wait(replica, partition, lsn, true));
+            Ran::Done { affected: outcome.affected, wait }
+        });
+        ran.unwrap_or(Ran::NotPrimary)
+    }
+
+    /// Waits for the end of a hold, in turn with other statements.
+    pub(crate) fn statement_turn(&self, partition: PartitionId) -> Result<oneshot::Receiver<()>, Failure> {
+        let turn = self.replicas.with(partition, |replica| {
+            (replica.hold.waiting() < MAX_WAITING).then(|| replica.hold.wait_statement())
+        });
+        turn.flatten().ok_or(Failure::Busy)
+    }
+
+    /// Takes a partition for a transaction, now: the LSN it then stands at, or how to wait for a turn.
+    pub(crate) fn hold(
+        &self,
+        transaction: TransactionId,
+        partition: PartitionId,
+    ) -> Result<Lsn, Result<oneshot::Receiver<()>, Failure>> {
+        let now_ms = self.replicas.now_ms();
+        let held = self.replicas.with(partition, |replica| {
+            if replica.reign().is_none_or(|reign| reign.relinquishing) || !self.lease_is_valid() {
+                return Err(Err(Failure::NotPrimary));
+            }
+            if replica.engine.decision(transaction).is_some() {
+                return Err(Err(Failure::Wounded));
+            }
+            match replica.hold.ask(transaction, now_ms) {
+                Asked::Granted => Ok(replica.engine.applied()),
+                Asked::Busy if replica.hold.waiting() >= MAX_WAITING => Err(Err(Failure::Busy)),
+                Asked::Busy => Err(Ok(replica.hold.wait_transaction(transaction))),
+            }
+        });
+        held.unwrap_or(Err(Err(Failure::NotPrimary)))
+    }
+
+    /// Runs a program in a held partition and keeps its effects for the vote.
+    pub(crate) fn execute(
+        &self,
+        transaction: TransactionId,
+        partition: PartitionId,
+        program: &Program,
+        parameters: &[Value],
+        context: &StatementContext,
+    ) -> Result<u64, (Failure, Option<CommitWait>)> {
+        let executed = self.replicas.with(partition, |replica| {
+            if replica.reign().is_none() {
+                return Err((Failure::NotPrimary, None));
+            }
+            if replica.hold.held_by(transaction).is_none() {
+                return Err((Failure::Wounded, None));
+            }
+            let outcome = match replica.engine.run(program, parameters, context, &mut |_| {}) {
+                Ok(outcome) => outcome,
+                Err(failed) => {
+                    let wait = read_wait(replica, partition, failed.observed);
+                    return Err((Failure::Sql(failed.error.into()), wait));
+                }
+            };
+            if let Some(holder) = replica.hold.held_by(transaction) {
+                holder.effects = Some(outcome.effects.unwrap_or_default());
+            }
+            Ok(outcome.affected)
+        });
+        executed.unwrap_or(Err((Failure::NotPrimary, None)))
+    }
+
+    /// Puts the vote on record. It counts when it is committed.
+    pub(crate) fn prepare(
+        &self,
+        transaction: TransactionId,
+        partition: PartitionId,
+        home: PartitionId,
+    ) -> Result<CommitWait, Failure> {
+        let prepared = self.replicas.with(partition, |replica| {
+            if replica.reign().is_none() {
+                return Err(Failure::NotPrimary);
+            }
+            let Some(holder) = replica.hold.held_by(transaction) else { return Err(Failure::Wounded) };
+            let (None, Some(effects)) = (holder.voted, holder.effects.clone()) else { return Err(Failure::Wounded) };
+            let lsn = self.replicas.append(replica, &LogPayload::Prepared { transaction, home, effects });
+            if let Some(holder) = replica.hold.held_by(transaction) {
+                holder.voted = Some((home, lsn));
+            }
+            Ok(commit_wait(replica, partition, lsn, true))
+        });
+        prepared.unwrap_or(Err(Failure::NotPrimary))
+    }
+
+    /// Puts the decision on record, if it can still be this one; returns what was decided, and its record to wait for.
+    pub(crate) fn decide(
+        &self,
+        transaction: TransactionId,
+        partition: PartitionId,
+        commit: bool,
+    ) -> Result<(bool, CommitWait), Failure> {
+        let decided = self.replicas.with(partition, |replica| {
+            if replica.reign().is_none() {
+                return Err(Failure::NotPrimary);
+            }
+            if let Some(earlier) = replica.engine.decision(transaction) {
+                // On record already; perhaps not committed yet.
+                return Ok((earlier, commit_wait(replica, partition, replica.appended, true)));
+            }
+            let prepared = replica.engine.prepared().is_some_and(|prepared| prepared.transaction == transaction);
+            let commit = commit && prepared;
+            let payload = if commit { LogPayload::Commit(transaction) } else { LogPayload::Abort(transaction) };
+            let lsn = self.replicas.append(replica, &payload);
+            replica.hold.release(transaction);
+            Ok((commit, commit_wait(replica, partition, lsn, true)))
+        });
+        decided.unwrap_or(Err(Failure::NotPrimary))
+    }
+
+    /// Ends the hold of a transaction that has not voted; false if it had lost it.
+    pub(crate) fn release(&self, transaction: TransactionId, partition: PartitionId) -> bool {
+        let released = self.replicas.with(partition, |replica| {
+            let voted = replica.hold.held_by(transaction).is_none_or(|holder| holder.voted.is_some());
+            !voted && replica.hold.release(transaction)
+        });
+        released.unwrap_or(false)
+    }
+
+    /// A read's wait for `lsn`, as of now.
+    pub(crate) fn read_wait(&self, partition: PartitionId, lsn: Lsn) -> Option<CommitWait> {
+        self.replicas.with(partition, |replica| read_wait(replica, partition, lsn)).flatten()
+    }
+
+    // ---- Snapshots
+
+    /// Keeps the versions of a snapshot until `unpin`, or until nobody has used it for `PIN_LIMIT_MS`.
+    pub(crate) fn pin(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
+        for &(partition, lsn) in &at {
+            self.replicas.with(partition, |replica| replica.engine.pin(lsn));
+        }
+        let pinned = Pinned { at, used_ms: self.replicas.now_ms() };
+        let mut pins = self.pins.lock().expect("no panic under this lock");
+        if let Some(before) = pins.remove(&transaction) {
+            self.let_go(&before);
+        }
+        pins.insert(transaction, pinned);
+    }
+
+    /// The snapshot is no longer needed here.
+    pub(crate) fn unpin(&self, transaction: TransactionId) {
+        let pinned = self.pins.lock().expect("no panic under this lock").remove(&transaction);
+        if let Some(pinned) = pinned {
+            self.let_go(&pinned);
+        }
+    }
+
+    fn let_go(&self, pinned: &Pinned) {
+        for &(partition, lsn) in &pinned.at {
+            self.replicas.with(partition, |replica| replica.engine.unpin(lsn));
+        }
+    }
+
+    /// Lets go of snapshots that nobody has used for long: their reader died.
+    pub(crate) fn expire_pins(&self) {
+        let now_ms = self.replicas.now_ms();
+        let expired: Vec<TransactionId> = {
+            let pins = self.pins.lock().expect("no panic under this lock");
+            let old = pins.iter().filter(|(_, pinned)| pinned.used_ms + PIN_LIMIT_MS < now_ms);
+            old.map(|(&transaction, _)| transaction).collect()
+        };
+        expired.into_iter().for_each(|transaction| self.unpin(transaction));
+    }
+
+    /// One chunk of a scan at a snapshot that is pinned here.
+    pub(crate) fn scan(&self, scan: &ScanRequest) -> Reply {
+        {
+            let mut pins = self.pins.lock().expect("no panic under this lock");
+            let Some(pinned) = pins.get_mut(&scan.transaction) else { return Reply::Failed(Failure::NotPrimary) };
+            if !pinned.at.contains(&(scan.partition, scan.snapshot)) {
+                return Reply::Failed(Failure::NotPrimary);
+            }
+            pinned.used_ms = self.replicas.now_ms();
+        }
+        let chunk = self.replicas.with(scan.partition, |replica| {
+            replica.engine.scan_at(
+                scan.table,
+                scan.snapshot,
+                scan.after.as_deref(),
+                SCAN_CHUNK_BYTES,
+                scan.filter.as_ref(),
+                &[],
+                &scan.context,
+                scan.project.as_deref(),
+            )
+        });
+        match chunk {
+            Some(Ok(chunk)) => Reply::Chunk { rows: chunk.rows, next: chunk.next },
+            Some(Err(error)) => Reply::Failed(Failure::Sql(error.into())),
+            None => Reply::Failed(Failure::NotPrimary),
+        }
+    }
+
+    /// Holds here that are older than `limit_ms`: (partition, transaction, its home if it has voted).
+    pub(crate) fn old_holds(&self, limit_ms: u64) -> Vec<(PartitionId, TransactionId, Option<PartitionId>)> {
+        let now_ms = self.replicas.now_ms();
+        let old = |slot: &crate::replication::Slot| {
+            let replica = lock(slot);
+            let holder = replica.hold.holder().filter(|holder| holder.since_ms + limit_ms < now_ms)?;
+            Some((replica.partition, holder.transaction, holder.voted.map(|(home, _)| home)))
+        };
+        self.replicas.all().iter().filter_map(old).collect()
+    }
+}
+
+fn commit_wait(replica: &Replica, partition: PartitionId, lsn: Lsn, wrote: bool) -> CommitWait {
+    CommitWait { partition, epoch: replica.history.epoch_at(lsn), lsn, wrote }
+}
+
+fn read_wait(replica: &Replica, partition: PartitionId, observed: Lsn) -> Option<CommitWait> {
+    (observed > replica.committed).then(|| commit_wait(replica, partition, observed, false))
+}
+
+/// Collects a result's rows in the row encoding.
+#[derive(Default)]
+pub(crate) struct EncodedRows(pub(crate) Vec<Bytes>);
+
+impl EncodedRows {
+    pub(crate) fn push(&mut self, values: &[ValueRef<'_>]) {
+        self.0.push(volt_engine::row::encode_row(values).into());
+    }
+}

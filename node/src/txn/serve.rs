@@ -1,0 +1,240 @@
+//! Answers the requests of `request`, of other nodes and of this one alike.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use volt_engine::effects::TransactionId;
+use volt_engine::plan::{Program, StatementContext};
+use volt_engine::value::Value;
+use volt_engine::{Lsn, PartitionId};
+
+use super::participant::{EncodedRows, Participant, Ran};
+use super::request::{Failure, Part, Reply, Request};
+use crate::statement::CommitWait;
+
+/// Longest wait for a partition that others hold.
+const HOLD_WAIT: Duration = Duration::from_secs(5);
+/// A waiter looks again by itself so often, should whoever was to wake it be gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Participant {
+    /// Does what is asked and answers.
+    pub(crate) async fn serve(&self, request: Request) -> Reply {
+        match request {
+            Request::Run { partition, program, parameters, context } => {
+                self.serve_run(partition, &program, &parameters, &context).await
+            }
+            Request::Hold { transaction, partitions, pin } => self.serve_hold(transaction, partitions, pin).await,
+            Request::Execute { transaction, parts, parameters, context } => {
+                self.serve_execute(transaction, parts, &parameters, &context).await
+            }
+            Request::Prepare { transaction, partitions, home } => {
+                self.serve_prepare(transaction, partitions, home).await
+            }
+            Request::Decide { transaction, partitions, commit } => {
+                self.serve_decide(transaction, partitions, commit).await
+            }
+            Request::Release { transaction, partitions, snapshot } => {
+                self.serve_release(transaction, partitions, snapshot).await
+            }
+            Request::Resolve { transaction, home } => self.serve_resolve(transaction, home).await,
+            Request::Scan(scan) => self.scan(&scan),
+            Request::Unpin { transaction } => {
+                self.unpin(transaction);
+                Reply::Done
+            }
+        }
+    }
+
+    async fn serve_run(
+        &self,
+        partition: PartitionId,
+        program: &Program,
+        parameters: &[Value],
+        context: &StatementContext,
+    ) -> Reply {
+        let deadline = Instant::now() + HOLD_WAIT;
+        loop {
+            let mut rows = EncodedRows::default();
+            match self.run(partition, program, parameters, context, &mut |values| rows.push(values)) {
+                Ran::Done { affected, wait } => {
+                    return match self.committed(wait.as_slice()).await {
+                        Ok(()) => Reply::Ran { rows: rows.0, affected },
+                        Err(failure) => Reply::Failed(failure),
+                    };
+                }
+                Ran::Failed { error, wait } => {
+                    return match self.committed(wait.as_slice()).await {
+                        Ok(()) => Reply::Failed(Failure::Sql(error)),
+                        Err(failure) => Reply::Failed(failure),
+                    };
+                }
+                Ran::NotPrimary => return Reply::Failed(Failure::NotPrimary),
+                Ran::Held => {}
+            }
+            let turn = match self.statement_turn(partition) {
+                Ok(turn) => turn,
+                Err(failure) => return Reply::Failed(failure),
+            };
+            if Instant::now() >= deadline {
+                return Reply::Failed(Failure::Busy);
+            }
+            let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), turn).await;
+        }
+    }
+
+    async fn hold_one(&self, transaction: TransactionId, partition: PartitionId, deadline: Instant) -> Result<Lsn, Failure> {
+        loop {
+            let turn = match self.hold(transaction, partition) {
+                Ok(lsn) => return Ok(lsn),
+                Err(Ok(turn)) => turn,
+                Err(Err(failure)) => return Err(failure),
+            };
+            if Instant::now() >= deadline {
+                return Err(Failure::Busy);
+            }
+            let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), turn).await;
+        }
+    }
+
+    /// Holds all of them or none.
+    async fn hold_all(
+        &self,
+        transaction: TransactionId,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<(PartitionId, Lsn)>, Failure> {
+        let deadline = Instant::now() + HOLD_WAIT;
+        let mut held = Vec::with_capacity(partitions.len());
+        for &partition in partitions {
+            match self.hold_one(transaction, partition, deadline).await {
+                Ok(lsn) => held.push((partition, lsn)),
+                Err(failure) => {
+                    for (partition, _) in held {
+                        self.release(transaction, partition);
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    async fn serve_hold(&self, transaction: TransactionId, partitions: Vec<PartitionId>, pin: bool) -> Reply {
+        match self.hold_all(transaction, &partitions).await {
+            Ok(held) => {
+                if pin {
+                    self.pin(transaction, held.clone());
+                }
+                Reply::Held(held)
+            }
+            Err(failure) => Reply::Failed(failure),
+        }
+    }
+
+    async fn serve_execute(
+        &self,
+        transaction: TransactionId,
+        parts: Vec<Part>,
+        parameters: &[Value],
+        context: &StatementContext,
+    ) -> Reply {
+        let partitions: Vec<PartitionId> = parts.iter().map(|part| part.partition).collect();
+        if let Err(failure) = self.hold_all(transaction, &partitions).await {
+            return Reply::Failed(failure);
+        }
+        let mut affected = 0;
+        for part in &parts {
+            match self.execute(transaction, part.partition, &part.program, parameters, context) {
+                Ok(rows) => affected += rows,
+                Err((failure, wait)) => {
+                    for &partition in &partitions {
+                        self.release(transaction, partition);
+                    }
+                    return match self.committed(wait.as_slice()).await {
+                        Ok(()) => Reply::Failed(failure),
+                        Err(unsafe_to_tell) => Reply::Failed(unsafe_to_tell),
+                    };
+                }
+            }
+        }
+        Reply::Executed { affected }
+    }
+
+    async fn serve_prepare(&self, transaction: TransactionId, partitions: Vec<PartitionId>, home: PartitionId) -> Reply {
+        let mut waits = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            match self.prepare(transaction, partition, home) {
+                Ok(wait) => waits.push(wait),
+                Err(failure) => return Reply::Failed(failure),
+            }
+        }
+        match self.committed(&waits).await {
+            Ok(()) => Reply::Done,
+            Err(failure) => Reply::Failed(failure),
+        }
+    }
+
+    /// All of `partitions` decide alike; the answer is the last one's, and is true when it is committed.
+    async fn serve_decide(&self, transaction: TransactionId, partitions: Vec<PartitionId>, commit: bool) -> Reply {
+        let (mut waits, mut decision) = (Vec::with_capacity(partitions.len()), commit);
+        for partition in partitions {
+            match self.decide(transaction, partition, commit) {
+                Ok((decided, wait)) => {
+                    decision = decided;
+                    waits.push(wait);
+                }
+                Err(failure) => return Reply::Failed(failure),
+            }
+        }
+        match self.committed(&waits).await {
+            Ok(()) => Reply::Decision(Some(decision)),
+            Err(failure) => Reply::Failed(failure),
+        }
+    }
+
+    async fn serve_release(
+        &self,
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        snapshot: Vec<(PartitionId, Lsn)>,
+    ) -> Reply {
+        let mut lost = false;
+        for &partition in &partitions {
+            lost |= !self.release(transaction, partition);
+        }
+        if snapshot.is_empty() {
+            return Reply::Done;
+        }
+        if lost {
+            return Reply::Failed(Failure::Wounded);
+        }
+        let waits: Vec<CommitWait> =
+            snapshot.iter().filter_map(|&(partition, lsn)| self.read_wait(partition, lsn)).collect();
+        match self.committed(&waits).await {
+            Ok(()) => Reply::Done,
+            Err(failure) => Reply::Failed(failure),
+        }
+    }
+
+    /// The home partition's word. Undecided and old: it decides to abort, also for one that it never saw.
+    async fn serve_resolve(&self, transaction: TransactionId, home: PartitionId) -> Reply {
+        let undecided = self.replicas.with(home, |replica| {
+            replica.reign().is_some()
+                && replica.engine.decision(transaction).is_none()
+                && replica.hold.held_by(transaction).is_some()
+        });
+        let young = self.old_holds(super::resolve::ABORT_AFTER_MS).iter().all(|&(_, holder, _)| holder != transaction);
+        if undecided == Some(true) && young {
+            return Reply::Decision(None);
+        }
+        self.serve_decide(transaction, vec![home], false).await
+    }
+
+    /// Waits for commits; a failure is the client's to hear.
+    async fn committed(&self, waits: &[CommitWait]) -> Result<(), Failure> {
+        if waits.is_empty() {
+            return Ok(());
+        }
+        self.replicas.wait_committed(waits).await.map_err(|(_, error)| Failure::Sql(error))
+    }
+}

@@ -1,0 +1,96 @@
+//! The four doors in simulation: everything that happens is a function of one seed.
+//!
+//! The clock is tokio's paused one, the network turmoil's, the disk a map in memory that loses what was not flushed, and
+//! randomness one generator a node. `tests/simulation/README.md` says what is outside their reach.
+
+mod disk;
+#[cfg(feature = "simulation")]
+mod network;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use tokio::time::Instant;
+
+pub use disk::{DiskFault, SimulatedDisk};
+#[cfg(feature = "simulation")]
+pub use network::{Faults, SimulatedNetwork};
+
+use super::{Clock, Network, Random, World};
+
+/// Microseconds since 1970 at which simulations begin: 2026-01-01.
+pub const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
+
+/// A generator that is a function of its seed; clones share it.
+#[derive(Clone)]
+pub struct SimulatedRandom(Arc<Mutex<StdRng>>);
+
+impl SimulatedRandom {
+    /// From this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
+    }
+
+    /// A number below `bound`; 0 if that is 0.
+    pub fn below(&self, bound: u64) -> u64 {
+        match bound {
+            0 => 0,
+            bound => self.next_u64() % bound,
+        }
+    }
+}
+
+impl Random for SimulatedRandom {
+    fn next_u64(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+}
+
+/// Simulated time, as old as the simulation, with the node's own offset of the calendar.
+pub struct SimulatedClock {
+    /// What the simulation's age was when this clock was made.
+    age: Duration,
+    made: Instant,
+    /// How wrong the calendar is here.
+    skew_micros: i64,
+}
+
+impl SimulatedClock {
+    /// For a process that starts when the simulation is `age` old. Call it inside the process's runtime.
+    pub fn new(age: Duration, skew_micros: i64) -> Self {
+        Self {
+            age,
+            made: Instant::now(),
+            skew_micros,
+        }
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn boot_time(&self) -> Duration {
+        self.age + self.made.elapsed()
+    }
+
+    fn unix_micros(&self) -> i64 {
+        EPOCH_MICROS + self.skew_micros + i64::try_from(self.boot_time().as_micros()).unwrap_or(i64::MAX / 2)
+    }
+}
+
+impl World {
+    /// A simulated world for a process that starts now. The disk outlives the process; the rest is made anew.
+    pub fn simulated(
+        clock: SimulatedClock,
+        network: Arc<dyn Network>,
+        disk: Arc<SimulatedDisk>,
+        random: SimulatedRandom,
+    ) -> Self {
+        Self {
+            clock: Arc::new(clock),
+            network,
+            disk: Arc::new(disk.mount()),
+            random: Arc::new(random),
+        }
+    }
+}
