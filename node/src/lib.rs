@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod error;
+pub mod membership;
 pub mod metadata;
 pub mod recovery;
 pub mod statement;

@@ -48,3 +48,167 @@ pub enum LogPayload {
     /// Nothing: the first record of a new primary.
     EpochStart,
 }
+
+use crate::row::{CorruptError, Reader, put_varint};
+use crate::{Lsn, TableId};
+
+const PUT: u8 = 1;
+const REMOVE: u8 = 2;
+
+/// Collects effects.
+#[derive(Clone, Debug, Default)]
+pub struct EffectsBuilder(Vec<u8>);
+
+impl EffectsBuilder {
+    /// A row takes this key's place.
+    pub fn put(&mut self, table: TableId, key: &[u8], row: &[u8]) {
+        self.head(PUT, table, key);
+        put_varint(&mut self.0, row.len() as u64);
+        self.0.extend_from_slice(row);
+    }
+
+    /// The key's row goes.
+    pub fn remove(&mut self, table: TableId, key: &[u8]) {
+        self.head(REMOVE, table, key);
+    }
+
+    fn head(&mut self, op: u8, table: TableId, key: &[u8]) {
+        self.0.push(op);
+        self.0.extend_from_slice(&table.to_le_bytes());
+        put_varint(&mut self.0, key.len() as u64);
+        self.0.extend_from_slice(key);
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The effects.
+    pub fn finish(self) -> Effects {
+        Effects(self.0.into())
+    }
+}
+
+/// One change of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect<'a> {
+    /// The table.
+    pub table: TableId,
+    /// The row's key.
+    pub key: &'a [u8],
+    /// The new row; None: it goes.
+    pub row: Option<&'a [u8]>,
+}
+
+impl Effects {
+    /// Each change, in order; the first that can't be read is an error and ends it.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Effect<'_>, CorruptError>> {
+        let mut reader = Reader(&self.0);
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed || reader.0.is_empty() {
+                return None;
+            }
+            let effect = read_effect(&mut reader);
+            failed = effect.is_err();
+            Some(effect)
+        })
+    }
+}
+
+fn read_effect<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> {
+    let op = reader.byte()?;
+    let table = reader.u32()?;
+    let key = reader.bytes()?;
+    let row = match op {
+        PUT => {
+            let row = reader.bytes()?;
+            crate::row::RowRef::parse(row)?;
+            Some(row)
+        }
+        REMOVE => None,
+        _ => return Err(CorruptError::new("effect")),
+    };
+    Ok(Effect { table, key, row })
+}
+
+impl LogPayload {
+    /// Kind (1 byte), then: Write: effects; Prepared: transaction, home (u32), effects; Commit, Abort: transaction.
+    /// A transaction: began_micros (i64), node (u32), boot (u64), sequence (u64). All little-endian.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(33);
+        match self {
+            Self::Write(effects) => {
+                out.reserve(effects.0.len());
+                out.push(1);
+                out.extend_from_slice(&effects.0);
+            }
+            Self::Prepared { transaction, home, effects } => {
+                out.push(2);
+                transaction.encode(&mut out);
+                out.extend_from_slice(&home.to_le_bytes());
+                out.extend_from_slice(&effects.0);
+            }
+            Self::Commit(transaction) => {
+                out.push(3);
+                transaction.encode(&mut out);
+            }
+            Self::Abort(transaction) => {
+                out.push(4);
+                transaction.encode(&mut out);
+            }
+            Self::EpochStart => out.push(5),
+        }
+        out.into()
+    }
+
+    /// Reads what `encode` wrote; everything is checked, so that applying can't fail.
+    pub fn decode(bytes: &Bytes) -> Result<Self, CorruptError> {
+        let mut reader = Reader(bytes);
+        let payload = match reader.byte()? {
+            1 => Self::Write(rest(bytes, &mut reader)?),
+            2 => Self::Prepared {
+                transaction: TransactionId::decode(&mut reader)?,
+                home: reader.u32()?,
+                effects: rest(bytes, &mut reader)?,
+            },
+            3 => Self::Commit(TransactionId::decode(&mut reader)?),
+            4 => Self::Abort(TransactionId::decode(&mut reader)?),
+            5 => Self::EpochStart,
+            _ => return Err(CorruptError::new("kind of a record")),
+        };
+        if !reader.0.is_empty() {
+            return Err(CorruptError::new("record: bytes left over"));
+        }
+        Ok(payload)
+    }
+}
+
+fn rest(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Effects, CorruptError> {
+    let effects = Effects(bytes.slice(bytes.len() - reader.0.len()..));
+    reader.0 = &[];
+    effects.iter().try_for_each(|effect| effect.map(|_| ()))?;
+    Ok(effects)
+}
+
+impl TransactionId {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.began_micros.to_le_bytes());
+        out.extend_from_slice(&self.node.to_le_bytes());
+        out.extend_from_slice(&self.boot.to_le_bytes());
+        out.extend_from_slice(&self.sequence.to_le_bytes());
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, CorruptError> {
+        Ok(Self {
+            began_micros: i64::from_le_bytes(reader.array()?),
+            node: reader.u32()?,
+            boot: reader.u64()?,
+            sequence: reader.u64()?,
+        })
+    }
+}
+
+/// The LSN of "before any record".
+pub const NO_LSN: Lsn = 0;

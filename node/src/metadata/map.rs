@@ -60,6 +60,8 @@ pub struct NodeInfo {
     pub state: NodeState,
     /// Weight in placement; 100 is normal.
     pub weight: u32,
+    /// Asked to hold no primary until it starts anew or rejoins (its pod is about to be stopped).
+    pub yields: bool,
 }
 
 /// Where a node stands.
@@ -126,6 +128,8 @@ pub struct PartitionInfo {
     pub learners: BTreeSet<NodeId>,
     /// Members that restarted: their boot's replica is in sync only if it is the only one (after a power cut). See `REPLICATION.md`, "A process that restarts is no member".
     pub restarted: BTreeSet<NodeId>,
+    /// Somebody asked for this member as the primary; forgotten at the next change of primary.
+    pub wanted: Option<NodeId>,
 }
 
 /// A change of primary that somebody's death caused.
@@ -147,5 +151,108 @@ impl ClusterMap {
     /// The table with this name.
     pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.name == name)
+    }
+
+    /// True when the node is known, and not dead.
+    pub fn is_alive(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|info| info.state.is_alive())
+    }
+
+    /// True when this process of the node is the one that the map knows.
+    pub fn is_current(&self, node: NodeId, boot_id: u64) -> bool {
+        self.nodes.get(&node).is_some_and(|info| info.boot_id == boot_id)
+    }
+
+    /// The primary, if its node is alive and still the process that was made primary.
+    pub fn living_primary(&self, partition: &PartitionInfo) -> Option<NodeId> {
+        let primary = partition.primary?;
+        let node = self.nodes.get(&primary)?;
+        (node.state.is_alive() && node.boot_id == partition.primary_boot).then_some(primary)
+    }
+
+    /// Copies of this partition that its replication group asks for.
+    pub fn copies_wanted(&self, partition: &PartitionInfo) -> usize {
+        self.groups
+            .get(&partition.group)
+            .map_or(1, |group| group.replication as usize + 1)
+    }
+
+    /// How many primaries, backups in sync and learners a node holds.
+    pub fn roles(&self, node: NodeId) -> Roles {
+        let mut roles = Roles::default();
+        for partition in self.partitions.values() {
+            match partition.role(node) {
+                Some(Role::Primary) => roles.primaries += 1,
+                Some(Role::Backup) => roles.backups += 1,
+                Some(Role::Learner) => roles.learners += 1,
+                None => {}
+            }
+        }
+        roles
+    }
+
+    /// The largest REPLICATION that a table asks for; 0 without tables.
+    pub fn max_replication(&self) -> u32 {
+        let groups = self.tables.values().filter_map(|table| self.groups.get(&table.group));
+        groups.map(|group| group.replication).max().unwrap_or(0)
+    }
+
+    /// The replication group for tables of this kind, if there is one already.
+    pub fn group_of(&self, replication: u32, mode: ReplicationMode) -> Option<GroupId> {
+        let found = self
+            .groups
+            .iter()
+            .find(|(_, group)| group.replication == replication && group.mode == mode);
+        found.map(|(id, _)| *id)
+    }
+
+    /// Nodes that may hold replicas: all but those that are draining or drained. The dead among them count,
+    /// for they come back.
+    pub fn placeable(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values().filter(|node| match node.state {
+            NodeState::Active => true,
+            NodeState::Draining | NodeState::Drained => false,
+            NodeState::Dead { draining, .. } => !draining,
+        })
+    }
+}
+
+/// What a node is to a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its primary.
+    Primary,
+    /// A member of the in-sync set, not the primary.
+    Backup,
+    /// Being filled.
+    Learner,
+}
+
+/// How many replicas of each role a node holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Primaries.
+    pub primaries: u32,
+    /// Backups in sync.
+    pub backups: u32,
+    /// Learners.
+    pub learners: u32,
+}
+
+impl PartitionInfo {
+    /// What a node is to this partition; None: nothing.
+    pub fn role(&self, node: NodeId) -> Option<Role> {
+        if self.primary == Some(node) {
+            return Some(Role::Primary);
+        }
+        if self.in_sync.contains(&node) {
+            return Some(Role::Backup);
+        }
+        self.learners.contains(&node).then_some(Role::Learner)
+    }
+
+    /// Every node that holds a replica, in sync or not.
+    pub fn holders(&self) -> BTreeSet<NodeId> {
+        self.in_sync.union(&self.learners).copied().collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Row programs: statements of transactional shape, compiled from a planner's output, run inside one partition.
 
+pub mod eval;
 pub mod expr;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,285 @@
+//! What can be asked of the metadata group, and what it answers. A command is a log entry: applying it is a function
+//! of the map and the command alone, so every time and every number that it needs comes inside it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use volt_engine::catalog::{Column, Table};
+use volt_engine::{Epoch, NodeId, PartitionId, TableId};
+
+use super::map::ReplicationMode;
+
+/// Most partitions of a replication group.
+pub const MAX_PARTITIONS: u32 = 1024;
+/// Partitions of a replication group, unless the cluster was made with another number.
+pub const DEFAULT_PARTITIONS: u32 = 12;
+
+/// A change of the cluster map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The cluster's first entry: its name and its first node.
+    Initialise {
+        /// The UUID, as text.
+        cluster_uuid: String,
+        /// Partitions of each replication group, 1 to `MAX_PARTITIONS`.
+        partitions: u32,
+        /// The first node; its incarnation is 1.
+        node: Joining,
+    },
+    /// A node comes, or comes back.
+    Join(Joining),
+    /// A node's process is dead, or must be taken for dead; and what that means for its partitions. Only the
+    /// group's leader proposes it.
+    NodeDead {
+        /// The node.
+        node_id: NodeId,
+        /// The process; a report on another one changes nothing.
+        boot_id: u64,
+        /// The process has been seen to end, so that it can't hold a lease.
+        process_ended: bool,
+        /// connection, heartbeat or operator.
+        detector: String,
+        /// What was seen.
+        evidence: String,
+        /// Microseconds since 1970 on the proposer's clock.
+        at_micros: i64,
+        /// Applied at once with it, each for itself: one that is stale is left out.
+        changes: Vec<PartitionChange>,
+    },
+    /// A node that was taken for dead is heard from again, as the same process.
+    NodeAlive {
+        /// The node.
+        node_id: NodeId,
+        /// Its process.
+        boot_id: u64,
+    },
+    /// Makes a table and, if it is the first of its kind, its replication group.
+    CreateTable {
+        /// Its `id` and `group` are filled in.
+        table: NewTable,
+        /// Backups asked for.
+        replication: u32,
+        /// When a write is acknowledged.
+        mode: ReplicationMode,
+    },
+    /// Drops a table. Its replication group stays.
+    DropTable {
+        /// Which.
+        table: TableId,
+    },
+    /// A primary's wish for its own partition; refused as a whole when stale.
+    ChangePartition {
+        /// The primary that asks.
+        by: NodeId,
+        /// Its process.
+        boot_id: u64,
+        /// What is to be.
+        change: PartitionChange,
+    },
+    /// What the group's leader decided, each change for itself: a stale one is left out.
+    ChangePartitions {
+        /// What is to be.
+        changes: Vec<PartitionChange>,
+        /// Set when these end an outage.
+        failover: Option<FailoverNote>,
+    },
+    /// Starts or stops moving a node's replicas away.
+    SetDraining {
+        /// The node.
+        node_id: NodeId,
+        /// False: it takes its share again.
+        draining: bool,
+    },
+    /// A draining node holds nothing any more. Only the group's leader proposes it.
+    Drained {
+        /// The node.
+        node_id: NodeId,
+    },
+    /// Asks a node to hold no primary (or to hold its share again).
+    SetYields {
+        /// The node.
+        node_id: NodeId,
+        /// What is asked.
+        yields: bool,
+    },
+    /// Asks for a member as a partition's primary.
+    WantPrimary {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch that the asker saw.
+        epoch: Epoch,
+        /// The member.
+        node_id: NodeId,
+    },
+    /// Forgets a node that holds nothing.
+    RemoveNode {
+        /// The node.
+        node_id: NodeId,
+    },
+    /// Asks whoever supervises the node's process to start it.
+    RequestRecovery {
+        /// The node.
+        node_id: NodeId,
+    },
+    /// Takes such a request back, or marks it as done.
+    RecoveryDone {
+        /// The node.
+        node_id: NodeId,
+    },
+}
+
+/// A node as it introduces itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Joining {
+    /// Its number, not 0.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// host:port of the peer protocol.
+    pub address: String,
+    /// host:port of SQL.
+    pub sql_address: String,
+    /// Failure zone; may be empty.
+    pub zone: String,
+    /// Its process.
+    pub boot_id: u64,
+    /// What its data directory says; 0: the directory is empty, it needs a new one.
+    pub incarnation: u64,
+    /// What its data directory says; empty when that is empty.
+    pub cluster_uuid: String,
+}
+
+/// A table to be made, before it has a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewTable {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Places in `columns` of the primary key.
+    pub primary_key: Vec<usize>,
+    /// Place in `columns` of the partition key.
+    pub partition_column: usize,
+}
+
+/// A partition's next configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionChange {
+    /// Which.
+    pub partition: PartitionId,
+    /// The epoch that it replaces; refused when that is no longer the current one.
+    pub epoch: Epoch,
+    /// None: it waits for a member.
+    pub primary: Option<NodeId>,
+    /// The primary among them.
+    pub in_sync: BTreeSet<NodeId>,
+    /// None of them in `in_sync`.
+    pub learners: BTreeSet<NodeId>,
+}
+
+/// Why partitions got new primaries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailoverNote {
+    /// Whose death.
+    pub node_id: NodeId,
+    /// Which detector.
+    pub detector: String,
+    /// What was seen.
+    pub evidence: String,
+    /// Microseconds since 1970 on the proposer's clock.
+    pub at_micros: i64,
+}
+
+/// What applying a command returned.
+pub type CommandResult = Result<Applied, Refusal>;
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Applied {
+    /// It is done, and nothing more is to be said (also when it had been done before).
+    Done,
+    /// Nothing was changed: it was known already, or spoke of an older process.
+    Unchanged,
+    /// The node is a member of this cluster.
+    Joined {
+        /// The cluster's UUID.
+        cluster_uuid: String,
+        /// The node's incarnation.
+        incarnation: u64,
+    },
+    /// The table, with its number.
+    TableCreated(Table),
+    /// The partition's new epoch.
+    Changed {
+        /// The number of the reign that began.
+        epoch: Epoch,
+    },
+    /// Of several changes, those that were applied.
+    ManyChanged {
+        /// Their partitions.
+        partitions: Vec<PartitionId>,
+    },
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The first entry must be `Initialise`.
+    #[error("the cluster is not initialised")]
+    NotInitialised,
+    /// There is one cluster already.
+    #[error("the cluster is initialised already, as {0}")]
+    AlreadyInitialised(String),
+    /// The node's data directory belongs to another cluster.
+    #[error("the data directory belongs to cluster {theirs}, this is cluster {ours}")]
+    OtherCluster {
+        /// This cluster.
+        ours: String,
+        /// What the directory says.
+        theirs: String,
+    },
+    /// The node's data directory is older than the one it had last.
+    #[error("the data directory is incarnation {theirs} of node {node}, the cluster knows incarnation {ours}")]
+    OtherIncarnation {
+        /// The node.
+        node: NodeId,
+        /// What the map says.
+        ours: u64,
+        /// What the directory says.
+        theirs: u64,
+    },
+    /// Somebody lives under this number.
+    #[error("node {0} is alive as another process; a node with an empty data directory can't take its place")]
+    NodeIsAlive(NodeId),
+    /// No such node.
+    #[error("there is no node {0}")]
+    NoSuchNode(NodeId),
+    /// No such partition.
+    #[error("there is no partition {0}")]
+    NoSuchPartition(PartitionId),
+    /// No such table.
+    #[error("there is no table with the number {0}")]
+    NoSuchTable(TableId),
+    /// The name is taken.
+    #[error("relation \"{0}\" already exists")]
+    TableExists(String),
+    /// Decided on an epoch that has passed.
+    #[error("partition {partition} is at epoch {current}, not {named}")]
+    StaleEpoch {
+        /// The partition.
+        partition: PartitionId,
+        /// What the command named.
+        named: Epoch,
+        /// What is.
+        current: Epoch,
+    },
+    /// Decided on a process that is no longer the node's.
+    #[error("node {0} has another process by now")]
+    StaleBoot(NodeId),
+    /// The state doesn't allow it.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// It makes no sense in any state.
+    #[error("{0}")]
+    Invalid(String),
+}

@@ -1,0 +1,199 @@
+//! Which nodes should hold which partition, and which of its members should be its primary: functions of the map.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use volt_engine::{NodeId, PartitionId};
+
+use super::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo};
+
+/// The nodes that should hold a partition, best first; the dead count, for they come back.
+pub fn desired_holders(map: &ClusterMap, partition: &PartitionInfo) -> Vec<NodeId> {
+    choose(partition.partition_id, map.placeable(), map.copies_wanted(partition))
+}
+
+/// The nodes for a new partition: the living first.
+pub(crate) fn first_holders(map: &ClusterMap, partition: PartitionId, copies: usize) -> Vec<NodeId> {
+    let mut holders = choose(partition, map.placeable().filter(|node| node.state.is_alive()), copies);
+    let missing = copies.saturating_sub(holders.len());
+    let dead = map.placeable().filter(|node| !node.state.is_alive());
+    holders.extend(choose(partition, dead, missing));
+    holders
+}
+
+fn choose<'a>(partition: PartitionId, nodes: impl Iterator<Item = &'a NodeInfo>, copies: usize) -> Vec<NodeId> {
+    let candidates: Vec<(NodeId, &str, u32)> = nodes
+        .map(|node| (node.node_id, node.zone.as_str(), node.weight))
+        .collect();
+    place(partition, &candidates, copies)
+}
+
+/// Which member should be each partition's primary, as far as that differs from who is: what a primary looks at to
+/// know that it should hand over. Moves as few as will do; never to a node that is dead, restarted, or leaving.
+pub fn target_primaries(map: &ClusterMap) -> BTreeMap<PartitionId, NodeId> {
+    let mut targets = Targets::new(map);
+    targets.wanted();
+    targets.leave();
+    targets.balance();
+    targets.moves
+}
+
+struct Targets<'a> {
+    map: &'a ClusterMap,
+    desired: BTreeMap<PartitionId, Vec<NodeId>>,
+    counts: BTreeMap<NodeId, u32>,
+    moves: BTreeMap<PartitionId, NodeId>,
+}
+
+impl<'a> Targets<'a> {
+    fn new(map: &'a ClusterMap) -> Self {
+        let mut counts: BTreeMap<NodeId, u32> = map.nodes.keys().map(|node| (*node, 0)).collect();
+        for partition in map.partitions.values() {
+            if let Some(primary) = map.living_primary(partition) {
+                *counts.entry(primary).or_default() += 1;
+            }
+        }
+        let partitions = map.partitions.values();
+        let desired = partitions
+            .map(|partition| (partition.partition_id, desired_holders(map, partition)))
+            .collect();
+        Self {
+            map,
+            desired,
+            counts,
+            moves: BTreeMap::new(),
+        }
+    }
+
+    /// What somebody asked for goes first.
+    fn wanted(&mut self) {
+        for partition in self.map.partitions.values() {
+            let Some(wanted) = partition.wanted else { continue };
+            if self.eligible(partition).any(|node| node == wanted) {
+                self.move_to(partition, wanted);
+            }
+        }
+    }
+
+    /// Nodes that drain, yield, or hold what is not theirs any more lose it to the member with the fewest.
+    fn leave(&mut self) {
+        for partition in self.map.partitions.values() {
+            let stays = |node| self.keeps_primaries(node) && self.belongs(partition, node);
+            let leaving = self.primary(partition).is_some_and(|primary| !stays(primary));
+            if !leaving {
+                continue;
+            }
+            let rank = |node: &NodeId| (!self.belongs(partition, *node), self.count(*node), *node);
+            let best = self.eligible(partition).min_by_key(rank);
+            let better = |node: &NodeId| {
+                !self
+                    .primary(partition)
+                    .is_some_and(|primary| self.keeps_primaries(primary))
+                    || self.belongs(partition, *node)
+            };
+            if let Some(best) = best.filter(better) {
+                self.move_to(partition, best);
+            }
+        }
+    }
+
+    /// Then from the fullest to the emptiest, while that makes them more equal.
+    fn balance(&mut self) {
+        // Every move makes the sum of the squares smaller, so that it ends; the bound is for peace of mind.
+        for _ in 0..self.map.partitions.len() {
+            let Some((partition, to)) = self.best_move() else {
+                return;
+            };
+            self.move_to(partition, to);
+        }
+    }
+
+    fn best_move(&self) -> Option<(&'a PartitionInfo, NodeId)> {
+        let mut best: Option<(u32, &'a PartitionInfo, NodeId)> = None;
+        for partition in self.map.partitions.values() {
+            if partition.wanted.is_some() || self.moves.contains_key(&partition.partition_id) {
+                continue;
+            }
+            let Some(from) = self.primary(partition) else { continue };
+            for to in self.eligible(partition).filter(|node| self.belongs(partition, *node)) {
+                let gain = self.count(from).saturating_sub(self.count(to));
+                if gain >= 2 && best.is_none_or(|(most, ..)| gain > most) {
+                    best = Some((gain, partition, to));
+                }
+            }
+        }
+        best.map(|(_, partition, to)| (partition, to))
+    }
+
+    fn primary(&self, partition: &PartitionInfo) -> Option<NodeId> {
+        let moved = self.moves.get(&partition.partition_id).copied();
+        moved.or_else(|| self.map.living_primary(partition))
+    }
+
+    fn count(&self, node: NodeId) -> u32 {
+        self.counts.get(&node).copied().unwrap_or(0)
+    }
+
+    fn keeps_primaries(&self, node: NodeId) -> bool {
+        self.map
+            .nodes
+            .get(&node)
+            .is_some_and(|info| info.state == NodeState::Active && !info.yields)
+    }
+
+    fn belongs(&self, partition: &PartitionInfo, node: NodeId) -> bool {
+        self.desired
+            .get(&partition.partition_id)
+            .is_some_and(|desired| desired.contains(&node))
+    }
+
+    /// Members that could be the primary and aren't.
+    fn eligible<'b>(&'b self, partition: &'b PartitionInfo) -> impl Iterator<Item = NodeId> + 'b {
+        let primary = self.primary(partition);
+        let members = partition.in_sync.difference(&partition.restarted).copied();
+        members.filter(move |node| primary.is_some() && Some(*node) != primary && self.keeps_primaries(*node))
+    }
+
+    fn move_to(&mut self, partition: &PartitionInfo, to: NodeId) {
+        if let Some(from) = self.primary(partition) {
+            let count = self.counts.entry(from).or_default();
+            *count = count.saturating_sub(1);
+        }
+        *self.counts.entry(to).or_default() += 1;
+        self.moves.insert(partition.partition_id, to);
+    }
+}
+
+/// A stand-in for `volt_engine::placement::place`: weighted rendezvous hashing with zone spread.
+fn place(partition: PartitionId, nodes: &[(NodeId, &str, u32)], copies: usize) -> Vec<NodeId> {
+    let mut scored: Vec<(f64, NodeId, &str)> = nodes
+        .iter()
+        .filter(|(_, _, weight)| *weight > 0)
+        .map(|(node, zone, weight)| (score(partition, *node, *weight), *node, *zone))
+        .collect();
+    scored.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
+    let mut chosen = Vec::new();
+    let mut zones = BTreeSet::new();
+    for (_, node, zone) in &scored {
+        if chosen.len() < copies && zones.insert(*zone) {
+            chosen.push(*node);
+        }
+    }
+    for (_, node, _) in &scored {
+        if chosen.len() < copies && !chosen.contains(node) {
+            chosen.push(*node);
+        }
+    }
+    chosen
+}
+
+fn score(partition: PartitionId, node: NodeId, weight: u32) -> f64 {
+    let mut hash = (u64::from(partition) << 32) | u64::from(node);
+    for _ in 0..2 {
+        hash = hash.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        hash ^= hash >> 31;
+    }
+    let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -f64::from(weight) / unit.ln()
+}
