@@ -23,7 +23,10 @@ async fn control(node: u32) -> Option<ControlClient<Channel>> {
         Ok::<_, std::io::Error>(TokioIo::new(stream))
     });
     let endpoint = Endpoint::from_shared(format!("http://node-{node}:{PEER_PORT}")).ok()?;
-    let channel = timeout(CALL_TIMEOUT, endpoint.connect_with_connector(connector)).await.ok()?.ok()?;
+    let channel = timeout(CALL_TIMEOUT, endpoint.connect_with_connector(connector))
+        .await
+        .ok()?
+        .ok()?;
     Some(ControlClient::new(channel))
 }
 
@@ -33,13 +36,20 @@ pub async fn initialise() -> bool {
         return false;
     };
     let cluster_uuid = "00000000-0000-4000-8000-00000000cafe".to_owned();
-    let request = InitialiseRequest { cluster_uuid, partitions: PARTITIONS };
+    let request = InitialiseRequest {
+        cluster_uuid,
+        partitions: PARTITIONS,
+    };
     matches!(timeout(CALL_TIMEOUT, control.initialise(request)).await, Ok(Ok(_)))
 }
 
 async fn status(node: u32) -> Option<GetStatusResponse> {
     let mut control = control(node).await?;
-    timeout(CALL_TIMEOUT, control.get_status(GetStatusRequest {})).await.ok()?.ok().map(tonic::Response::into_inner)
+    timeout(CALL_TIMEOUT, control.get_status(GetStatusRequest {}))
+        .await
+        .ok()?
+        .ok()
+        .map(tonic::Response::into_inner)
 }
 
 /// Why the node does not see a whole cluster; None if it does.

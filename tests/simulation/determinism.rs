@@ -33,7 +33,10 @@ fn watch_panics() {
 }
 
 /// Runs a simulation on a fresh thread whose every random byte follows from `seed`.
-pub fn on_seeded_thread<T: Send + 'static>(seed: u64, run: impl FnOnce() -> T + Send + 'static) -> std::thread::Result<T> {
+pub fn on_seeded_thread<T: Send + 'static>(
+    seed: u64,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::Result<T> {
     // Plans of SQL nest deeply in a build without optimisation.
     const STACK_BYTES: usize = 64 << 20;
     watch_panics();
@@ -42,7 +45,12 @@ pub fn on_seeded_thread<T: Send + 'static>(seed: u64, run: impl FnOnce() -> T + 
         STATE.set(mix(seed));
         run()
     };
-    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(seeded).expect("a thread").join()
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(seeded)
+        .expect("a thread")
+        .join()
 }
 
 /// SplitMix64's output function.
@@ -78,7 +86,13 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, _flags: c
 #[test]
 fn hash_maps_are_a_function_of_the_seed() {
     use std::collections::HashMap;
-    let order = || (0..100).map(|n| (n, ())).collect::<HashMap<i32, ()>>().into_keys().collect::<Vec<_>>();
+    let order = || {
+        (0..100)
+            .map(|n| (n, ()))
+            .collect::<HashMap<i32, ()>>()
+            .into_keys()
+            .collect::<Vec<_>>()
+    };
     let of = |seed| on_seeded_thread(seed, order).expect("no panic");
     assert_eq!(of(1), of(1));
     assert_ne!(of(1), of(2));

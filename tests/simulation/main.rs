@@ -21,7 +21,10 @@ const DEFAULT_SEEDS: u64 = 50;
 const PARALLEL: usize = 2;
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+    std::env::var(variable).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no number"))
+    })
 }
 
 /// Runs a seed, keeps its trace, prints one line. Err: what went wrong, and how to see it again.
@@ -33,7 +36,10 @@ fn seed(seed: u64) -> Result<Outcome, String> {
         format!("seed {seed} panicked: {}\n  again: {again}", said.unwrap_or_default())
     })?;
     let file = trace_file(seed);
-    outcome.trace.save(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    outcome
+        .trace
+        .save(&file)
+        .map_err(|error| format!("{}: {error}", file.display()))?;
     let (answered, refused, unknown) = outcome.counts;
     println!(
         "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} replicas compared, {:.1} s, trace {:016x}",
@@ -42,10 +48,16 @@ fn seed(seed: u64) -> Result<Outcome, String> {
         outcome.trace.hash()
     );
     if let Some(fault) = &outcome.fault {
-        return Err(format!("seed {seed}: {fault}\n  trace: {}\n  again: {again}", file.display()));
+        return Err(format!(
+            "seed {seed}: {fault}\n  trace: {}\n  again: {again}",
+            file.display()
+        ));
     }
     if !run::did_something(&outcome) {
-        return Err(format!("seed {seed}: only {answered} operations were answered\n  trace: {}", file.display()));
+        return Err(format!(
+            "seed {seed}: only {answered} operations were answered\n  trace: {}",
+            file.display()
+        ));
     }
     Ok(outcome)
 }
@@ -77,7 +89,12 @@ fn seeds() {
         }
     });
     let faults = faults.lock().expect("no panic");
-    assert!(faults.is_empty(), "{} of {count} seeds failed:\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} of {count} seeds failed:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }
 
 #[test]

@@ -49,10 +49,20 @@ pub fn plan(seed: u64) -> Vec<Fault> {
             0..3 => (FaultKind::Kill, random.random_range(100..2500)),
             3..5 => (FaultKind::PowerCut, random.random_range(800..3500)),
             5 => (FaultKind::PowerCutOfAll, random.random_range(300..1500)),
-            n => (FaultKind::CutOff { from_clients_too: n == 6 }, random.random_range(500..4000)),
+            n => (
+                FaultKind::CutOff {
+                    from_clients_too: n == 6,
+                },
+                random.random_range(500..4000),
+            ),
         };
         let lasts = Duration::from_millis(lasts);
-        faults.push(Fault { at, lasts, node: random.random_range(1..=NODES), kind });
+        faults.push(Fault {
+            at,
+            lasts,
+            node: random.random_range(1..=NODES),
+            kind,
+        });
         at += lasts + Duration::from_millis(random.random_range(1000..3000));
     }
     faults
@@ -60,7 +70,11 @@ pub fn plan(seed: u64) -> Vec<Fault> {
 
 /// When the last fault is over.
 pub fn end(faults: &[Fault]) -> Duration {
-    faults.iter().map(|fault| fault.at + fault.lasts).max().unwrap_or_default()
+    faults
+        .iter()
+        .map(|fault| fault.at + fault.lasts)
+        .max()
+        .unwrap_or_default()
 }
 
 #[test]
@@ -71,7 +85,9 @@ fn fifty_seeds_meet_every_kind_of_fault() {
         FaultKind::PowerCut,
         FaultKind::PowerCutOfAll,
         FaultKind::CutOff { from_clients_too: true },
-        FaultKind::CutOff { from_clients_too: false },
+        FaultKind::CutOff {
+            from_clients_too: false,
+        },
     ] {
         assert!(kinds.contains(&kind), "{kind:?}");
     }

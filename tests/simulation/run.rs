@@ -69,7 +69,13 @@ pub fn run(seed: u64) -> Outcome {
         fault = Some(format!("a task panicked: {panic}"));
     }
     shared.trace.line(lasted.as_micros() as u64, &format!("end: {fault:?}"));
-    Outcome { trace: shared.trace, fault, counts, compared, lasted }
+    Outcome {
+        trace: shared.trace,
+        fault,
+        counts,
+        compared,
+        lasted,
+    }
 }
 
 struct SimulatedTime;
@@ -86,7 +92,13 @@ fn name(node: u32) -> String {
 }
 
 /// A node's process: starts, and runs until the host is crashed.
-async fn process(node: u32, seed: u64, disk: Arc<SimulatedDisk>, faults: Arc<Faults>, shared: Shared) -> turmoil::Result {
+async fn process(
+    node: u32,
+    seed: u64,
+    disk: Arc<SimulatedDisk>,
+    faults: Arc<Faults>,
+    shared: Shared,
+) -> turmoil::Result {
     let start = {
         let mut run = shared.run();
         let starts = run.starts.entry(node).or_default();
@@ -107,9 +119,15 @@ async fn process(node: u32, seed: u64, disk: Arc<SimulatedDisk>, faults: Arc<Fau
     config.listen = "0.0.0.0".to_owned();
     config.peer_port = PEER_PORT;
     config.sql_port = SQL_PORT;
-    config.join = (1..=NODES).map(|other| format!("{}:{PEER_PORT}", name(other))).collect();
+    config.join = (1..=NODES)
+        .map(|other| format!("{}:{PEER_PORT}", name(other)))
+        .collect();
     shared.note(&format!("node {node} starts"));
-    let running = Arc::new(Node::start(config, world).await.map_err(|error| format!("node {node}: {error}"))?);
+    let running = Arc::new(
+        Node::start(config, world)
+            .await
+            .map_err(|error| format!("node {node}: {error}"))?,
+    );
     shared.run().nodes.insert(node, Arc::downgrade(&running));
     std::future::pending().await
 }
@@ -119,25 +137,46 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     while !control::initialise().await {
         sleep(Duration::from_millis(100)).await;
     }
-    control::whole(BECOMES_WHOLE_WITHIN).await.map_err(|what| format!("the cluster did not form: {what}"))?;
+    control::whole(BECOMES_WHOLE_WITHIN)
+        .await
+        .map_err(|what| format!("the cluster did not form: {what}"))?;
     let setup = sql::connect(2).await.ok_or("node 2 takes no session")?;
-    setup.batch_execute("CREATE TABLE registers (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2").await?;
-    setup.batch_execute("CREATE TABLE ledger (id BIGINT PRIMARY KEY) WITH REPLICATION = 2").await?;
+    setup
+        .batch_execute("CREATE TABLE registers (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2")
+        .await?;
+    setup
+        .batch_execute("CREATE TABLE ledger (id BIGINT PRIMARY KEY) WITH REPLICATION = 2")
+        .await?;
     let session = Session::open(1).await.ok_or("node 1 takes no session")?;
     for register in 1..=REGISTERS {
         let action = Action::Insert(shared.unique());
         let sent = shared.moment();
-        let answer = session.run(register, action).await.map_err(|_| "no row could be inserted")?;
-        shared.answered(register, Operation { client: 0, sent, answered: sent, action, answer });
+        let answer = session
+            .run(register, action)
+            .await
+            .map_err(|_| "no row could be inserted")?;
+        shared.answered(
+            register,
+            Operation {
+                client: 0,
+                sent,
+                answered: sent,
+                action,
+                answer,
+            },
+        );
     }
     shared.note("work begins");
     shared.run().phase = Phase::Work;
-    let workers: Vec<_> =
-        (1..=CLIENTS).map(|number| tokio::spawn(workload::client(shared.clone(), number, seed))).collect();
+    let workers: Vec<_> = (1..=CLIENTS)
+        .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
+        .collect();
     for worker in workers {
         worker.await?;
     }
-    control::whole(BECOMES_WHOLE_WITHIN).await.map_err(|what| format!("after the last fault: {what}"))?;
+    control::whole(BECOMES_WHOLE_WITHIN)
+        .await
+        .map_err(|what| format!("after the last fault: {what}"))?;
     shared.note("whole again");
     for node in 1..=NODES {
         read_all_from(node, &shared).await?;
@@ -148,17 +187,39 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
 
 /// Every register and the whole ledger, by way of this node.
 async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
-    let session = Session::open(node).await.ok_or_else(|| format!("node {node} takes no session at the end"))?;
+    let session = Session::open(node)
+        .await
+        .ok_or_else(|| format!("node {node} takes no session at the end"))?;
     for register in 1..=REGISTERS {
         let sent = shared.moment();
         let action = Action::Read;
-        let answer = session.run(register, action).await.map_err(|_| format!("node {node} does not read"))?;
-        shared.answered(register, Operation { client: 100 + node, sent, answered: sent, action, answer });
+        let answer = session
+            .run(register, action)
+            .await
+            .map_err(|_| format!("node {node} does not read"))?;
+        shared.answered(
+            register,
+            Operation {
+                client: 100 + node,
+                sent,
+                answered: sent,
+                action,
+                answer,
+            },
+        );
     }
-    let found = session.ledger().await.map_err(|_| format!("node {node} does not read the ledger"))?;
+    let found = session
+        .ledger()
+        .await
+        .map_err(|_| format!("node {node} does not read the ledger"))?;
     let run = shared.run();
-    run.ledger.check(&found).map_err(|fault| format!("invariant 1, read from node {node}: {fault:?}"))?;
-    let torn = run.pairs.iter().find(|(first, second)| found.contains(first) != found.contains(second));
+    run.ledger
+        .check(&found)
+        .map_err(|fault| format!("invariant 1, read from node {node}: {fault:?}"))?;
+    let torn = run
+        .pairs
+        .iter()
+        .find(|(first, second)| found.contains(first) != found.contains(second));
     match torn {
         Some(pair) => Err(format!("invariant 5, read from node {node}: half of {pair:?} is there").into()),
         None => Ok(()),
@@ -175,11 +236,21 @@ fn check(shared: &Shared) -> Result<usize, String> {
         }
     }
     drop(run);
-    let nodes: Vec<_> = shared.run().nodes.iter().filter_map(|(id, node)| Some((*id, node.upgrade()?))).collect();
+    let nodes: Vec<_> = shared
+        .run()
+        .nodes
+        .iter()
+        .filter_map(|(id, node)| Some((*id, node.upgrade()?)))
+        .collect();
     let mut sums = Vec::new();
     for (node, running) in &nodes {
         for (partition, lsn, checksum) in running.replica_checksums() {
-            sums.push(ReplicaSum { node: *node, partition, lsn, checksum });
+            sums.push(ReplicaSum {
+                node: *node,
+                partition,
+                lsn,
+                checksum,
+            });
         }
     }
     replicas::check(&sums).map_err(|divergence| format!("invariant 4: {divergence:?}"))
@@ -211,10 +282,18 @@ impl Cluster {
             let disk = SimulatedDisk::new(SimulatedRandom::new(mix(seed ^ (u64::from(node) << 16))), true);
             disks.push(Arc::clone(&disk));
             let (links, shared) = (Arc::clone(&links), shared.clone());
-            sim.host(name(node), move || process(node, seed, Arc::clone(&disk), Arc::clone(&links), shared.clone()));
+            sim.host(name(node), move || {
+                process(node, seed, Arc::clone(&disk), Arc::clone(&links), shared.clone())
+            });
         }
         sim.client(CLIENT_HOST, clients(seed, shared.clone()));
-        Self { sim, shared, disks, links, plan: plan::plan(seed) }
+        Self {
+            sim,
+            shared,
+            disks,
+            links,
+            plan: plan::plan(seed),
+        }
     }
 
     /// Steps to the end; faults begin and end between steps.
@@ -239,7 +318,12 @@ impl Cluster {
                 self.put_right(fault);
                 active = None;
             }
-            if let Some(fault) = self.plan.get(begun).copied().filter(|fault| active.is_none() && age >= fault.at) {
+            if let Some(fault) = self
+                .plan
+                .get(begun)
+                .copied()
+                .filter(|fault| active.is_none() && age >= fault.at)
+            {
                 self.go_wrong(fault);
                 active = Some(fault);
                 begun += 1;
@@ -259,7 +343,10 @@ impl Cluster {
     }
 
     fn go_wrong(&mut self, fault: Fault) {
-        self.note(&format!("FAULT {:?} of node {} for {:?}", fault.kind, fault.node, fault.lasts));
+        self.note(&format!(
+            "FAULT {:?} of node {} for {:?}",
+            fault.kind, fault.node, fault.lasts
+        ));
         match fault.kind {
             FaultKind::Kill => self.kill(fault.node),
             FaultKind::PowerCut => self.power_off(fault.node),
@@ -319,7 +406,9 @@ impl Cluster {
 
 /// Where a run's trace is kept.
 pub fn trace_file(seed: u64) -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simulation").join(format!("seed-{seed}.trace"))
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join("simulation")
+        .join(format!("seed-{seed}.trace"))
 }
 
 /// Whether these answers prove that the run did something: a run in which all was refused checks nothing.

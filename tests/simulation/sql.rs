@@ -33,9 +33,15 @@ pub enum Failure {
 /// A bare connection to the node.
 pub async fn connect(node: u32) -> Option<Client> {
     let attempt = async {
-        let stream = turmoil::net::TcpStream::connect((format!("node-{node}"), SQL_PORT)).await.ok()?;
-        let (client, connection) =
-            Config::new().user("volt").dbname("volt").connect_raw(stream, NoTls).await.ok()?;
+        let stream = turmoil::net::TcpStream::connect((format!("node-{node}"), SQL_PORT))
+            .await
+            .ok()?;
+        let (client, connection) = Config::new()
+            .user("volt")
+            .dbname("volt")
+            .connect_raw(stream, NoTls)
+            .await
+            .ok()?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -53,7 +59,9 @@ impl Session {
                 read: client.prepare("SELECT value FROM registers WHERE id = $1").await?,
                 insert: client.prepare("INSERT INTO registers VALUES ($1, $2)").await?,
                 write: client.prepare("UPDATE registers SET value = $2 WHERE id = $1").await?,
-                exchange: client.prepare("UPDATE registers SET value = $3 WHERE id = $1 AND value = $2").await?,
+                exchange: client
+                    .prepare("UPDATE registers SET value = $3 WHERE id = $1 AND value = $2")
+                    .await?,
                 ledger: client.prepare("INSERT INTO ledger VALUES ($1)").await?,
                 pair: client.prepare("INSERT INTO ledger VALUES ($1), ($2)").await?,
                 client,
@@ -71,33 +79,43 @@ impl Session {
                 let row = answer(self.client.query_opt(&self.read, &[&id])).await?;
                 Ok(Answer::Found(row.map(|row| row.get::<_, i64>(0) as u64)))
             }
-            Action::Insert(value) => {
-                match answer(self.client.execute(&self.insert, &[&id, &(value as i64)])).await {
-                    Err(Failure::Refused(state)) if state == "23505" => Ok(Answer::Nothing),
-                    rows => rows.map(done),
-                }
-            }
-            Action::Write(value) => answer(self.client.execute(&self.write, &[&id, &(value as i64)])).await.map(done),
-            Action::Exchange { from, to } => {
-                answer(self.client.execute(&self.exchange, &[&id, &(from as i64), &(to as i64)])).await.map(done)
-            }
+            Action::Insert(value) => match answer(self.client.execute(&self.insert, &[&id, &(value as i64)])).await {
+                Err(Failure::Refused(state)) if state == "23505" => Ok(Answer::Nothing),
+                rows => rows.map(done),
+            },
+            Action::Write(value) => answer(self.client.execute(&self.write, &[&id, &(value as i64)]))
+                .await
+                .map(done),
+            Action::Exchange { from, to } => answer(
+                self.client
+                    .execute(&self.exchange, &[&id, &(from as i64), &(to as i64)]),
+            )
+            .await
+            .map(done),
         }
     }
 
     /// All registers at one moment: id, value.
     pub async fn read_all(&self) -> Result<Vec<(u64, u64)>, Failure> {
         let rows = answer(self.client.query("SELECT id, value FROM registers ORDER BY id", &[])).await?;
-        Ok(rows.iter().map(|row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64)).collect())
+        Ok(rows
+            .iter()
+            .map(|row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+            .collect())
     }
 
     /// One more row of the ledger.
     pub async fn add(&self, id: u64) -> Result<(), Failure> {
-        answer(self.client.execute(&self.ledger, &[&(id as i64)])).await.map(drop)
+        answer(self.client.execute(&self.ledger, &[&(id as i64)]))
+            .await
+            .map(drop)
     }
 
     /// Two more rows, in one statement, as a rule in two partitions.
     pub async fn add_pair(&self, first: u64, second: u64) -> Result<(), Failure> {
-        answer(self.client.execute(&self.pair, &[&(first as i64), &(second as i64)])).await.map(drop)
+        answer(self.client.execute(&self.pair, &[&(first as i64), &(second as i64)]))
+            .await
+            .map(drop)
     }
 
     /// The whole ledger.

@@ -20,7 +20,12 @@ pub const CLIENTS: u32 = 4;
 /// One client, until the workload is over.
 pub async fn client(shared: Shared, number: u32, seed: u64) {
     let random = StdRng::seed_from_u64(mix(seed ^ (u64::from(number) << 32)));
-    let mut client = Worker { shared, number, random, last_seen: [0; REGISTERS as usize + 1] };
+    let mut client = Worker {
+        shared,
+        number,
+        random,
+        last_seen: [0; REGISTERS as usize + 1],
+    };
     while client.is_on() {
         let node = client.random.random_range(1..=NODES);
         match Session::open(node).await {
@@ -68,7 +73,10 @@ impl Worker {
         let action = match self.random.random_range(0..10) {
             0..5 => Action::Read,
             5..8 => Action::Write(self.shared.unique()),
-            _ => Action::Exchange { from: self.last_seen[register as usize], to: self.shared.unique() },
+            _ => Action::Exchange {
+                from: self.last_seen[register as usize],
+                to: self.shared.unique(),
+            },
         };
         let mut operation = self.send(action);
         let result = session.run(register, action).await;
@@ -90,7 +98,13 @@ impl Worker {
         if let Ok(rows) = &result {
             for register in 1..=REGISTERS {
                 let found = rows.iter().find(|(id, _)| *id == register).map(|(_, value)| *value);
-                self.shared.answered(register, Operation { answer: Answer::Found(found), ..operation });
+                self.shared.answered(
+                    register,
+                    Operation {
+                        answer: Answer::Found(found),
+                        ..operation
+                    },
+                );
             }
         }
         self.goes_on(result).await
@@ -103,7 +117,8 @@ impl Worker {
         if result.is_ok() {
             self.shared.run().ledger.acknowledge(id);
         }
-        self.shared.note(&format!("client {} adds {id} -> {}", self.number, result.is_ok()));
+        self.shared
+            .note(&format!("client {} adds {id} -> {}", self.number, result.is_ok()));
         self.inserted(result).await
     }
 
@@ -121,13 +136,23 @@ impl Worker {
             run.ledger.acknowledge(first);
             run.ledger.acknowledge(second);
         }
-        self.shared.note(&format!("client {} adds {first} and {second} -> {}", self.number, result.is_ok()));
+        self.shared.note(&format!(
+            "client {} adds {first} and {second} -> {}",
+            self.number,
+            result.is_ok()
+        ));
         self.inserted(result).await
     }
 
     fn send(&self, action: Action) -> Operation {
         let sent = self.shared.moment();
-        Operation { client: self.number, sent, answered: sent, action, answer: Answer::Unknown }
+        Operation {
+            client: self.number,
+            sent,
+            answered: sent,
+            action,
+            answer: Answer::Unknown,
+        }
     }
 
     /// Whether the session is still of use after an INSERT into the ledger, whose ids nobody else has.

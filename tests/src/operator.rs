@@ -16,7 +16,12 @@ pub async fn initialise(peer_port: u16, partitions: u32, limit: Duration) -> Res
         let attempt = async {
             let mut control = ControlClient::connect(format!("http://127.0.0.1:{peer_port}")).await?;
             let cluster_uuid = "00000000-0000-4000-8000-000000000001".to_owned();
-            control.initialise(InitialiseRequest { cluster_uuid, partitions }).await?;
+            control
+                .initialise(InitialiseRequest {
+                    cluster_uuid,
+                    partitions,
+                })
+                .await?;
             anyhow::Ok(())
         };
         match timeout(CALL_TIMEOUT, attempt).await {

@@ -39,9 +39,13 @@ fn find_binary() -> Result<PathBuf> {
 
 /// Ports that were free a moment ago, all different.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port of loopback")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port of loopback"))
+        .collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("an address").port())
+        .collect()
 }
 
 /// A node started by the test itself.
@@ -67,7 +71,10 @@ impl NodeProcess {
         let child = Command::new(binary())
             .arg("start")
             .args(&self.arguments)
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -84,7 +91,10 @@ impl NodeProcess {
 
     /// kill -9.
     pub fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().with_context(|| format!("node {} does not run", self.node))?;
+        let mut child = self
+            .child
+            .take()
+            .with_context(|| format!("node {} does not run", self.node))?;
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -104,7 +114,11 @@ impl NodeProcess {
     pub fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        format!("--- node {}\n{}\n", self.node, lines[lines.len().saturating_sub(40)..].join("\n"))
+        format!(
+            "--- node {}\n{}\n",
+            self.node,
+            lines[lines.len().saturating_sub(40)..].join("\n")
+        )
     }
 }
 
@@ -125,7 +139,11 @@ impl Drop for NodeProcess {
 pub fn signal(pid: u32, signal: i32) -> Result<()> {
     // SAFETY: kill(2) takes two numbers; the process is a child of ours that was not waited for, so its id is not another's.
     let result = unsafe { libc::kill(pid as i32, signal) };
-    ensure!(result == 0, "signal {signal} to {pid}: {}", std::io::Error::last_os_error());
+    ensure!(
+        result == 0,
+        "signal {signal} to {pid}: {}",
+        std::io::Error::last_os_error()
+    );
     Ok(())
 }
 
@@ -144,7 +162,9 @@ impl Nodes {
         let folder = tempfile::tempdir()?;
         let ports = free_ports(3 * count as usize);
         let port = |node: u32, which: usize| ports[3 * (node as usize - 1) + which];
-        let join: Vec<String> = (1..=count).map(|node| format!("{}:{}", advertise(node), port(node, 0))).collect();
+        let join: Vec<String> = (1..=count)
+            .map(|node| format!("{}:{}", advertise(node), port(node, 0)))
+            .collect();
         let mut nodes = Vec::new();
         for node in 1..=count {
             let data = folder.path().join(format!("node-{node}"));
@@ -163,7 +183,10 @@ impl Nodes {
                 peer_port: port(node, 0),
                 sql_port: port(node, 1),
                 advertise: advertise(node),
-                arguments: arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect(),
+                arguments: arguments
+                    .into_iter()
+                    .flat_map(|(name, value)| [name.to_owned(), value])
+                    .collect(),
                 log: folder.path().join(format!("node-{node}.log")),
                 child: None,
             };
@@ -208,7 +231,12 @@ impl Dev {
                 }
             }
         });
-        let mut dev = Self { child, lines, seen: Vec::new(), nodes: Vec::new() };
+        let mut dev = Self {
+            child,
+            lines,
+            seen: Vec::new(),
+            nodes: Vec::new(),
+        };
         dev.wait_for(limit, |line| line == "ready")?;
         Ok(dev)
     }
@@ -219,7 +247,10 @@ impl Dev {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                bail!("volt-node dev did not print what was waited for; it printed:\n{}", self.seen.join("\n"));
+                bail!(
+                    "volt-node dev did not print what was waited for; it printed:\n{}",
+                    self.seen.join("\n")
+                );
             };
             self.note(&line);
             self.seen.push(line.clone());
@@ -231,7 +262,10 @@ impl Dev {
 
     /// `node=1 pid=4711 sql=127.0.0.1:5433`
     fn note(&mut self, line: &str) {
-        let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let field = |name: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
         let (Some(node), Some(pid), Some(sql)) = (field("node"), field("pid"), field("sql")) else {
             return;
         };
@@ -252,13 +286,20 @@ impl Dev {
 
     /// SQL's port of this node.
     pub fn sql_port(&self, node: u32) -> u16 {
-        self.nodes.iter().find(|(known, ..)| *known == node).map_or(0, |(.., port)| *port)
+        self.nodes
+            .iter()
+            .find(|(known, ..)| *known == node)
+            .map_or(0, |(.., port)| *port)
     }
 
     /// kill -9 of a node: a grandchild, which its supervisor, our child, has named and has not been told to wait for.
     pub fn kill_node(&mut self, node: u32) -> Result<()> {
         self.catch_up();
-        let (_, pid, _) = *self.nodes.iter().find(|(known, ..)| *known == node).context("no such node")?;
+        let (_, pid, _) = *self
+            .nodes
+            .iter()
+            .find(|(known, ..)| *known == node)
+            .context("no such node")?;
         signal(pid, libc::SIGKILL)
     }
 

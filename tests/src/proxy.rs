@@ -26,10 +26,14 @@ pub struct Proxies {
 impl Proxies {
     /// Listens for each (node, peer port).
     pub async fn start(ports: &[(u32, u16)]) -> Result<Arc<Self>> {
-        let proxies =
-            Arc::new(Self { cut: watch::Sender::new(BTreeSet::new()), processes: watch::Sender::new(BTreeMap::new()) });
+        let proxies = Arc::new(Self {
+            cut: watch::Sender::new(BTreeSet::new()),
+            processes: watch::Sender::new(BTreeMap::new()),
+        });
         for (node, port) in ports.iter().copied() {
-            let listener = TcpListener::bind((host(node), port)).await.with_context(|| host(node))?;
+            let listener = TcpListener::bind((host(node), port))
+                .await
+                .with_context(|| host(node))?;
             let proxies = Arc::clone(&proxies);
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
@@ -42,7 +46,8 @@ impl Proxies {
 
     /// The node's process now.
     pub fn process(&self, node: u32, pid: u32) {
-        self.processes.send_modify(|processes| drop(processes.insert(pid, node)));
+        self.processes
+            .send_modify(|processes| drop(processes.insert(pid, node)));
     }
 
     /// From now on nothing passes to the node or from it.
@@ -79,7 +84,10 @@ impl Proxies {
         let inode = socket_inode(port)?;
         let wanted = format!("socket:[{inode}]");
         let processes = self.processes.borrow();
-        processes.iter().find(|(pid, _)| holds(**pid, &wanted)).map(|(_, node)| *node)
+        processes
+            .iter()
+            .find(|(pid, _)| holds(**pid, &wanted))
+            .map(|(_, node)| *node)
     }
 }
 
@@ -98,14 +106,21 @@ fn holds(pid: u32, socket: &str) -> bool {
     let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
     };
-    files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket))
+    files
+        .flatten()
+        .any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket))
 }
 
 async fn passes(cut: &mut watch::Receiver<BTreeSet<u32>>, ends: &[u32]) {
     let _ = cut.wait_for(|cut| ends.iter().all(|node| !cut.contains(node))).await;
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cut: watch::Receiver<BTreeSet<u32>>, ends: Vec<u32>) {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut cut: watch::Receiver<BTreeSet<u32>>,
+    ends: Vec<u32>,
+) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
