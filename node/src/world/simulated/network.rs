@@ -59,6 +59,10 @@ impl Faults {
         self.down.send_modify(|down| drop(down.remove(host)));
     }
 
+    fn is_silent(&self, host: &str) -> bool {
+        self.down.borrow().get(host) == Some(&Down::Silent)
+    }
+
     /// Returns when the host refuses.
     async fn refuses(&self, host: &str) {
         let mut down = self.down.subscribe();
@@ -111,8 +115,14 @@ impl Network for SimulatedNetwork {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {
         let (host, port) = parts(address)?;
         let attempt = async {
-            self.faults.speaks(host).await;
-            TcpStream::connect((host, port)).await
+            loop {
+                self.faults.speaks(host).await;
+                match TcpStream::connect((host, port)).await {
+                    // Not the host's word: turmoil lost the attempt together with the host.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && self.faults.is_silent(host) => {}
+                    connected => break connected,
+                }
+            }
         };
         let connected = tokio::select! {
             biased;
