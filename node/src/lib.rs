@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod membership;
 pub mod metadata;
+pub mod peers;
 pub mod recovery;
 pub mod statement;
 pub mod world;
