@@ -7,6 +7,7 @@ pub mod error;
 pub mod gateway;
 pub mod membership;
 pub mod metadata;
+pub mod peers;
 pub mod recovery;
 pub mod statement;
 pub mod world;
