@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
+use volt_engine::PartitionId;
 
 use super::*;
 use crate::world::simulated::{DiskFault, SimulatedClock, SimulatedDisk, SimulatedRandom};
