@@ -4,8 +4,13 @@
 
 pub mod config;
 pub mod error;
+pub mod gateway;
 pub mod membership;
 pub mod metadata;
+pub mod peers;
 pub mod recovery;
 pub mod statement;
 pub mod world;
+pub mod peers;
+pub mod replication;
+pub mod txn;
