@@ -24,7 +24,10 @@ fn story(seed: u64) -> Vec<String> {
         let faults = Arc::clone(&faults);
         move || echo(SimulatedNetwork::new("server", Arc::clone(&faults)))
     });
-    sim.client("client", client(SimulatedNetwork::new("client", Arc::clone(&faults)), Arc::clone(&seen)));
+    sim.client(
+        "client",
+        client(SimulatedNetwork::new("client", Arc::clone(&faults)), Arc::clone(&seen)),
+    );
     loop {
         let now = sim.elapsed().as_millis();
         match now {
@@ -86,7 +89,9 @@ async fn client(network: SimulatedNetwork, seen: Arc<Mutex<Vec<String>>>) -> tur
             Ok(Err(error)) => format!("{:?}", error.kind()),
             Err(_) => "silent".to_owned(),
         };
-        seen.lock().expect("no panic").push(format!("{} {came}", began.as_millis()));
+        seen.lock()
+            .expect("no panic")
+            .push(format!("{} {came}", began.as_millis()));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -96,7 +101,12 @@ async fn client(network: SimulatedNetwork, seen: Arc<Mutex<Vec<String>>>) -> tur
 fn killed_refuses_lost_is_silent_cut_off_is_late() {
     let seen = on_seeded_thread(1, || story(1)).expect("no panic");
     let between = |from: u64, to: u64| {
-        let moment = |line: &str| line.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+        let moment = |line: &str| {
+            line.split(' ')
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or_default()
+        };
         let mut kinds: Vec<String> = seen
             .iter()
             .filter(|line| (from..to).contains(&moment(line)))

@@ -267,7 +267,7 @@ async fn an_error_of_the_disk_stops_the_log_for_good() {
         disk.set_fault(DiskFault::None);
         let later = log.append(partition, &record(3).1);
         assert!(log.wait_safe(later).await.is_err());
-        assert!(log.failure().is_some());
+        assert_eq!(Some(log.wait_failure().await), log.failure());
         assert_eq!(*log.safe().borrow(), 1);
         disk.kill();
         let (_, found) = open(&disk, Durability::Fsync).await.unwrap();
