@@ -11,6 +11,5 @@ pub mod peers;
 pub mod recovery;
 pub mod statement;
 pub mod world;
-pub mod peers;
 pub mod replication;
 pub mod txn;

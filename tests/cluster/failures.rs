@@ -169,8 +169,12 @@ fn a_frozen_node_is_failed_over_and_says_nothing_of_its_own_when_it_wakes() {
 
 /// The id, if the row was acknowledged.
 async fn insert(session: Arc<tokio_postgres::Client>, id: i64) -> Option<i64> {
-    let insert = session.execute("INSERT INTO load VALUES ($1, 0)", &[&id]);
-    matches!(timeout(Duration::from_secs(30), insert).await, Ok(Ok(_))).then_some(id)
+    let answer = timeout(
+        Duration::from_secs(30),
+        session.execute("INSERT INTO load VALUES ($1, 0)", &[&id]),
+    )
+    .await;
+    matches!(answer, Ok(Ok(_))).then_some(id)
 }
 
 #[test]

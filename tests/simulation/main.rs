@@ -4,6 +4,7 @@
 
 mod control;
 mod determinism;
+mod doors;
 mod plan;
 mod run;
 mod shared;

@@ -123,13 +123,11 @@ async fn process(
         .map(|other| format!("{}:{PEER_PORT}", name(other)))
         .collect();
     shared.note(&format!("node {node} starts"));
-    let running = Arc::new(
-        Node::start(config, world)
-            .await
-            .map_err(|error| format!("node {node}: {error}"))?,
-    );
+    let running = Node::start(config, world)
+        .await
+        .map_err(|error| format!("node {node}: {error:#}"))?;
     shared.run().nodes.insert(node, Arc::downgrade(&running));
-    std::future::pending().await
+    Err(format!("node {node} can't go on: {:#}", running.run_until_failed().await).into())
 }
 
 /// All that the clients' host does.

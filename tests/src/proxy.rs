@@ -46,18 +46,23 @@ impl Proxies {
 
     /// The node's process now.
     pub fn process(&self, node: u32, pid: u32) {
-        self.processes
-            .send_modify(|processes| drop(processes.insert(pid, node)));
+        self.processes.send_modify(|processes| {
+            processes.insert(pid, node);
+        });
     }
 
     /// From now on nothing passes to the node or from it.
     pub fn cut_off(&self, node: u32) {
-        self.cut.send_modify(|cut| drop(cut.insert(node)));
+        self.cut.send_modify(|cut| {
+            cut.insert(node);
+        });
     }
 
     /// What waited passes, and everything after it.
     pub fn restore(&self, node: u32) {
-        self.cut.send_modify(|cut| drop(cut.remove(&node)));
+        self.cut.send_modify(|cut| {
+            cut.remove(&node);
+        });
     }
 
     async fn carry(self: Arc<Self>, from: TcpStream, target: u32, port: u16) {

@@ -44,19 +44,23 @@ impl Default for Faults {
 impl Faults {
     /// The process is dead, its machine lives: connections are refused.
     pub fn killed(&self, host: &str) {
-        self.down
-            .send_modify(|down| drop(down.insert(host.to_owned(), Down::Refuses)));
+        self.down.send_modify(|down| {
+            down.insert(host.to_owned(), Down::Refuses);
+        });
     }
 
     /// The machine is dead: connections are not answered.
     pub fn lost(&self, host: &str) {
-        self.down
-            .send_modify(|down| drop(down.insert(host.to_owned(), Down::Silent)));
+        self.down.send_modify(|down| {
+            down.insert(host.to_owned(), Down::Silent);
+        });
     }
 
     /// The host runs again.
     pub fn is_back(&self, host: &str) {
-        self.down.send_modify(|down| drop(down.remove(host)));
+        self.down.send_modify(|down| {
+            down.remove(host);
+        });
     }
 
     fn is_silent(&self, host: &str) -> bool {
