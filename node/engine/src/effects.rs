@@ -1,14 +1,17 @@
 //! Effects: what one transaction did to one partition. Logged, replicated and replayed as these bytes.
 //!
 //! Layout of `Effects`: a sequence of `put` (1, table u32, key length varint, key, row length varint, row) and
-//! `remove` (2, table u32, key length varint, key). Applying is idempotent at the same LSN.
+//! `remove` (2, table u32, key length varint, key). Integers are little-endian. The last effect on a key wins.
 //!
 //! A record of the log carries a `LogPayload`: what its partition does at that LSN.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, PartitionId};
+use crate::codec::{Reader, put_counted};
+use crate::error::CorruptError;
+use crate::row::RowRef;
+use crate::{NodeId, PartitionId, TableId};
 
 /// The encoded rows that a transaction put and the keys that it removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +52,6 @@ pub enum LogPayload {
     EpochStart,
 }
 
-use crate::row::{CorruptError, Reader, put_varint};
-use crate::{Lsn, TableId};
 
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
@@ -63,8 +64,7 @@ impl EffectsBuilder {
     /// A row takes this key's place.
     pub fn put(&mut self, table: TableId, key: &[u8], row: &[u8]) {
         self.head(PUT, table, key);
-        put_varint(&mut self.0, row.len() as u64);
-        self.0.extend_from_slice(row);
+        put_counted(&mut self.0, row);
     }
 
     /// The key's row goes.
@@ -75,13 +75,17 @@ impl EffectsBuilder {
     fn head(&mut self, op: u8, table: TableId, key: &[u8]) {
         self.0.push(op);
         self.0.extend_from_slice(&table.to_le_bytes());
-        put_varint(&mut self.0, key.len() as u64);
-        self.0.extend_from_slice(key);
+        put_counted(&mut self.0, key);
     }
 
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The effects, if there are any.
+    pub fn finish_if_any(self) -> Option<Effects> {
+        if self.is_empty() { None } else { Some(self.finish()) }
     }
 
     /// The effects.
@@ -102,12 +106,23 @@ pub struct Effect<'a> {
 }
 
 impl Effects {
+    /// Reads all of it, so that applying it can't fail.
+    pub fn check(&self) -> Result<(), CorruptError> {
+        self.iter().try_for_each(|effect| effect.map(|_| ()))
+    }
+
+    /// Each change, in order, of effects that were checked: rows are not looked into again.
+    pub(crate) fn iter_checked(&self) -> impl Iterator<Item = Effect<'_>> {
+        let mut reader = Reader::new(&self.0);
+        std::iter::from_fn(move || read_effect_frame(&mut reader).ok())
+    }
+
     /// Each change, in order; the first that can't be read is an error and ends it.
     pub fn iter(&self) -> impl Iterator<Item = Result<Effect<'_>, CorruptError>> {
-        let mut reader = Reader(&self.0);
+        let mut reader = Reader::new(&self.0);
         let mut failed = false;
         std::iter::from_fn(move || {
-            if failed || reader.0.is_empty() {
+            if failed || reader.is_empty() {
                 return None;
             }
             let effect = read_effect(&mut reader);
@@ -118,17 +133,21 @@ impl Effects {
 }
 
 fn read_effect<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> {
-    let op = reader.byte()?;
+    let effect = read_effect_frame(reader)?;
+    if let Some(row) = effect.row {
+        RowRef::parse(row)?;
+    }
+    Ok(effect)
+}
+
+fn read_effect_frame<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> {
+    let op = reader.u8()?;
     let table = reader.u32()?;
-    let key = reader.bytes()?;
+    let key = reader.counted()?;
     let row = match op {
-        PUT => {
-            let row = reader.bytes()?;
-            crate::row::RowRef::parse(row)?;
-            Some(row)
-        }
+        PUT => Some(reader.counted()?),
         REMOVE => None,
-        _ => return Err(CorruptError::new("effect")),
+        _ => return Err(CorruptError::UnknownTag(op)),
     };
     Ok(Effect { table, key, row })
 }
@@ -165,8 +184,8 @@ impl LogPayload {
 
     /// Reads what `encode` wrote; everything is checked, so that applying can't fail.
     pub fn decode(bytes: &Bytes) -> Result<Self, CorruptError> {
-        let mut reader = Reader(bytes);
-        let payload = match reader.byte()? {
+        let mut reader = Reader::new(bytes);
+        let payload = match reader.u8()? {
             1 => Self::Write(rest(bytes, &mut reader)?),
             2 => Self::Prepared {
                 transaction: TransactionId::decode(&mut reader)?,
@@ -176,19 +195,17 @@ impl LogPayload {
             3 => Self::Commit(TransactionId::decode(&mut reader)?),
             4 => Self::Abort(TransactionId::decode(&mut reader)?),
             5 => Self::EpochStart,
-            _ => return Err(CorruptError::new("kind of a record")),
+            kind => return Err(CorruptError::UnknownTag(kind)),
         };
-        if !reader.0.is_empty() {
-            return Err(CorruptError::new("record: bytes left over"));
-        }
+        reader.finish()?;
         Ok(payload)
     }
 }
 
 fn rest(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Effects, CorruptError> {
-    let effects = Effects(bytes.slice(bytes.len() - reader.0.len()..));
-    reader.0 = &[];
-    effects.iter().try_for_each(|effect| effect.map(|_| ()))?;
+    let effects = Effects(bytes.slice(bytes.len() - reader.rest().len()..));
+    *reader = Reader::new(&[]);
+    effects.check()?;
     Ok(effects)
 }
 
@@ -202,13 +219,10 @@ impl TransactionId {
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, CorruptError> {
         Ok(Self {
-            began_micros: i64::from_le_bytes(reader.array()?),
+            began_micros: reader.u64()? as i64,
             node: reader.u32()?,
             boot: reader.u64()?,
             sequence: reader.u64()?,
         })
     }
 }
-
-/// The LSN of "before any record".
-pub const NO_LSN: Lsn = 0;

@@ -1,29 +1,34 @@
 //! A partition: tables of versioned rows, changed only by effects in LSN order, read at any LSN still kept.
 //!
-//! `run` executes a row program against the newest state and returns its effects without applying them;
-//! `apply_record` applies one record at its LSN. Versions that it replaces stay until `commit_to` has passed them and
-//! no pinned snapshot needs them; a removed row stays as a tombstone as long, so that a reader who misses it knows.
+//! All of it is pure; the caller holds the partition's mutex. Invariants:
+//! - records are applied at consecutive LSNs, and a record that is out of place changes nothing;
+//! - a version is dropped only when the one that replaced it is committed and no pinned snapshot sees it, so every
+//!   pinned snapshot, the newest state and every state from `committed` on can be read or returned to;
+//! - a removed row stays as a tombstone as long, so that a reader who misses it knows which LSN to wait for.
+//!
+//! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
+//! `pin` and `unpin` change the state (apply); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
+//! carry the whole state to a learner (dump).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
-
-use crate::effects::{Effects, LogPayload, TransactionId};
-use crate::row::CorruptError;
+use crate::effects::{Effects, TransactionId};
+use crate::key::Key;
+pub use crate::table::Stats;
+use crate::table::{Pins, Table};
 use crate::{Lsn, PartitionId, TableId};
 
+mod apply;
+mod decisions;
 mod dump;
 mod run;
 mod scan;
-mod table;
 
+pub use decisions::MAX_DECISIONS;
+use decisions::Decisions;
 pub use dump::DumpCursor;
 pub use run::{Failed, Outcome};
 pub use scan::ScanChunk;
-use table::Table;
-
-/// Decisions of transactions over several partitions that are remembered; the oldest go first.
-pub const MAX_DECISIONS: usize = 65_536;
 
 /// This partition's part of a transaction over several, on record and not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +43,6 @@ pub struct Prepared {
     pub lsn: Lsn,
 }
 
-/// How much a partition holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Rows of the newest state.
-    pub rows: u64,
-    /// Versions, the newest and tombstones included.
-    pub versions: u64,
-    /// Bytes of keys and rows.
-    pub bytes: u64,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Partition {
@@ -56,14 +50,22 @@ pub struct Partition {
     applied: Lsn,
     committed: Lsn,
     prepared: Option<Prepared>,
-    decisions: BTreeMap<TransactionId, bool>,
-    decided: VecDeque<(Lsn, TransactionId)>,
-    /// Pinned snapshots and how often each is.
-    pins: BTreeMap<Lsn, usize>,
-    /// Transactions decided beyond `committed`, as they were prepared: what undoing needs.
-    settled: VecDeque<(Lsn, Prepared)>,
-    /// What may have older versions or be a tombstone, in LSN order.
-    garbage: VecDeque<(Lsn, TableId, Bytes)>,
+    decisions: Decisions,
+    pins: Pins,
+    /// The keys that records beyond `committed` wrote, in LSN order: to be pruned when committed, or undone.
+    touched: VecDeque<Touch>,
+    /// The keys that have versions which a pin keeps: to be pruned when it goes.
+    kept: BTreeMap<Lsn, BTreeSet<(TableId, Key)>>,
+}
+
+/// A record wrote a key.
+#[derive(Debug)]
+struct Touch {
+    lsn: Lsn,
+    table: TableId,
+    key: Key,
+    /// There is something to prune; a row under a new key replaces nothing.
+    replaced: bool,
 }
 
 impl Partition {
@@ -84,122 +86,7 @@ impl Partition {
 
     /// What was decided of a transaction, if it is remembered: true, committed.
     pub fn decision(&self, transaction: TransactionId) -> Option<bool> {
-        self.decisions.get(&transaction).copied()
-    }
-
-    /// Applies the next record.
-    pub fn apply_record(&mut self, lsn: Lsn, payload: &LogPayload) -> Result<(), CorruptError> {
-        assert_eq!(lsn, self.applied + 1, "records are applied in order, without gaps");
-        match payload {
-            LogPayload::Write(effects) => self.apply_effects(lsn, effects)?,
-            LogPayload::Prepared { transaction, home, effects } => {
-                assert!(self.prepared.is_none(), "a partition has one prepared transaction at a time");
-                self.prepared = Some(Prepared { transaction: *transaction, home: *home, effects: effects.clone(), lsn });
-            }
-            LogPayload::Commit(transaction) => {
-                let prepared = self.prepared.take_if(|prepared| prepared.transaction == *transaction);
-                if let Some(prepared) = prepared {
-                    self.apply_effects(lsn, &prepared.effects)?;
-                    self.settled.push_back((lsn, prepared));
-                }
-                self.decide(lsn, *transaction, true);
-            }
-            LogPayload::Abort(transaction) => {
-                let prepared = self.prepared.take_if(|prepared| prepared.transaction == *transaction);
-                self.settled.extend(prepared.map(|prepared| (lsn, prepared)));
-                self.decide(lsn, *transaction, false);
-            }
-            LogPayload::EpochStart => {}
-        }
-        self.applied = lsn;
-        Ok(())
-    }
-
-    fn decide(&mut self, lsn: Lsn, transaction: TransactionId, commit: bool) {
-        self.decisions.insert(transaction, commit);
-        self.decided.push_back((lsn, transaction));
-        while self.decided.len() > MAX_DECISIONS {
-            if let Some((_, oldest)) = self.decided.pop_front() {
-                self.decisions.remove(&oldest);
-            }
-        }
-    }
-
-    fn apply_effects(&mut self, lsn: Lsn, effects: &Effects) -> Result<(), CorruptError> {
-        for effect in effects.iter() {
-            let effect = effect?;
-            let table = self.tables.entry(effect.table).or_default();
-            if table.write(effect.key, lsn, effect.row) {
-                self.garbage.push_back((lsn, effect.table, Bytes::copy_from_slice(effect.key)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything up to `committed` is committed: versions that nobody needs any more go.
-    pub fn commit_to(&mut self, committed: Lsn) {
-        self.committed = self.committed.max(committed.min(self.applied));
-        let settled = self.settled.partition_point(|&(lsn, _)| lsn <= self.committed);
-        self.settled.drain(..settled);
-        let needed = self.pins.keys().next().copied().unwrap_or(Lsn::MAX).min(self.committed);
-        while self.garbage.front().is_some_and(|&(lsn, _, _)| lsn <= needed) {
-            if let Some((_, table, key)) = self.garbage.pop_front()
-                && let Some(table) = self.tables.get_mut(&table)
-            {
-                table.prune(&key, needed);
-            }
-        }
-    }
-
-    /// Takes back what the records beyond `lsn` did; `payloads` are those records, oldest first.
-    pub fn undo_after(&mut self, lsn: Lsn, payloads: &[(Lsn, LogPayload)]) {
-        assert!(lsn >= self.committed, "what is committed stays");
-        for (at, payload) in payloads.iter().rev() {
-            assert_eq!(*at, self.applied, "records are undone newest first, without gaps");
-            match payload {
-                LogPayload::Write(effects) => self.undo_effects(*at, effects),
-                LogPayload::Prepared { .. } => self.prepared = None,
-                LogPayload::Commit(transaction) | LogPayload::Abort(transaction) => {
-                    self.decisions.remove(transaction);
-                    self.decided.retain(|(_, decided)| decided != transaction);
-                    let settled = self.settled.pop_back_if(|(settled, _)| settled == at);
-                    if let Some((_, prepared)) = settled {
-                        if matches!(payload, LogPayload::Commit(_)) {
-                            self.undo_effects(*at, &prepared.effects);
-                        }
-                        self.prepared = Some(prepared);
-                    }
-                }
-                LogPayload::EpochStart => {}
-            }
-            self.applied = at - 1;
-        }
-        assert_eq!(self.applied, lsn, "every record beyond the cut is given");
-        self.garbage.retain(|&(at, _, _)| at <= lsn);
-    }
-
-    fn undo_effects(&mut self, lsn: Lsn, effects: &Effects) {
-        for effect in effects.iter().flatten() {
-            if let Some(table) = self.tables.get_mut(&effect.table) {
-                table.undo(effect.key, lsn);
-            }
-        }
-    }
-
-    /// Keeps what a snapshot at `lsn` needs, until `unpin`.
-    pub fn pin(&mut self, lsn: Lsn) {
-        *self.pins.entry(lsn).or_default() += 1;
-    }
-
-    /// A snapshot is no longer needed.
-    pub fn unpin(&mut self, lsn: Lsn) {
-        if let Some(count) = self.pins.get_mut(&lsn) {
-            *count -= 1;
-            if *count == 0 {
-                self.pins.remove(&lsn);
-                self.commit_to(self.committed);
-            }
-        }
+        self.decisions.get(transaction)
     }
 
     /// Forgets the tables that are not live.
@@ -207,8 +94,11 @@ impl Partition {
         self.tables.retain(|&table, _| live(table));
     }
 
-    /// How much is here.
+    /// How much is here. Counted as it changes: costs nothing to ask.
     pub fn stats(&self) -> Stats {
-        self.tables.values().fold(Stats::default(), |stats, table| table.add_to(stats))
+        self.tables.values().map(Table::stats).fold(Stats::default(), Stats::plus)
     }
 }
+
+#[cfg(test)]
+mod model_test;

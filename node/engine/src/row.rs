@@ -1,200 +1,235 @@
 //! The one encoding of a row: the same bytes in memory, in effects, in the log, in a checkpoint and between nodes.
 //!
-//! Self-describing, so that a row can be read without its table: a column count (varint), then each value behind its
-//! tag. Columns that a row lacks at its end (added later) read as NULL.
+//! Self-describing, so that a row can be read without its table: a column count, then each value behind its tag.
+//! Columns that a row lacks at its end (added later) read as NULL.
 //!
-//! | tag | value |
-//! | --- | --- |
-//! | 0 | NULL |
-//! | 1, 2 | false, true |
-//! | 3, 4 | INT, BIGINT: zigzag varint |
-//! | 5 | DOUBLE: 8 bytes, little-endian |
-//! | 6 | NUMERIC: 16 bytes, as `Decimal::serialize` |
-//! | 7, 9 | TEXT, BYTEA: length (varint), bytes |
-//! | 8 | TIMESTAMP: zigzag varint |
+//! Bytes that come from outside go through `RowRef::parse`, which checks all of them; after that `RowRef::new`
+//! is enough. What was not checked and is malformed reads as NULL and never panics.
 
 use rust_decimal::Decimal;
 
-use crate::value::ValueRef;
+use crate::codec::{Reader, put_counted, put_varint, put_varint128, unzigzag, unzigzag128, zigzag, zigzag128};
+pub use crate::error::CorruptError;
+use crate::value::{Value, ValueRef};
 
-/// Bytes that are not what they should be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("corrupt {what}")]
-pub struct CorruptError {
-    /// What was being read.
-    pub what: &'static str,
-}
-
-impl CorruptError {
-    pub(crate) const fn new(what: &'static str) -> Self {
-        Self { what }
-    }
-}
+const NULL: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+/// Then a zigzag varint.
+const INT: u8 = 3;
+/// Then a zigzag varint.
+const BIGINT: u8 = 4;
+/// Then 8 bytes.
+const DOUBLE: u8 = 5;
+/// Then the scale, one byte, and the mantissa, a zigzag varint.
+const NUMERIC: u8 = 6;
+/// Then counted bytes.
+const TEXT: u8 = 7;
+/// Then 8 bytes.
+const TIMESTAMP: u8 = 8;
+/// Then counted bytes.
+const BYTEA: u8 = 9;
 
 /// Encodes a row.
 pub fn encode_row(values: &[ValueRef<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(values.len() * 9 + 2);
-    put_varint(&mut out, values.len() as u64);
-    for value in values {
-        put_value(&mut out, *value);
-    }
+    let mut out = Vec::with_capacity(2 + values.len() * 10);
+    encode_row_into(&mut out, values.iter().copied());
     out
+}
+
+/// Appends a row's encoding to `out`.
+pub fn encode_row_into<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = ValueRef<'a>>) {
+    put_varint(out, values.len() as u64);
+    for value in values {
+        put_value(out, value);
+    }
 }
 
 fn put_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value {
-        ValueRef::Null => out.push(0),
-        ValueRef::Boolean(value) => out.push(1 + u8::from(value)),
-        ValueRef::Int(value) => put_tagged(out, 3, zigzag(i64::from(value))),
-        ValueRef::BigInt(value) => put_tagged(out, 4, zigzag(value)),
-        ValueRef::Double(value) => {
-            out.push(5);
-            out.extend_from_slice(&value.to_bits().to_le_bytes());
+        ValueRef::Null => out.push(NULL),
+        ValueRef::Boolean(false) => out.push(FALSE),
+        ValueRef::Boolean(true) => out.push(TRUE),
+        ValueRef::Int(v) => {
+            out.push(INT);
+            put_varint(out, zigzag(i64::from(v)));
         }
-        ValueRef::Numeric(value) => {
-            out.push(6);
-            out.extend_from_slice(&value.serialize());
+        ValueRef::BigInt(v) => {
+            out.push(BIGINT);
+            put_varint(out, zigzag(v));
         }
-        ValueRef::Text(value) => put_bytes(out, 7, value.as_bytes()),
-        ValueRef::Timestamp(value) => put_tagged(out, 8, zigzag(value)),
-        ValueRef::Bytea(value) => put_bytes(out, 9, value),
-    }
-}
-
-fn put_tagged(out: &mut Vec<u8>, tag: u8, number: u64) {
-    out.push(tag);
-    put_varint(out, number);
-}
-
-fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    put_tagged(out, tag, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    ((value >> 1) as i64) ^ -((value & 1) as i64)
-}
-
-/// Appends a varint: seven bits a byte, the lowest first.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Reads from the front of a slice, never beyond its end.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn byte(&mut self) -> Result<u8, CorruptError> {
-        let (&first, rest) = self.0.split_first().ok_or(CorruptError::new("bytes: too few"))?;
-        self.0 = rest;
-        Ok(first)
-    }
-
-    pub(crate) fn varint(&mut self) -> Result<u64, CorruptError> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
+        ValueRef::Double(v) => {
+            out.push(DOUBLE);
+            out.extend_from_slice(&v.to_bits().to_le_bytes());
         }
-        Err(CorruptError::new("varint"))
-    }
-
-    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], CorruptError> {
-        if length > self.0.len() {
-            return Err(CorruptError::new("bytes: too few"));
+        ValueRef::Numeric(v) => {
+            out.push(NUMERIC);
+            out.push(v.scale() as u8);
+            put_varint128(out, zigzag128(v.mantissa()));
         }
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], CorruptError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, CorruptError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, CorruptError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], CorruptError> {
-        let length = self.varint()?;
-        self.take(usize::try_from(length).map_err(|_| CorruptError::new("length"))?)
-    }
-
-    fn value(&mut self) -> Result<ValueRef<'a>, CorruptError> {
-        Ok(match self.byte()? {
-            0 => ValueRef::Null,
-            1 => ValueRef::Boolean(false),
-            2 => ValueRef::Boolean(true),
-            3 => ValueRef::Int(i32::try_from(unzigzag(self.varint()?)).map_err(|_| CorruptError::new("INT"))?),
-            4 => ValueRef::BigInt(unzigzag(self.varint()?)),
-            5 => ValueRef::Double(f64::from_bits(self.u64()?)),
-            6 => ValueRef::Numeric(Decimal::deserialize(self.array()?)),
-            7 => ValueRef::Text(std::str::from_utf8(self.bytes()?).map_err(|_| CorruptError::new("TEXT"))?),
-            8 => ValueRef::Timestamp(unzigzag(self.varint()?)),
-            9 => ValueRef::Bytea(self.bytes()?),
-            _ => return Err(CorruptError::new("tag of a value")),
-        })
+        ValueRef::Text(v) => {
+            out.push(TEXT);
+            put_counted(out, v.as_bytes());
+        }
+        ValueRef::Timestamp(v) => {
+            out.push(TIMESTAMP);
+            out.extend_from_slice(&v.to_le_bytes());
+        }
+        ValueRef::Bytea(v) => {
+            out.push(BYTEA);
+            put_counted(out, v);
+        }
     }
 }
 
-/// An encoded row, read where it lies. Made by `parse`, which checks all of it, so that reading can't fail.
+#[inline]
+fn read_value<'a>(reader: &mut Reader<'a>) -> Result<ValueRef<'a>, CorruptError> {
+    Ok(match reader.u8()? {
+        NULL => ValueRef::Null,
+        FALSE => ValueRef::Boolean(false),
+        TRUE => ValueRef::Boolean(true),
+        INT => {
+            let value = i32::try_from(unzigzag(reader.varint()?)).map_err(|_| CorruptError::TooLarge)?;
+            ValueRef::Int(value)
+        }
+        BIGINT => ValueRef::BigInt(unzigzag(reader.varint()?)),
+        DOUBLE => ValueRef::Double(f64::from_bits(reader.u64()?)),
+        NUMERIC => ValueRef::Numeric(read_decimal(reader)?),
+        TEXT => ValueRef::Text(std::str::from_utf8(reader.counted()?).map_err(|_| CorruptError::NotUtf8)?),
+        TIMESTAMP => ValueRef::Timestamp(reader.u64()? as i64),
+        BYTEA => ValueRef::Bytea(reader.counted()?),
+        tag => return Err(CorruptError::UnknownTag(tag)),
+    })
+}
+
+fn read_decimal(reader: &mut Reader<'_>) -> Result<Decimal, CorruptError> {
+    let scale = reader.u8()?;
+    let mantissa = unzigzag128(reader.varint128()?);
+    Decimal::try_from_i128_with_scale(mantissa, u32::from(scale)).map_err(|_| CorruptError::TooLarge)
+}
+
+#[inline]
+fn skip_value(reader: &mut Reader<'_>) -> Result<(), CorruptError> {
+    match reader.u8()? {
+        NULL | FALSE | TRUE => {}
+        INT | BIGINT => {
+            reader.varint()?;
+        }
+        DOUBLE | TIMESTAMP => {
+            reader.take(8)?;
+        }
+        NUMERIC => {
+            reader.u8()?;
+            reader.varint128()?;
+        }
+        TEXT | BYTEA => {
+            reader.counted()?;
+        }
+        tag => return Err(CorruptError::UnknownTag(tag)),
+    }
+    Ok(())
+}
+
+/// A row that lies in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct RowRef<'a> {
     count: usize,
-    values: &'a [u8],
+    values: Reader<'a>,
 }
 
 impl<'a> RowRef<'a> {
-    /// Checks the bytes.
+    /// A row whose bytes were checked when they came in.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let mut values = Reader::new(bytes);
+        let count = values.varint().unwrap_or(0) as usize;
+        Self { count: count.min(values.rest().len()), values }
+    }
+
+    /// A row whose bytes come from outside: checks all of them.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CorruptError> {
-        let row = Self::trusted(bytes)?;
-        let mut reader = Reader(row.values);
+        let mut values = Reader::new(bytes);
+        let count = values.varint()?;
+        let row = Self { count: usize::try_from(count).map_err(|_| CorruptError::TooLarge)?, values };
+        // Every value takes a byte at least: a count beyond that ends in `Truncated` soon.
         for _ in 0..row.count {
-            reader.value()?;
+            read_value(&mut values)?;
         }
-        if !reader.0.is_empty() {
-            return Err(CorruptError::new("row: bytes left over"));
-        }
+        values.finish()?;
         Ok(row)
     }
 
-    /// Without checking the values: for rows that were checked or made here.
-    pub(crate) fn trusted(bytes: &'a [u8]) -> Result<Self, CorruptError> {
-        let mut reader = Reader(bytes);
-        let count = usize::try_from(reader.varint()?).map_err(|_| CorruptError::new("row"))?;
-        if count > reader.0.len() {
-            return Err(CorruptError::new("row: too few bytes for its columns"));
-        }
-        Ok(Self { count, values: reader.0 })
+    /// How many columns it has; those behind read as NULL.
+    pub fn len(&self) -> usize {
+        self.count
     }
 
-    /// The value of a column; NULL beyond the last.
+    /// True when it has no columns.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The value of a column; NULL when the row lacks it.
+    #[inline]
     pub fn get(&self, column: usize) -> ValueRef<'a> {
-        self.values().nth(column).unwrap_or(ValueRef::Null)
+        if column >= self.count {
+            return ValueRef::Null;
+        }
+        let mut reader = self.values;
+        for _ in 0..column {
+            if skip_value(&mut reader).is_err() {
+                return ValueRef::Null;
+            }
+        }
+        read_value(&mut reader).unwrap_or(ValueRef::Null)
     }
 
-    /// All values, in order.
+    /// Reads columns in any order; ascending, it walks the row once.
+    #[inline]
+    pub(crate) fn walk(&self) -> Walk<'a> {
+        Walk { row: *self, reader: self.values, next: 0 }
+    }
+
+    /// Its values, in order.
     pub fn values(&self) -> impl Iterator<Item = ValueRef<'a>> + use<'a> {
-        let mut reader = Reader(self.values);
-        (0..self.count).map_while(move |_| reader.value().ok())
+        let mut reader = self.values;
+        (0..self.count).map(move |_| read_value(&mut reader).unwrap_or(ValueRef::Null))
+    }
+
+    /// Its values, owned.
+    pub fn to_values(&self) -> Vec<Value> {
+        self.values().map(ValueRef::to_value).collect()
     }
 }
+
+/// Reads columns of a row one after another.
+pub(crate) struct Walk<'a> {
+    row: RowRef<'a>,
+    reader: Reader<'a>,
+    /// The column that `reader` stands before.
+    next: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// As `RowRef::get`.
+    #[inline]
+    pub(crate) fn get(&mut self, column: usize) -> ValueRef<'a> {
+        if column >= self.row.count {
+            return ValueRef::Null;
+        }
+        if column < self.next {
+            (self.reader, self.next) = (self.row.values, 0);
+        }
+        while self.next < column {
+            if skip_value(&mut self.reader).is_err() {
+                return ValueRef::Null;
+            }
+            self.next += 1;
+        }
+        self.next += 1;
+        read_value(&mut self.reader).unwrap_or(ValueRef::Null)
+    }
+}
+
+#[cfg(test)]
+mod tests;

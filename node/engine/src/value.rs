@@ -111,6 +111,40 @@ impl ValueRef<'_> {
     }
 }
 
+impl DataType {
+    /// As PostgreSQL's messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::Int => "integer",
+            Self::BigInt => "bigint",
+            Self::Double => "double precision",
+            Self::Numeric { .. } => "numeric",
+            Self::Varchar(_) => "character varying",
+            Self::Text => "text",
+            Self::Timestamp => "timestamp",
+            Self::Bytea => "bytea",
+        }
+    }
+}
+
+impl ValueRef<'_> {
+    /// Its type, as PostgreSQL's messages call it.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::Null => "unknown",
+            Self::Boolean(_) => "boolean",
+            Self::Int(_) => "integer",
+            Self::BigInt(_) => "bigint",
+            Self::Double(_) => "double precision",
+            Self::Numeric(_) => "numeric",
+            Self::Text(_) => "text",
+            Self::Timestamp(_) => "timestamp",
+            Self::Bytea(_) => "bytea",
+        }
+    }
+}
+
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
@@ -140,18 +174,14 @@ fn double_to_text(value: f64) -> String {
     if value.is_infinite() {
         return (if value > 0.0 { "Infinity" } else { "-Infinity" }).to_owned();
     }
-    let exponent = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
-    if (-5..15).contains(&exponent) {
+    // The shortest digits that read back as the same value; an exponent only outside of 1e-4 to 1e15.
+    let text = format!("{value:e}");
+    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    if exponent.parse().is_ok_and(|exponent: i32| (-4..15).contains(&exponent)) {
         return value.to_string();
     }
-    let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((digits, exponent)) => {
-            let (sign, exponent) = exponent.strip_prefix('-').map_or(("+", exponent), |positive| ("-", positive));
-            format!("{digits}e{sign}{exponent:0>2}")
-        }
-        None => text,
-    }
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(("+", exponent), |positive| ("-", positive));
+    format!("{digits}e{sign}{exponent:0>2}")
 }
 
 /// `2026-01-31 23:59:59.5`

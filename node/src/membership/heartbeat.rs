@@ -173,7 +173,7 @@ impl Membership {
         (answer.node_id == node).then_some(answer.boot_id)
     }
 
-    /// A process has been seen to end. True when that is news.
+    /// A process has been seen to end.
     pub(crate) async fn saw_end(&self, node: NodeId, boot_id: u64, detector: &str, evidence: String) {
         let ended = Ended {
             detector: detector.to_owned(),
@@ -188,6 +188,16 @@ impl Membership {
         self.nudge.notify_one();
         if self.metadata.leader() == Some(node) {
             self.elect_another(node).await;
+        }
+    }
+
+    /// Somebody says that a process is dead. If it was not seen to end, this node looks for itself.
+    pub(crate) async fn reported(&self, node: NodeId, boot_id: u64, evidence: String, process_ended: bool) {
+        if process_ended {
+            return self.saw_end(node, boot_id, "operator", evidence).await;
+        }
+        if node != self.metadata.node_id() && self.lock().sightings.boot_id(node) == Some(boot_id) {
+            self.examine(node).await;
         }
     }
 

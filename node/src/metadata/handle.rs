@@ -187,7 +187,7 @@ impl Metadata {
         (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
     }
 
-    pub(super) fn own_member(&self) -> Option<MemberId> {
+    pub(crate) fn own_member(&self) -> Option<MemberId> {
         self.lock_identity()
             .as_ref()
             .map(|identity| member(identity.node_id, identity.incarnation))

@@ -416,16 +416,8 @@ impl Replica {
     /// Cuts the log after `lsn`, undoing what had been applied of the rest (a deposed primary's own records).
     pub(crate) fn cut(&mut self, lsn: Lsn) {
         assert!(lsn >= self.committed, "partition {}: cut to {lsn} below committed {}", self.partition, self.committed);
-        let gone = self.tail.cut(lsn);
-        let applied = self.engine.applied();
-        let undone: Vec<(Lsn, LogPayload)> = gone
-            .iter()
-            .filter(|record| record.lsn <= applied)
-            .map(|record| (record.lsn, decode(record)))
-            .collect();
-        if applied > lsn {
-            self.engine.undo_after(lsn, &undone);
-        }
+        self.tail.cut(lsn);
+        self.engine.undo_after(lsn);
         self.appended = lsn;
         self.durable = self.durable.min(lsn);
         self.history.cut(lsn);

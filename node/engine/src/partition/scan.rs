@@ -6,11 +6,14 @@ use super::Partition;
 use crate::error::StatementError;
 use crate::plan::eval::Scope;
 use crate::plan::{Expr, StatementContext};
-use crate::row::{RowRef, encode_row};
-use crate::value::{Value, ValueRef};
+use crate::row::{RowRef, encode_row_into};
+use crate::value::Value;
 use crate::{Lsn, TableId};
 
-/// Rows, and where to go on.
+/// A chunk looks at no more entries than this, however few a filter keeps: nobody else can use the partition meanwhile.
+const MAX_ENTRIES_SEEN: usize = 8_192;
+
+/// Rows, and where to go on. A chunk may be empty and not the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanChunk {
     /// Encoded rows, in key order.
@@ -34,32 +37,29 @@ impl Partition {
         context: &StatementContext,
         project: Option<&[usize]>,
     ) -> Result<ScanChunk, StatementError> {
-        let mut chunk = ScanChunk::default();
-        let Some(table) = self.tables.get(&table) else { return Ok(chunk) };
-        let (mut bytes, mut seen, mut last) = (0, 0, None);
-        for (key, version) in table.after(after) {
-            if bytes > max_bytes || seen > max_bytes * 4 {
-                chunk.next = last.map(<[u8]>::to_vec);
-                return Ok(chunk);
-            }
-            (seen, last) = (seen + key.len() + 16, Some(key));
-            let Some(row) = version.at(snapshot).and_then(|version| version.row.as_deref()) else { continue };
-            let read = RowRef::trusted(row).map_err(|error| StatementError::TypeMismatch(error.to_string()))?;
-            if let Some(filter) = filter
-                && !filter.is_true(&Scope { row: Some(read), parameters, context })?
-            {
-                continue;
-            }
-            let out = match project {
-                Some(columns) => {
-                    let values: Vec<ValueRef<'_>> = columns.iter().map(|&column| read.get(column)).collect();
-                    Bytes::from(encode_row(&values))
+        let Some(table) = self.tables.get(&table) else { return Ok(ScanChunk::default()) };
+        // All rows lie in one buffer, cut up at the end.
+        let (mut out, mut ends, mut next) = (Vec::new(), Vec::new(), None);
+        for (seen, (key, version)) in table.after(after).enumerate() {
+            if let Some((_, bytes)) = version.at(snapshot) {
+                let row = RowRef::new(bytes);
+                let scope = Scope { row: Some(row), parameters, context };
+                if filter.map_or(Ok(true), |filter| filter.is_true(&scope))? {
+                    match project {
+                        Some(columns) => encode_row_into(&mut out, columns.iter().map(|&column| row.get(column))),
+                        None => out.extend_from_slice(bytes),
+                    }
+                    ends.push(out.len());
                 }
-                None => Bytes::copy_from_slice(row),
-            };
-            bytes += out.len() + 8;
-            chunk.rows.push(out);
+            }
+            if out.len() + ends.len() * size_of::<Bytes>() >= max_bytes || seen + 1 >= MAX_ENTRIES_SEEN {
+                next = Some(key.as_bytes().to_vec());
+                break;
+            }
         }
-        Ok(chunk)
+        let all = Bytes::from(out);
+        let mut begin = 0;
+        let rows = ends.into_iter().map(|end| all.slice(std::mem::replace(&mut begin, end)..end)).collect();
+        Ok(ScanChunk { rows, next })
     }
 }
