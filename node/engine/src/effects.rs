@@ -226,3 +226,6 @@ impl TransactionId {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
