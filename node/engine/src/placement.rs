@@ -28,7 +28,12 @@ pub fn place(partition: PartitionId, nodes: &[(NodeId, &str, u32)], copies: usiz
     let mut ranked: Vec<Candidate<'_>> = nodes
         .iter()
         .filter(|(_, _, weight)| *weight > 0)
-        .map(|&(node, zone, weight)| Candidate { distance: distance(partition, node), weight, node, zone })
+        .map(|&(node, zone, weight)| Candidate {
+            distance: distance(partition, node),
+            weight,
+            node,
+            zone,
+        })
         .collect();
     ranked.sort_by(Candidate::compare);
     let mut held: BTreeMap<&str, usize> = BTreeMap::new();
@@ -36,7 +41,9 @@ pub fn place(partition: PartitionId, nodes: &[(NodeId, &str, u32)], copies: usiz
     while chosen.len() < copies && !ranked.is_empty() {
         let in_zone = |candidate: &Candidate<'_>| held.get(candidate.zone).copied().unwrap_or(0);
         let fewest = ranked.iter().map(in_zone).min().unwrap_or(0);
-        let Some(next) = ranked.iter().position(|candidate| in_zone(candidate) == fewest) else { break };
+        let Some(next) = ranked.iter().position(|candidate| in_zone(candidate) == fewest) else {
+            break;
+        };
         let next = ranked.remove(next);
         *held.entry(next.zone).or_default() += 1;
         chosen.push(next.node);
@@ -92,11 +99,15 @@ pub fn assign_primaries(
     candidates: &BTreeMap<PartitionId, Vec<NodeId>>,
     weights: &BTreeMap<NodeId, u32>,
 ) -> BTreeMap<PartitionId, NodeId> {
-    let mut primaries: BTreeMap<PartitionId, NodeId> =
-        candidates.iter().filter_map(|(&partition, nodes)| Some((partition, *nodes.first()?))).collect();
+    let mut primaries: BTreeMap<PartitionId, NodeId> = candidates
+        .iter()
+        .filter_map(|(&partition, nodes)| Some((partition, *nodes.first()?)))
+        .collect();
     // Each shift lowers the greatest load or the number of nodes that have it; this bounds it twice over.
     for _ in 0..candidates.len() * candidates.len().max(1) {
-        let Some(chain) = shift(candidates, weights, &primaries) else { break };
+        let Some(chain) = shift(candidates, weights, &primaries) else {
+            break;
+        };
         primaries.extend(chain);
     }
     primaries
@@ -114,10 +125,18 @@ fn shift(
     }
     let weight = |node: &NodeId| u128::from(weights.get(node).copied().unwrap_or(0));
     // a / weight(left) > b / weight(right), where a weight of 0 is infinitely loaded by anything.
-    let heavier = |a: u64, left: &NodeId, b: u64, right: &NodeId| u128::from(a) * weight(right) > u128::from(b) * weight(left);
-    let mut sources: Vec<NodeId> = count.iter().filter(|(_, count)| **count > 0).map(|(&node, _)| node).collect();
+    let heavier =
+        |a: u64, left: &NodeId, b: u64, right: &NodeId| u128::from(a) * weight(right) > u128::from(b) * weight(left);
+    let mut sources: Vec<NodeId> = count
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(&node, _)| node)
+        .collect();
     sources.sort_by(|left, right| {
-        let (mine, theirs) = (u128::from(count[left]) * weight(right), u128::from(count[right]) * weight(left));
+        let (mine, theirs) = (
+            u128::from(count[left]) * weight(right),
+            u128::from(count[right]) * weight(left),
+        );
         theirs.cmp(&mine).then(left.cmp(right))
     });
     for source in sources {

@@ -16,19 +16,32 @@ fn effects(changes: &[(u32, Vec<u8>, Option<i64>)]) -> Effects {
 }
 
 fn any_effects() -> impl Strategy<Value = Effects> {
-    let change = (any::<u32>(), prop::collection::vec(any::<u8>(), 0..200), any::<Option<i64>>());
+    let change = (
+        any::<u32>(),
+        prop::collection::vec(any::<u8>(), 0..200),
+        any::<Option<i64>>(),
+    );
     prop::collection::vec(change, 0..5).prop_map(|changes| effects(&changes))
 }
 
 fn any_payload() -> impl Strategy<Value = LogPayload> {
     let transaction = || {
-        (any::<i64>(), any::<u32>(), any::<u64>(), any::<u64>())
-            .prop_map(|(began_micros, node, boot, sequence)| TransactionId { began_micros, node, boot, sequence })
+        (any::<i64>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(began_micros, node, boot, sequence)| {
+            TransactionId {
+                began_micros,
+                node,
+                boot,
+                sequence,
+            }
+        })
     };
     prop_oneof![
         any_effects().prop_map(LogPayload::Write),
-        (transaction(), any::<u32>(), any_effects())
-            .prop_map(|(transaction, home, effects)| LogPayload::Prepared { transaction, home, effects }),
+        (transaction(), any::<u32>(), any_effects()).prop_map(|(transaction, home, effects)| LogPayload::Prepared {
+            transaction,
+            home,
+            effects
+        }),
         transaction().prop_map(LogPayload::Commit),
         transaction().prop_map(LogPayload::Abort),
         Just(LogPayload::EpochStart),
@@ -38,7 +51,19 @@ fn any_payload() -> impl Strategy<Value = LogPayload> {
 #[test]
 fn the_layout_is_as_written_above() {
     let effects = effects(&[(7, b"k".to_vec(), Some(1)), (7, b"k".to_vec(), None)]);
-    assert_eq!(effects.0[..], [1, 7, 0, 0, 0, 1, b'k', 3, 1, 4, 2, 2, 7, 0, 0, 0, 1, b'k'][..]);
+    assert_eq!(
+        effects.0[..],
+        [1, 7, 0, 0, 0, 1, b'k', 3, 1, 4, 2, 2, 7, 0, 0, 0, 1, b'k'][..]
+    );
+}
+
+#[test]
+fn a_row_that_is_none_is_refused_before_it_is_stored() {
+    let mut builder = EffectsBuilder::default();
+    builder.put(1, b"k", &[1, 99]);
+    let effects = builder.finish();
+    assert_eq!(effects.check(), Err(CorruptError::UnknownTag(99)));
+    assert!(LogPayload::decode(&LogPayload::Write(effects).encode()).is_err());
 }
 
 proptest! {

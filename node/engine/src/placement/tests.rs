@@ -65,14 +65,25 @@ fn a_new_node_takes_its_share_and_nothing_else_moves() {
 
 #[test]
 fn copies_spread_over_zones() {
-    let zoned = [(1, "a", 100), (2, "a", 100), (3, "b", 100), (4, "b", 100), (5, "c", 100), (6, "c", 100)];
+    let zoned = [
+        (1, "a", 100),
+        (2, "a", 100),
+        (3, "b", 100),
+        (4, "b", 100),
+        (5, "c", 100),
+        (6, "c", 100),
+    ];
     let zone_of = |node: &NodeId| zoned.iter().find(|(of, _, _)| of == node).unwrap().1;
     for partition in 1..=500 {
         let mut zones: Vec<_> = place(partition, &zoned, 3).iter().map(zone_of).collect();
         zones.sort_unstable();
         assert_eq!(zones, ["a", "b", "c"]);
         let five: Vec<_> = place(partition, &zoned, 5).iter().map(zone_of).collect();
-        assert!(["a", "b", "c"].iter().all(|zone| five.iter().filter(|of| of == &zone).count() <= 2));
+        assert!(
+            ["a", "b", "c"]
+                .iter()
+                .all(|zone| five.iter().filter(|of| of == &zone).count() <= 2)
+        );
     }
     assert_eq!(place(1, &zoned, 9).len(), 6);
     assert!(place(1, &[], 3).is_empty());
@@ -80,8 +91,9 @@ fn copies_spread_over_zones() {
 
 fn balanced(partitions: u32, node_count: NodeId, copies: usize) -> (u32, u32) {
     let nodes = nodes(node_count);
-    let candidates: BTreeMap<_, _> =
-        (1..=partitions).map(|partition| (partition, place(partition, &nodes, copies))).collect();
+    let candidates: BTreeMap<_, _> = (1..=partitions)
+        .map(|partition| (partition, place(partition, &nodes, copies)))
+        .collect();
     let weights = nodes.iter().map(|&(node, _, weight)| (node, weight)).collect();
     let mut count: BTreeMap<NodeId, u32> = nodes.iter().map(|&(node, _, _)| (node, 0)).collect();
     for (partition, node) in assign_primaries(&candidates, &weights) {
@@ -107,7 +119,10 @@ fn primaries_follow_weights_and_leave_the_weightless() {
     let count = |node| primaries.values().filter(|primary| **primary == node).count();
     assert_eq!((count(1), count(2), count(3)), (10, 20, 0));
     let only = BTreeMap::from([(1, vec![3])]);
-    assert_eq!(assign_primaries(&only, &BTreeMap::from([(1, 100)])), BTreeMap::from([(1, 3)]));
+    assert_eq!(
+        assign_primaries(&only, &BTreeMap::from([(1, 100)])),
+        BTreeMap::from([(1, 3)])
+    );
     assert!(assign_primaries(&BTreeMap::from([(1, vec![])]), &BTreeMap::new()).is_empty());
 }
 

@@ -23,22 +23,39 @@ fn encode(values: &[Value]) -> Vec<u8> {
 
 #[test]
 fn a_row_is_compact() {
-    assert_eq!(encode(&[Value::BigInt(5), Value::Text("ab".into()), Value::Null]), [3, BIGINT, 10, TEXT, 2, b'a', b'b', NULL]);
+    assert_eq!(
+        encode(&[Value::BigInt(5), Value::Text("ab".into()), Value::Null]),
+        [3, BIGINT, 10, TEXT, 2, b'a', b'b', NULL]
+    );
     let numeric = encode(&[Value::Numeric("12.50".parse().unwrap())]);
     assert_eq!(numeric.len(), 5);
-    assert_eq!(RowRef::parse(&numeric).unwrap().to_values(), [Value::Numeric("12.50".parse().unwrap())]);
+    assert_eq!(
+        RowRef::parse(&numeric).unwrap().to_values(),
+        [Value::Numeric("12.50".parse().unwrap())]
+    );
 }
 
 #[test]
 fn a_column_that_a_row_lacks_is_null() {
     let bytes = encode(&[Value::Int(1)]);
     let row = RowRef::parse(&bytes).unwrap();
-    assert_eq!((row.get(0), row.get(1), row.walk().get(7)), (ValueRef::Int(1), ValueRef::Null, ValueRef::Null));
+    assert_eq!(
+        (row.get(0), row.get(1), row.walk().get(7)),
+        (ValueRef::Int(1), ValueRef::Null, ValueRef::Null)
+    );
 }
 
 #[test]
 fn a_count_that_lies_is_refused_without_allocating() {
-    for bytes in [&[0xFF; 9][..], &[200, 1, 0, 0], &[1], &[], &[0, 0], &[1, 77], &[1, TEXT, 1, 0xFF]] {
+    for bytes in [
+        &[0xFF; 9][..],
+        &[200, 1, 0, 0],
+        &[1],
+        &[],
+        &[0, 0],
+        &[1, 77],
+        &[1, TEXT, 1, 0xFF],
+    ] {
         assert!(RowRef::parse(bytes).is_err(), "{bytes:?}");
     }
 }

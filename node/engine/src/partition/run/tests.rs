@@ -6,13 +6,24 @@ use crate::value::DataType;
 const CONTEXT: StatementContext = StatementContext { now_micros: 0 };
 
 fn program(action: Action) -> Program {
-    let column = |name: &str, data_type, nullable| Column { name: name.to_owned(), data_type, nullable, default: None };
+    let column = |name: &str, data_type, nullable| Column {
+        name: name.to_owned(),
+        data_type,
+        nullable,
+        default: None,
+    };
     let columns = vec![
         column("id", DataType::BigInt, false),
         column("name", DataType::Varchar(5), true),
         column("price", DataType::Numeric { precision: 6, scale: 2 }, false),
     ];
-    Program { table: 1, table_name: "items".to_owned(), columns, primary_key: vec![0], action }
+    Program {
+        table: 1,
+        table_name: "items".to_owned(),
+        columns,
+        primary_key: vec![0],
+        action,
+    }
 }
 
 fn literal(value: impl Into<Option<i64>>) -> Expr {
@@ -24,16 +35,31 @@ fn text(text: &str) -> Expr {
 }
 
 fn insert(ids: &[i64]) -> Program {
-    program(Action::Insert { rows: ids.iter().map(|&id| vec![literal(id), text("abc"), literal(id)]).collect() })
+    program(Action::Insert {
+        rows: ids
+            .iter()
+            .map(|&id| vec![literal(id), text("abc"), literal(id)])
+            .collect(),
+    })
 }
 
 fn select(access: Access, filter: Option<Expr>) -> Program {
     let project = vec![Expr::Column(0), Expr::Column(1), Expr::Column(2)];
-    program(Action::Select { access, filter, project, limit: None, offset: 0 })
+    program(Action::Select {
+        access,
+        filter,
+        project,
+        limit: None,
+        offset: 0,
+    })
 }
 
 fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
-    Expr::Binary { op, left: Box::new(left), right: Box::new(right) }
+    Expr::Binary {
+        op,
+        left: Box::new(left),
+        right: Box::new(right),
+    }
 }
 
 fn point(id: i64) -> Access {
@@ -45,7 +71,9 @@ fn write(partition: &mut Partition, program: &Program) -> Result<Outcome, Failed
     program.validate().unwrap();
     let outcome = partition.run(program, &[], &CONTEXT, &mut |_| {})?;
     if let Some(effects) = &outcome.effects {
-        partition.apply_record(partition.applied() + 1, &LogPayload::Write(effects.clone())).unwrap();
+        partition
+            .apply_record(partition.applied() + 1, &LogPayload::Write(effects.clone()))
+            .unwrap();
     }
     Ok(outcome)
 }
@@ -98,8 +126,13 @@ fn a_point_is_found_by_a_parameter_of_either_integer_type() {
 fn a_duplicate_tells_whom_it_met() {
     let mut partition = filled();
     let failed = write(&mut partition, &insert(&[9, 2])).unwrap_err();
-    let StatementError::DuplicateKey { table, detail } = failed.error else { panic!() };
-    assert_eq!((table.as_str(), detail.as_str(), failed.observed), ("items", "Key (id)=(2) already exists.", 1));
+    let StatementError::DuplicateKey { table, detail } = failed.error else {
+        panic!()
+    };
+    assert_eq!(
+        (table.as_str(), detail.as_str(), failed.observed),
+        ("items", "Key (id)=(2) already exists.", 1)
+    );
     assert_eq!(sqlstate(write(&mut partition, &insert(&[7, 7]))), ("23505", 0));
     assert_eq!(partition.applied(), 1);
 }
@@ -108,36 +141,68 @@ fn a_duplicate_tells_whom_it_met() {
 fn what_is_missing_because_of_an_uncommitted_removal_is_observed() {
     let mut partition = filled();
     partition.commit_to(1);
-    write(&mut partition, &program(Action::Delete { access: point(2), filter: None })).unwrap();
+    write(
+        &mut partition,
+        &program(Action::Delete {
+            access: point(2),
+            filter: None,
+        }),
+    )
+    .unwrap();
     assert_eq!(read(&partition, &select(point(2), None), &[]).1.observed, 2);
     assert_eq!(read(&partition, &select(Access::Scan, None), &[]).1.observed, 2);
     assert_eq!(read(&partition, &select(point(1), None), &[]).1.observed, 1);
     assert_eq!(write(&mut partition, &insert(&[2])).unwrap().observed, 2);
     partition.commit_to(3);
-    write(&mut partition, &program(Action::Delete { access: Access::Scan, filter: None })).unwrap();
+    write(
+        &mut partition,
+        &program(Action::Delete {
+            access: Access::Scan,
+            filter: None,
+        }),
+    )
+    .unwrap();
     partition.commit_to(4);
-    assert_eq!(read(&partition, &select(Access::Scan, None), &[]).1.observed, 0, "committed tombstones are gone");
+    assert_eq!(
+        read(&partition, &select(Access::Scan, None), &[]).1.observed,
+        0,
+        "committed tombstones are gone"
+    );
 }
 
 #[test]
 fn an_error_from_an_uncommitted_row_is_observed() {
     let mut partition = filled();
     let divide = binary(BinaryOp::Divide, literal(1), literal(0));
-    let update = program(Action::Update { access: point(1), filter: None, set: vec![(2, divide)] });
+    let update = program(Action::Update {
+        access: point(1),
+        filter: None,
+        set: vec![(2, divide)],
+    });
     assert_eq!(sqlstate(write(&mut partition, &update)), ("22012", 1));
 }
 
 #[test]
 fn columns_enforce_their_types() {
     let mut partition = filled();
-    let row = |id: Expr, name: Expr, price: Expr| program(Action::Insert { rows: vec![vec![id, name, price]] });
+    let row = |id: Expr, name: Expr, price: Expr| {
+        program(Action::Insert {
+            rows: vec![vec![id, name, price]],
+        })
+    };
     let mut state = |program: Program| sqlstate(write(&mut partition, &program)).0;
     assert_eq!(state(row(literal(None), text("a"), literal(1))), "23502");
     assert_eq!(state(row(literal(9), text("a"), literal(None))), "23502");
     assert_eq!(state(row(literal(9), text("abcdef"), literal(1))), "22001");
     assert_eq!(state(row(literal(9), text("a"), literal(10_000))), "22003");
     assert_eq!(state(row(text("9"), text("a"), literal(1))), "42804");
-    let set = |column, value| program(Action::Update { access: point(1), filter: None, set: vec![(column, value)] });
+    let set = |column, value| {
+        program(Action::Update {
+            access: point(1),
+            filter: None,
+            set: vec![(column, value)],
+        })
+    };
     assert_eq!(state(set(0, literal(None))), "23502");
     assert_eq!(state(set(1, text("abcdef"))), "22001");
     assert_eq!(state(set(0, literal(2))), "23505");
@@ -147,10 +212,21 @@ fn columns_enforce_their_types() {
 fn keys_may_move_within_one_statement() {
     let mut partition = filled();
     let next = binary(BinaryOp::Add, Expr::Column(0), literal(1));
-    let shift = program(Action::Update { access: Access::Scan, filter: None, set: vec![(0, next)] });
+    let shift = program(Action::Update {
+        access: Access::Scan,
+        filter: None,
+        set: vec![(0, next)],
+    });
     assert_eq!(write(&mut partition, &shift).unwrap().affected, 3);
-    assert_eq!(read(&partition, &select(Access::Scan, None), &[]).0, ["2|abc|1.00", "3|abc|2.00", "4|abc|3.00"]);
-    let same = program(Action::Update { access: Access::Scan, filter: None, set: vec![(0, literal(7))] });
+    assert_eq!(
+        read(&partition, &select(Access::Scan, None), &[]).0,
+        ["2|abc|1.00", "3|abc|2.00", "4|abc|3.00"]
+    );
+    let same = program(Action::Update {
+        access: Access::Scan,
+        filter: None,
+        set: vec![(0, literal(7))],
+    });
     assert_eq!(sqlstate(write(&mut partition, &same)).0, "23505");
 }
 
@@ -165,14 +241,21 @@ fn filters_have_three_values() {
     write(&mut partition, &null_name).unwrap();
     let ids = |filter: Expr| read(&partition, &select(Access::Scan, Some(filter)), &[]).0.len();
     let is_abc = || binary(BinaryOp::Equal, Expr::Column(1), text("abc"));
-    let not = |operand: Expr| Expr::Unary { op: UnaryOp::Not, operand: Box::new(operand) };
+    let not = |operand: Expr| Expr::Unary {
+        op: UnaryOp::Not,
+        operand: Box::new(operand),
+    };
     assert_eq!(ids(is_abc()), 2);
     assert_eq!(ids(not(is_abc())), 0);
     let null = || Expr::Literal(Value::Null);
     assert_eq!(ids(binary(BinaryOp::Or, null(), is_abc())), 2);
     assert_eq!(ids(binary(BinaryOp::And, null(), is_abc())), 0);
     assert_eq!(ids(binary(BinaryOp::IsNotDistinctFrom, Expr::Column(1), null())), 1);
-    let one_of = |list: Vec<Expr>, negated| Expr::InList { operand: Box::new(Expr::Column(0)), list, negated };
+    let one_of = |list: Vec<Expr>, negated| Expr::InList {
+        operand: Box::new(Expr::Column(0)),
+        list,
+        negated,
+    };
     assert_eq!(ids(one_of(vec![literal(1), null()], false)), 1);
     assert_eq!(ids(one_of(vec![literal(1), null()], true)), 0);
     assert_eq!(ids(one_of(vec![literal(1)], true)), 2);
@@ -187,7 +270,9 @@ fn a_prefix_finds_only_its_own() {
     };
     let mut partition = Partition::new();
     for (id, name) in [(1, "a"), (2, "a"), (3, "ab"), (4, ""), (5, "a\0")] {
-        let mut one = program(Action::Insert { rows: vec![vec![literal(id), text(name), literal(id)]] });
+        let mut one = program(Action::Insert {
+            rows: vec![vec![literal(id), text(name), literal(id)]],
+        });
         columns(&mut one);
         write(&mut partition, &one).unwrap();
     }
@@ -205,8 +290,14 @@ fn a_malformed_program_is_an_error_and_no_panic() {
         select(Access::Point(vec![literal(1), literal(2)]), None),
         select(Access::Scan, Some(Expr::Column(0))),
         select(Access::Point(vec![Expr::Column(0)]), None),
-        program(Action::Insert { rows: vec![vec![literal(5)]] }),
-        program(Action::Update { access: Access::Scan, filter: None, set: vec![(9, literal(1))] }),
+        program(Action::Insert {
+            rows: vec![vec![literal(5)]],
+        }),
+        program(Action::Update {
+            access: Access::Scan,
+            filter: None,
+            set: vec![(9, literal(1))],
+        }),
     ];
     let mut keyless = insert(&[5]);
     keyless.primary_key = vec![8];
