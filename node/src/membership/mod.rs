@@ -1,9 +1,141 @@
 //! Who lives, who is dead, and who takes over. Detectors turn what was seen into evidence, `verdict` turns evidence
-//! into verdicts, `promotion` and `rebalance` turn those and the map into changes: all of it pure. The loop that runs
-//! where the metadata group's leader is feeds them and proposes what they say.
+//! into verdicts, `promotion` and `rebalance` turn those and the map into changes: all of it pure.
+//!
+//! `Membership` feeds them: `heartbeat` talks with the other nodes and watches the connections, `reign` is the loop
+//! that runs where the metadata group's leader is, and proposes what was decided.
 
+pub mod detector;
+mod heartbeat;
 pub mod promotion;
 pub mod rebalance;
+mod reign;
+pub mod verdict;
+mod voters;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use volt_engine::{NodeId, PartitionId};
+use volt_proto::v1::ReplicaEnd;
+
+use crate::config::{Durability, FailoverMode, NodeConfig};
+use crate::metadata::Metadata;
+use crate::metadata::lease::LeaseBook;
+use crate::peers::Peers;
+use crate::world::World;
+use promotion::{End, Wait};
+use verdict::Sightings;
+
+/// After a power cut, how long to wait for the rest of an in-sync set when every member has all that is committed.
+const PATIENCE_FSYNC: Duration = Duration::from_secs(1);
+/// The same when members may lack what was committed: they all should come first.
+const PATIENCE_MEMORY: Duration = Duration::from_secs(15);
+
+/// Says how far this node's replicas reach; the replication layer's.
+pub trait ReplicaReport: Send + Sync {
+    /// The end of every replica that this node holds. After a start, only when they have been read back.
+    fn ends(&self) -> Vec<ReplicaEnd>;
+}
+
+/// This node's eyes, and its judgement while it leads the metadata group.
+pub struct Membership {
+    config: NodeConfig,
+    world: World,
+    metadata: Arc<Metadata>,
+    peers: Arc<Peers>,
+    report: Arc<dyn ReplicaReport>,
+    state: Mutex<State>,
+    /// Something was seen that the reign should look at now.
+    nudge: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    sightings: Sightings,
+    /// With the process that reported it: it says nothing of the next one.
+    ends: BTreeMap<(NodeId, PartitionId), (u64, End)>,
+    reign: Option<Reign>,
+}
+
+/// What the group's leader keeps for as long as it leads.
+struct Reign {
+    term: u64,
+    book: LeaseBook,
+    /// Since when each partition waits for members that restarted.
+    waiting_since: BTreeMap<PartitionId, Duration>,
+    /// The newest reasons, for whoever asks.
+    waiting: BTreeMap<PartitionId, Wait>,
+    /// What each dead node's verdict said.
+    deaths: BTreeMap<NodeId, (String, String)>,
+    /// Since when each node is dead in the map.
+    dead_since: BTreeMap<NodeId, Duration>,
+    /// Processes about whose death a proposal is, or may be, on its way.
+    condemned: BTreeSet<(NodeId, u64)>,
+    /// The map's version at the last rebalancing.
+    balanced: u64,
+}
+
+impl Membership {
+    /// Not yet running.
+    pub fn new(
+        world: World,
+        config: NodeConfig,
+        metadata: Arc<Metadata>,
+        peers: Arc<Peers>,
+        report: Arc<dyn ReplicaReport>,
+    ) -> Arc<Self> {
+        let (state, nudge) = (Mutex::default(), Notify::new());
+        Arc::new(Self {
+            config,
+            world,
+            metadata,
+            peers,
+            report,
+            state,
+            nudge,
+        })
+    }
+
+    /// Starts the heartbeats and the reign. Returns at once; they stop with the runtime, or when aborted.
+    pub fn start(self: &Arc<Self>) -> Vec<tokio::task::JoinHandle<()>> {
+        vec![
+            tokio::spawn(Arc::clone(self).follow_nodes()),
+            tokio::spawn(Arc::clone(self).reign()),
+            tokio::spawn(Arc::clone(self).confirm()),
+            tokio::spawn(Arc::clone(self).keep_voters()),
+        ]
+    }
+
+    /// Partitions without a living primary and what they wait for; known only where the metadata group's leader is.
+    pub fn waiting(&self) -> BTreeMap<PartitionId, Wait> {
+        self.lock()
+            .reign
+            .as_ref()
+            .map(|reign| reign.waiting.clone())
+            .unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.world.clock.boot_time()
+    }
+
+    fn is_manual(&self) -> bool {
+        self.config.failover == FailoverMode::Manual
+    }
+
+    fn patience(&self) -> Duration {
+        match self.config.durability {
+            Durability::Fsync => PATIENCE_FSYNC,
+            Durability::Memory | Durability::Async => PATIENCE_MEMORY,
+        }
+    }
+}
 
 #[cfg(test)]
 mod scripts;

@@ -234,6 +234,7 @@ impl Cluster {
             let (detector, evidence) = ("test".to_owned(), String::new());
             let changes = std::mem::take(&mut changes);
             self.apply(Command::NodeDead {
+                term: 1,
                 node_id,
                 boot_id,
                 process_ended,
@@ -244,6 +245,7 @@ impl Cluster {
             });
         }
         self.apply(Command::ChangePartitions {
+            term: 1,
             changes,
             failover: None,
         });
@@ -253,6 +255,7 @@ impl Cluster {
     fn rebalance(&mut self) -> String {
         let changes = rebalance(&self.map);
         let result = self.apply(Command::ChangePartitions {
+            term: 1,
             changes,
             failover: None,
         });

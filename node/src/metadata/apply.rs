@@ -45,6 +45,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             evidence,
             at_micros,
             changes,
+            ..
         } => {
             let note = FailoverNote {
                 node_id,
@@ -62,7 +63,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         } => create_table(map, table, replication, mode),
         Command::DropTable { table } => drop_table(map, table),
         Command::ChangePartition { by, boot_id, change } => change_by_primary(map, by, boot_id, &change),
-        Command::ChangePartitions { changes, failover } => change_by_leader(map, &changes, failover),
+        Command::ChangePartitions { changes, failover, .. } => change_by_leader(map, &changes, failover),
         Command::SetDraining { node_id, draining } => set_draining(map, node_id, draining),
         Command::Drained { node_id } => drained(map, node_id),
         Command::SetYields { node_id, yields } => {

@@ -31,6 +31,8 @@ pub enum Command {
     /// A node's process is dead, or must be taken for dead; and what that means for its partitions. Only the
     /// group's leader proposes it.
     NodeDead {
+        /// The leader's term, in which it must be applied: it rests on leases that only that leader knows.
+        term: u64,
         /// The node.
         node_id: NodeId,
         /// The process; a report on another one changes nothing.
@@ -78,6 +80,8 @@ pub enum Command {
     },
     /// What the group's leader decided, each change for itself: a stale one is left out.
     ChangePartitions {
+        /// The leader's term, in which it must be applied: it rests on leases that only that leader knows.
+        term: u64,
         /// What is to be.
         changes: Vec<PartitionChange>,
         /// Set when these end an outage.
@@ -126,6 +130,16 @@ pub enum Command {
         /// The node.
         node_id: NodeId,
     },
+}
+
+impl Command {
+    /// The term in which it was decided, if it counts in no other.
+    pub(crate) fn term(&self) -> Option<u64> {
+        match self {
+            Self::NodeDead { term, .. } | Self::ChangePartitions { term, .. } => Some(*term),
+            _ => None,
+        }
+    }
 }
 
 /// A node as it introduces itself.

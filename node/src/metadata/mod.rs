@@ -1,7 +1,20 @@
 //! The metadata group: Raft over the cluster map and the catalog. The only authority on who is primary, who is in
 //! sync, who is a node, and what the tables are. Knows nothing of SQL.
+//!
+//! `command` and `apply` are the state machine, pure; `raft` keeps its log; `lease` says how long a primary may believe
+//! what it knows; `Metadata` is the handle that the rest of the node holds.
 
 pub mod apply;
 pub mod command;
+mod entry;
+mod handle;
+pub mod identity;
+pub mod lease;
 pub mod map;
 pub mod placement;
+mod propose;
+pub(crate) mod raft;
+
+pub use entry::EnterError;
+pub use handle::{Metadata, OpenError};
+pub use propose::ProposeError;

@@ -1,0 +1,37 @@
+//! What a node serves on its peer port (node to node, operator to node, gRPC health) and over HTTP (metrics, probes).
+
+mod health;
+mod http;
+pub mod metrics;
+mod operator;
+mod peer;
+mod server;
+mod status;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tonic::{Status, Streaming};
+use volt_engine::PartitionId;
+use volt_proto::v1::{CallBatch, FillChunk, FillRequest, ReplicateRequest, ReplicateResponse, ReplyBatch};
+
+#[cfg(test)]
+mod cluster_tests;
+
+pub use http::serve_http;
+pub use server::{Services, serve};
+
+/// Messages of one answered call.
+pub type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+/// The part of the peer protocol that carries data: the replication and transaction layers'.
+#[async_trait]
+pub trait DataPlane: Send + Sync {
+    /// Effects from a primary; acknowledgements flow back.
+    async fn replicate(&self, requests: Streaming<ReplicateRequest>) -> Result<Answers<ReplicateResponse>, Status>;
+    /// The state of one partition, for a learner.
+    async fn fill(&self, request: FillRequest) -> Result<Answers<FillChunk>, Status>;
+    /// Requests of transactions and queries.
+    async fn calls(&self, requests: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status>;
+    /// Partitions whose primary this node is, and that it doesn't serve yet.
+    fn not_serving(&self) -> Vec<PartitionId>;
+}

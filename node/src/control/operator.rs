@@ -1,0 +1,196 @@
+//! The control service: what the operator asks for becomes a proposal; the answer says what was committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::IntervalStream;
+use tonic::{Request, Response, Status};
+use volt_engine::NodeId;
+use volt_proto::v1;
+use volt_proto::v1::control_server::Control;
+
+use super::Answers;
+use super::status::status;
+use crate::membership::Membership;
+use crate::metadata::command::{Applied, Command};
+use crate::metadata::map::ClusterMap;
+use crate::metadata::{EnterError, Metadata};
+use crate::peers::Peers;
+
+/// Milliseconds between two heartbeats to the operator, unless it asks for another number.
+const WATCH_INTERVAL_MS: u32 = 500;
+/// What it may ask for.
+const WATCH_INTERVALS_MS: std::ops::RangeInclusive<u32> = 50..=10_000;
+/// Longest time to move primaries, unless another is asked for.
+const SWITCH_LIMIT_MS: u32 = 10_000;
+/// Longest wait for a member to become primary.
+const PROMOTE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for a reported death to be committed.
+const REPORT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Answers the operator.
+pub(super) struct ControlService {
+    pub metadata: Arc<Metadata>,
+    pub membership: Arc<Membership>,
+    pub peers: Arc<Peers>,
+}
+
+impl ControlService {
+    async fn propose(&self, command: Command) -> Result<Applied, Status> {
+        if self.metadata.identity().is_none() {
+            return Err(Status::failed_precondition("this node belongs to no cluster yet"));
+        }
+        Ok(self.metadata.propose(command).await?)
+    }
+
+    /// True when `done` came to hold in time.
+    async fn wait_for(&self, deadline: Instant, done: impl Fn(&ClusterMap) -> bool) -> bool {
+        let mut map = self.metadata.watch();
+        timeout_at(deadline, map.wait_for(|map| done(map))).await.is_ok_and(|changed| changed.is_ok())
+    }
+
+    async fn forward_report(&self, leader: NodeId, report: v1::ReportFailureRequest) -> Result<bool, Status> {
+        let address = self.peers.address(leader).ok_or_else(|| Status::unavailable("the leader's address is unknown"))?;
+        let client = self.peers.control_service_at(&address);
+        let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(client.report_failure(report).await?.into_inner().changed)
+    }
+}
+
+fn primaries(map: &ClusterMap, node: NodeId) -> u32 {
+    map.roles(node).primaries
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type WatchHeartbeatsStream = Answers<v1::NodeHeartbeat>;
+
+    async fn initialise(
+        &self,
+        request: Request<v1::InitialiseRequest>,
+    ) -> Result<Response<v1::InitialiseResponse>, Status> {
+        let v1::InitialiseRequest { cluster_uuid, partitions } = request.into_inner();
+        match self.metadata.initialise(&cluster_uuid, partitions).await {
+            Ok(cluster_uuid) => Ok(Response::new(v1::InitialiseResponse { cluster_uuid })),
+            Err(error @ EnterError::AlreadyInitialised(_)) => Err(Status::already_exists(error.to_string())),
+            Err(error @ EnterError::Invalid(_)) => Err(Status::invalid_argument(error.to_string())),
+            Err(error) => Err(Status::internal(error.to_string())),
+        }
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(status(&self.metadata)))
+    }
+
+    async fn watch_heartbeats(
+        &self,
+        request: Request<v1::WatchHeartbeatsRequest>,
+    ) -> Result<Response<Self::WatchHeartbeatsStream>, Status> {
+        let every = match request.get_ref().interval_ms {
+            0 => WATCH_INTERVAL_MS,
+            millis if WATCH_INTERVALS_MS.contains(&millis) => millis,
+            millis => return Err(Status::invalid_argument(format!("interval_ms must be 50 to 10000, not {millis}"))),
+        };
+        let mut ticks = interval(Duration::from_millis(u64::from(every)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let metadata = Arc::clone(&self.metadata);
+        let beat = move |_| {
+            Ok(v1::NodeHeartbeat {
+                node_id: metadata.node_id(),
+                boot_id: metadata.boot_id(),
+                map_version: metadata.map().version,
+                serving: metadata.lease().is_valid(),
+            })
+        };
+        Ok(Response::new(Box::pin(IntervalStream::new(ticks).map(beat))))
+    }
+
+    async fn report_failure(
+        &self,
+        request: Request<v1::ReportFailureRequest>,
+    ) -> Result<Response<v1::ReportFailureResponse>, Status> {
+        let report = request.into_inner();
+        let (node, boot_id) = (report.node_id, report.boot_id);
+        let map = self.metadata.map();
+        if !map.nodes.contains_key(&node) {
+            return Err(Status::not_found(format!("there is no node {node}")));
+        }
+        if !map.is_current(node, boot_id) || !map.is_alive(node) {
+            return Ok(Response::new(v1::ReportFailureResponse { changed: false }));
+        }
+        // Evidence is kept where it was given, too: when the leader itself is the dead one, it calls an election.
+        let membership = Arc::clone(&self.membership);
+        let (evidence, ended) = (report.evidence.clone(), report.process_ended);
+        tokio::spawn(async move { membership.reported(node, boot_id, evidence, ended).await });
+        if let Some(leader) = self.metadata.leader()
+            && leader != self.metadata.node_id()
+            && leader != node
+        {
+            let changed = self.forward_report(leader, report).await?;
+            return Ok(Response::new(v1::ReportFailureResponse { changed }));
+        }
+        let dead = |map: &ClusterMap| !map.is_alive(node) || !map.is_current(node, boot_id);
+        let changed = self.wait_for(Instant::now() + REPORT_LIMIT, dead).await;
+        if !changed && ended {
+            return Err(Status::unavailable("the metadata group has not committed it yet"));
+        }
+        Ok(Response::new(v1::ReportFailureResponse { changed }))
+    }
+
+    async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
+        let v1::PromoteRequest { partition_id, epoch, node_id } = *request.get_ref();
+        self.propose(Command::WantPrimary { partition: partition_id, epoch, node_id }).await?;
+        let is_primary = |map: &ClusterMap| {
+            map.partitions.get(&partition_id).is_some_and(|partition| partition.primary == Some(node_id))
+        };
+        if !self.wait_for(Instant::now() + PROMOTE_LIMIT, is_primary).await {
+            let waiting = self.membership.waiting().get(&partition_id).map(ToString::to_string);
+            let why = waiting.unwrap_or_else(|| "its primary has not handed over".to_owned());
+            return Err(Status::deadline_exceeded(format!("partition {partition_id}: {why}")));
+        }
+        let epoch = self.metadata.map().partitions.get(&partition_id).map_or(0, |partition| partition.epoch);
+        Ok(Response::new(v1::PromoteResponse { epoch }))
+    }
+
+    async fn switch_primaries(
+        &self,
+        request: Request<v1::SwitchPrimariesRequest>,
+    ) -> Result<Response<v1::SwitchPrimariesResponse>, Status> {
+        let v1::SwitchPrimariesRequest { node_id, timeout_ms } = *request.get_ref();
+        let limit = if timeout_ms == 0 { SWITCH_LIMIT_MS } else { timeout_ms };
+        let deadline = Instant::now() + Duration::from_millis(u64::from(limit));
+        self.propose(Command::SetYields { node_id, yields: true }).await?;
+        let before = primaries(&self.metadata.map(), node_id);
+        if !self.wait_for(deadline, |map| primaries(map, node_id) == 0).await {
+            let left = primaries(&self.metadata.map(), node_id);
+            return Err(Status::deadline_exceeded(format!("node {node_id} still has {left} primaries")));
+        }
+        Ok(Response::new(v1::SwitchPrimariesResponse { switched: before }))
+    }
+
+    async fn rejoin(&self, request: Request<v1::RejoinRequest>) -> Result<Response<v1::RejoinResponse>, Status> {
+        let node_id = request.get_ref().node_id;
+        self.propose(Command::SetDraining { node_id, draining: false }).await?;
+        Ok(Response::new(v1::RejoinResponse {}))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let node_id = request.get_ref().node_id;
+        self.propose(Command::SetDraining { node_id, draining: true }).await?;
+        Ok(Response::new(v1::DrainResponse {}))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let node_id = request.get_ref().node_id;
+        self.propose(Command::RemoveNode { node_id }).await?;
+        Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+}

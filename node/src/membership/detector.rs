@@ -1,0 +1,123 @@
+//! The phi accrual detector (Hayashibara et al. 2004): how sure one may be that a node is dead, from how long it has
+//! been silent and how regularly it spoke before.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Intervals that are remembered.
+const WINDOW: usize = 100;
+/// A node on a busy machine may fall silent for so long without being suspected.
+const ACCEPTED_PAUSE: Duration = Duration::from_millis(1_200);
+/// Intervals are taken to spread at least so much.
+const LEAST_DEVIATION: Duration = Duration::from_millis(100);
+/// From here on a node is suspected: once in 10^8 wrongly, if intervals were distributed normally.
+pub const SUSPECTED: f64 = 8.0;
+
+/// The detector for one process.
+#[derive(Clone, Debug)]
+pub struct Phi {
+    last: Duration,
+    intervals: VecDeque<Duration>,
+}
+
+impl Phi {
+    /// First heard of at this moment of the observer's clock.
+    pub fn new(now: Duration) -> Self {
+        Self {
+            last: now,
+            intervals: VecDeque::new(),
+        }
+    }
+
+    /// Heard again.
+    pub fn heard(&mut self, now: Duration) {
+        if self.intervals.len() >= WINDOW {
+            self.intervals.pop_front();
+        }
+        self.intervals.push_back(now.saturating_sub(self.last));
+        self.last = self.last.max(now);
+    }
+
+    /// The observer itself stood still for so long: that silence was its own.
+    pub fn forgive(&mut self, pause: Duration, now: Duration) {
+        self.last = (self.last + pause).min(now);
+    }
+
+    /// Never heard since it was first heard of.
+    pub fn is_unheard(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
+    /// How long it has been silent.
+    pub fn silence(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last)
+    }
+
+    /// How sure one may be that it is dead: 1 means wrong once in ten times, 8 once in 10^8.
+    pub fn phi(&self, now: Duration) -> f64 {
+        let (mean, deviation) = self.spread();
+        let late = self.silence(now).as_secs_f64() - mean - ACCEPTED_PAUSE.as_secs_f64();
+        let y = late / deviation;
+        // The logistic approximation of the normal distribution's tail.
+        let e = (-y * (1.5976 + 0.070_566 * y * y)).exp();
+        if late > 0.0 {
+            -(e / (1.0 + e)).log10()
+        } else {
+            -(1.0 - 1.0 / (1.0 + e)).log10()
+        }
+    }
+
+    fn spread(&self) -> (f64, f64) {
+        let least = LEAST_DEVIATION.as_secs_f64();
+        if self.intervals.is_empty() {
+            return (least, least);
+        }
+        let count = self.intervals.len() as f64;
+        let mean = self.intervals.iter().map(Duration::as_secs_f64).sum::<f64>() / count;
+        let variance = self
+            .intervals
+            .iter()
+            .map(|interval| (interval.as_secs_f64() - mean).powi(2))
+            .sum::<f64>();
+        (mean, (variance / count).sqrt().max(least))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn regular() -> Phi {
+        let mut phi = Phi::new(ms(0));
+        for beat in 1..=50 {
+            phi.heard(ms(beat * 100));
+        }
+        phi
+    }
+
+    #[test]
+    fn suspects_after_two_seconds_not_after_one_and_a_half() {
+        let phi = regular();
+        assert!(phi.phi(ms(5_000 + 1_500)) < SUSPECTED);
+        assert!(phi.phi(ms(5_000 + 2_000)) >= SUSPECTED);
+    }
+
+    #[test]
+    fn one_that_was_irregular_gets_more_time() {
+        let mut phi = regular();
+        phi.heard(ms(6_000));
+        phi.heard(ms(7_200));
+        assert!(phi.phi(ms(7_200 + 1_900)) < SUSPECTED);
+    }
+
+    #[test]
+    fn the_observers_own_pause_is_forgiven() {
+        let mut phi = regular();
+        phi.forgive(ms(3_000), ms(8_000));
+        assert!(phi.phi(ms(8_100)) < SUSPECTED);
+    }
+}

@@ -1,0 +1,252 @@
+//! Talking with the other nodes: a heartbeat to each of them, whose answer from the metadata group's leader carries the
+//! lease; and a watch on each control connection. When that breaks, the node is examined at once: who then refuses a
+//! connection, or answers as another process, has ended. When that was the group's leader, an election is called.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use volt_engine::NodeId;
+use volt_proto::v1::{HeartbeatRequest, HeartbeatResponse, HelloRequest, ReplicaEnd};
+
+use super::promotion::End;
+use super::verdict::Ended;
+use super::{Membership, State};
+
+/// Longest wait for a heartbeat's answer.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+/// Longest wait for an answer while a node is examined.
+const EXAMINE_LIMIT: Duration = Duration::from_millis(200);
+/// Looks at a node whose connection broke, before it is left to the other detectors.
+const EXAMINATIONS: u32 = 50;
+/// Pause between two looks.
+const EXAMINE_AGAIN: Duration = Duration::from_millis(4);
+/// Elections called for one death of a leader.
+const ELECTIONS: u32 = 20;
+/// Shortest pause between two of them; up to twice that.
+const ELECT_AGAIN_MS: u64 = 40;
+/// Looks for evidence against the leader before a vote for another is refused.
+const VOTE_PATIENCE: u32 = 8;
+/// Pause between them.
+const VOTE_AGAIN: Duration = Duration::from_millis(5);
+
+impl Membership {
+    /// Keeps a heartbeat and a watch for every other node of the map.
+    pub(super) async fn follow_nodes(self: Arc<Self>) {
+        let mut map = self.metadata.watch();
+        let mut tasks: BTreeMap<NodeId, Tasks> = BTreeMap::new();
+        loop {
+            let nodes: Vec<NodeId> = map.borrow_and_update().nodes.keys().copied().collect();
+            tasks.retain(|node, _| nodes.contains(node));
+            for node in nodes.into_iter().filter(|node| *node != self.metadata.node_id()) {
+                tasks.entry(node).or_insert_with(|| Tasks {
+                    heart: tokio::spawn(Arc::clone(&self).beat(node)),
+                    watch: tokio::spawn(Arc::clone(&self).watch_connection(node)),
+                });
+            }
+            self.nudge.notify_one();
+            if map.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn beat(self: Arc<Self>, node: NodeId) {
+        let mut ticks = interval(self.config.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.beat_once(node).await;
+        }
+    }
+
+    async fn beat_once(&self, node: NodeId) {
+        let Ok(mut client) = self.peers.control(node) else {
+            return;
+        };
+        // Asked for every quarter of a lease, so that three answers may be lost.
+        let wants_lease = self.metadata.lease().remaining() <= self.config.lease * 3 / 4;
+        let request = HeartbeatRequest {
+            node_id: self.metadata.node_id(),
+            boot_id: self.metadata.boot_id(),
+            map_version: self.metadata.map().version,
+            ends: self.report.ends(),
+            wants_lease,
+        };
+        let sent = self.now();
+        let Ok(Ok(answer)) = timeout(ANSWER_LIMIT, client.heartbeat(request)).await else {
+            return;
+        };
+        let answer = answer.into_inner();
+        if answer.node_id != node {
+            return;
+        }
+        if answer.lease_granted {
+            self.metadata
+                .lease()
+                .renew(sent, Duration::from_millis(u64::from(answer.lease_ms)));
+        }
+        let now = self.now();
+        self.lock().sightings.heard(node, answer.boot_id, now);
+    }
+
+    /// Answers another node's heartbeat.
+    pub(crate) fn serve_heartbeat(&self, asked: &HeartbeatRequest) -> HeartbeatResponse {
+        let now = self.now();
+        let map = self.metadata.map();
+        let mut state = self.lock();
+        state.sightings.heard(asked.node_id, asked.boot_id, now);
+        let is_current = map.is_current(asked.node_id, asked.boot_id);
+        if is_current {
+            state.note_ends(asked.node_id, asked.boot_id, &asked.ends);
+        }
+        let may_have = asked.wants_lease && is_current && map.is_alive(asked.node_id);
+        let granted = may_have
+            .then(|| self.grant(&mut state, asked.node_id, asked.boot_id))
+            .flatten();
+        HeartbeatResponse {
+            node_id: self.metadata.node_id(),
+            boot_id: self.metadata.boot_id(),
+            lease_granted: granted.is_some(),
+            lease_ms: granted.map_or(0, |length| u32::try_from(length.as_millis()).unwrap_or(u32::MAX)),
+            map_version: map.version,
+        }
+    }
+
+    pub(super) fn grant(&self, state: &mut State, node: NodeId, boot_id: u64) -> Option<Duration> {
+        let term = self.metadata.term_as_leader()?;
+        let reign = state.reign.as_mut().filter(|reign| reign.term == term)?;
+        reign.book.grant(node, boot_id, self.now())
+    }
+
+    async fn watch_connection(self: Arc<Self>, node: NodeId) {
+        let broken = loop {
+            if let Some(broken) = self.peers.broken(node) {
+                break broken;
+            }
+            sleep(self.config.heartbeat).await;
+        };
+        loop {
+            broken.notified().await;
+            self.examine(node).await;
+        }
+    }
+
+    /// The connection to a node broke. Is its process still there?
+    async fn examine(&self, node: NodeId) {
+        let Some(boot_id) = self.lock().sightings.boot_id(node) else {
+            return;
+        };
+        for _ in 0..EXAMINATIONS {
+            let Some(address) = self.peers.address(node) else {
+                return;
+            };
+            match timeout(EXAMINE_LIMIT, self.peers.knock(&address)).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    let evidence = format!("the connection broke, and {address} refuses another");
+                    return self.saw_end(node, boot_id, "connection", evidence).await;
+                }
+                Ok(Ok(())) => match self.hello(node).await {
+                    Some(same) if same == boot_id => return,
+                    Some(_) => {
+                        let evidence = format!("the connection broke, and another process answers at {address}");
+                        return self.saw_end(node, boot_id, "connection", evidence).await;
+                    }
+                    None => {}
+                },
+                _ => {}
+            }
+            sleep(EXAMINE_AGAIN).await;
+        }
+    }
+
+    async fn hello(&self, node: NodeId) -> Option<u64> {
+        let mut client = self.peers.control(node).ok()?;
+        let answer = timeout(EXAMINE_LIMIT, client.hello(HelloRequest {}))
+            .await
+            .ok()?
+            .ok()?
+            .into_inner();
+        (answer.node_id == node).then_some(answer.boot_id)
+    }
+
+    /// A process has been seen to end.
+    pub(crate) async fn saw_end(&self, node: NodeId, boot_id: u64, detector: &str, evidence: String) {
+        let ended = Ended {
+            detector: detector.to_owned(),
+            evidence: evidence.clone(),
+        };
+        let now = self.now();
+        let is_news = self.lock().sightings.ended(node, boot_id, ended, now);
+        if !is_news {
+            return;
+        }
+        tracing::info!(node, boot_id, evidence, "a process has ended");
+        self.nudge.notify_one();
+        if self.metadata.leader() == Some(node) {
+            self.elect_another(node).await;
+        }
+    }
+
+    /// Somebody says that a process is dead. If it was not seen to end, this node looks for itself.
+    pub(crate) async fn reported(&self, node: NodeId, boot_id: u64, evidence: String, process_ended: bool) {
+        if process_ended {
+            return self.saw_end(node, boot_id, "operator", evidence).await;
+        }
+        if node != self.metadata.node_id() && self.lock().sightings.boot_id(node) == Some(boot_id) {
+            self.examine(node).await;
+        }
+    }
+
+    /// The group's leader has ended: nobody waits for a timeout. A member that calls an election stops honouring the
+    /// old leader's claim, so that members that have the same evidence vote for each other at once.
+    async fn elect_another(&self, dead: NodeId) {
+        for _ in 0..ELECTIONS {
+            if self.metadata.leader().is_some_and(|leader| leader != dead) {
+                return;
+            }
+            self.metadata.elect().await;
+            let pause = ELECT_AGAIN_MS + self.world.random.next_u64() % ELECT_AGAIN_MS;
+            sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Before a vote is asked of this node's member: if the leader has just ended, this node will know in a moment, and
+    /// the vote needn't be refused for the old leader's sake.
+    pub(crate) async fn before_vote(&self, candidate: NodeId) {
+        for _ in 0..VOTE_PATIENCE {
+            if self.metadata.leader().is_none_or(|leader| leader == candidate) || self.metadata.is_leader() {
+                return;
+            }
+            sleep(VOTE_AGAIN).await;
+        }
+    }
+}
+
+impl State {
+    pub(super) fn note_ends(&mut self, node: NodeId, boot_id: u64, ends: &[ReplicaEnd]) {
+        for end in ends {
+            let reaches = End {
+                epoch: end.last_epoch,
+                appended: end.appended,
+            };
+            self.ends.insert((node, end.partition_id), (boot_id, reaches));
+        }
+    }
+}
+
+/// The tasks for one other node; they end with it.
+struct Tasks {
+    heart: JoinHandle<()>,
+    watch: JoinHandle<()>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.heart.abort();
+        self.watch.abort();
+    }
+}

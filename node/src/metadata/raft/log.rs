@@ -1,0 +1,394 @@
+//! The group's log and vote on disk.
+//!
+//! `metadata/vote`: one checksummed record, replaced as a whole and synced before the vote is told to anyone.
+//! `metadata/log`: a header, then records in order; each is its length, its CRC-32C and its body. A body is an entry,
+//! "cut from this index on", or "everything up to here is purged". What a crash tore off the end is cut away when the
+//! file is opened. A purge writes the file anew, so that it stays as small as what is kept; all that is kept is also
+//! in memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, Vote};
+
+use super::{Failure, Group, MemberId, corrupt, put_log_id, reading, take_log_id, take_u8, take_u64, writing};
+use crate::world::{AppendFile, Disk};
+
+const DIRECTORY: &str = "metadata";
+const LOG: &str = "metadata/log";
+const VOTE: &str = "metadata/vote";
+const LOG_HEADER: &[u8; 8] = b"VOLTMLG1";
+const VOTE_HEADER: &[u8; 8] = b"VOLTMVT1";
+/// Length and checksum before every body.
+const PREFIX: usize = 8;
+/// A body that claims to be longer is not one of ours.
+const MAX_BODY: usize = 64 << 20;
+
+const ENTRY: u8 = 1;
+const CUT: u8 = 2;
+const PURGED: u8 = 3;
+const BLANK: u8 = 0;
+const COMMAND: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+
+/// The log; one writer.
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    /// Never contended; an append file alone couldn't be shared.
+    file: tokio::sync::Mutex<Box<dyn AppendFile>>,
+    vote: Option<Vote<MemberId>>,
+    kept: LogReader,
+}
+
+/// What the log keeps, for readers.
+#[derive(Clone, Default)]
+pub(crate) struct LogReader {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    purged: Option<LogId<MemberId>>,
+    entries: BTreeMap<u64, Entry<Group>>,
+}
+
+impl LogReader {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    /// Opens it, made if absent.
+    pub(crate) async fn open(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        disk.create_directory(Path::new(DIRECTORY)).await?;
+        let vote = match read_if_any(&*disk, VOTE).await? {
+            Some(bytes) => Some(decode_vote(&bytes)?),
+            None => None,
+        };
+        let mut kept = Kept::default();
+        let length = match read_if_any(&*disk, LOG).await? {
+            Some(bytes) => replay(&bytes, &mut kept)?,
+            None => 0,
+        };
+        if length == 0 {
+            disk.write_atomic(Path::new(LOG), Bytes::from_static(LOG_HEADER))
+                .await?;
+        }
+        let length = length.max(LOG_HEADER.len());
+        let file = disk.open_append(Path::new(LOG), Some(length as u64)).await?;
+        let kept = LogReader {
+            kept: Arc::new(Mutex::new(kept)),
+        };
+        Ok(Self {
+            disk,
+            file: tokio::sync::Mutex::new(file),
+            vote,
+            kept,
+        })
+    }
+
+    async fn write(&mut self, bodies: &[Vec<u8>]) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        for body in bodies {
+            put_record(&mut buffer, body);
+        }
+        self.file.get_mut().append_and_sync(&[Bytes::from(buffer)]).await
+    }
+}
+
+async fn read_if_any(disk: &dyn Disk, path: &str) -> io::Result<Option<Bytes>> {
+    match disk.read(Path::new(path)).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn put_record(buffer: &mut Vec<u8>, body: &[u8]) {
+    buffer.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    buffer.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    buffer.extend_from_slice(body);
+}
+
+/// The first whole record's body and what follows it; None: torn, or the end.
+fn take_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (checksum, rest) = rest.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > MAX_BODY {
+        return None;
+    }
+    let body = rest.get(..length)?;
+    (crc32c::crc32c(body) == u32::from_le_bytes(*checksum)).then(|| (body, &rest[length..]))
+}
+
+/// Fills `kept`; returns how much of the file is whole.
+fn replay(bytes: &[u8], kept: &mut Kept) -> io::Result<usize> {
+    let Some(mut rest) = bytes.strip_prefix(LOG_HEADER) else {
+        return Err(corrupt("the metadata log's header"));
+    };
+    let mut whole = LOG_HEADER.len();
+    while let Some((body, after)) = take_record(rest) {
+        replay_body(body, kept).ok_or_else(|| corrupt("a record of the metadata log"))?;
+        whole += PREFIX + body.len();
+        rest = after;
+    }
+    if !rest.is_empty() {
+        tracing::warn!(bytes = rest.len(), "cut a torn end off the metadata log");
+    }
+    Ok(whole)
+}
+
+fn replay_body(mut body: &[u8], kept: &mut Kept) -> Option<()> {
+    match take_u8(&mut body)? {
+        ENTRY => {
+            let entry = decode_entry(body)?;
+            kept.entries.insert(entry.log_id.index, entry);
+        }
+        CUT => {
+            let since = take_u64(&mut body)?;
+            kept.entries.split_off(&since);
+        }
+        PURGED => {
+            let upto = take_log_id(&mut body)?;
+            kept.entries = kept.entries.split_off(&(upto.index + 1));
+            kept.purged = Some(upto);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn encode_entry(entry: &Entry<Group>) -> io::Result<Vec<u8>> {
+    let mut body = vec![ENTRY];
+    put_log_id(&mut body, &entry.log_id);
+    let (kind, payload) = match &entry.payload {
+        EntryPayload::Blank => (BLANK, Ok(Vec::new())),
+        EntryPayload::Normal(command) => (COMMAND, postcard::to_stdvec(command)),
+        EntryPayload::Membership(membership) => (MEMBERSHIP, postcard::to_stdvec(membership)),
+    };
+    body.push(kind);
+    body.extend_from_slice(&payload.map_err(io::Error::other)?);
+    Ok(body)
+}
+
+fn decode_entry(mut body: &[u8]) -> Option<Entry<Group>> {
+    let log_id = take_log_id(&mut body)?;
+    let payload = match take_u8(&mut body)? {
+        BLANK => EntryPayload::Blank,
+        COMMAND => EntryPayload::Normal(postcard::from_bytes(body).ok()?),
+        MEMBERSHIP => EntryPayload::Membership(postcard::from_bytes(body).ok()?),
+        _ => return None,
+    };
+    Some(Entry { log_id, payload })
+}
+
+fn purged_body(upto: &LogId<MemberId>) -> Vec<u8> {
+    let mut body = vec![PURGED];
+    put_log_id(&mut body, upto);
+    body
+}
+
+fn encode_vote(vote: &Vote<MemberId>) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend_from_slice(&vote.leader_id.term.to_le_bytes());
+    body.extend_from_slice(&vote.leader_id.node_id.to_le_bytes());
+    body.push(u8::from(vote.committed));
+    let mut buffer = VOTE_HEADER.to_vec();
+    put_record(&mut buffer, &body);
+    buffer
+}
+
+fn decode_vote(bytes: &[u8]) -> io::Result<Vote<MemberId>> {
+    let decode = || {
+        let (mut body, _) = take_record(bytes.strip_prefix(VOTE_HEADER)?)?;
+        let (term, member) = (take_u64(&mut body)?, take_u64(&mut body)?);
+        let committed = take_u8(&mut body)? == 1;
+        Some(if committed {
+            Vote::new_committed(term, member)
+        } else {
+            Vote::new(term, member)
+        })
+    };
+    decode().ok_or_else(|| corrupt("the metadata group's vote"))
+}
+
+impl RaftLogReader<Group> for LogReader {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<Group>>, Failure> {
+        Ok(self
+            .lock()
+            .entries
+            .range(range)
+            .map(|(_, entry)| entry.clone())
+            .collect())
+    }
+}
+
+impl RaftLogReader<Group> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<Group>>, Failure> {
+        self.kept.try_get_log_entries(range).await
+    }
+}
+
+impl RaftLogStorage<Group> for Log {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Group>, Failure> {
+        let kept = self.kept.lock();
+        let last = kept.entries.values().next_back().map(|entry| entry.log_id);
+        Ok(LogState {
+            last_purged_log_id: kept.purged,
+            last_log_id: last.or(kept.purged),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.kept.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<MemberId>) -> Result<(), Failure> {
+        let bytes = Bytes::from(encode_vote(vote));
+        self.disk
+            .write_atomic(Path::new(VOTE), bytes)
+            .await
+            .map_err(|error| writing(&error))?;
+        self.vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<MemberId>>, Failure> {
+        Ok(self.vote)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<Group>) -> Result<(), Failure>
+    where
+        I: IntoIterator<Item = Entry<Group>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry<Group>> = entries.into_iter().collect();
+        let bodies: io::Result<Vec<Vec<u8>>> = entries.iter().map(encode_entry).collect();
+        let bodies = bodies.map_err(|error| reading(&error))?;
+        self.kept
+            .lock()
+            .entries
+            .extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        let written = self.write(&bodies).await;
+        let result = written.as_ref().map(|()| ()).map_err(writing);
+        callback.log_io_completed(written);
+        result
+    }
+
+    async fn truncate(&mut self, log_id: LogId<MemberId>) -> Result<(), Failure> {
+        self.kept.lock().entries.split_off(&log_id.index);
+        let mut body = vec![CUT];
+        body.extend_from_slice(&log_id.index.to_le_bytes());
+        self.write(&[body]).await.map_err(|error| writing(&error))
+    }
+
+    async fn purge(&mut self, log_id: LogId<MemberId>) -> Result<(), Failure> {
+        let file = {
+            let mut kept = self.kept.lock();
+            kept.entries = kept.entries.split_off(&(log_id.index + 1));
+            kept.purged = Some(log_id);
+            encode_all(&kept).map_err(|error| writing(&error))?
+        };
+        let length = file.len() as u64;
+        self.disk
+            .write_atomic(Path::new(LOG), file.into())
+            .await
+            .map_err(|error| writing(&error))?;
+        let opened = self.disk.open_append(Path::new(LOG), Some(length)).await;
+        *self.file.get_mut() = opened.map_err(|error| writing(&error))?;
+        Ok(())
+    }
+}
+
+/// The whole file for what is kept.
+fn encode_all(kept: &Kept) -> io::Result<Vec<u8>> {
+    let mut file = LOG_HEADER.to_vec();
+    if let Some(purged) = &kept.purged {
+        put_record(&mut file, &purged_body(purged));
+    }
+    for entry in kept.entries.values() {
+        put_record(&mut file, &encode_entry(entry)?);
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+    use crate::metadata::command::Command;
+
+    fn entry(index: u64) -> Entry<Group> {
+        let payload = EntryPayload::Normal(Command::RemoveNode { node_id: index as u32 });
+        Entry {
+            log_id: LogId::new(CommittedLeaderId::new(3, 9), index),
+            payload,
+        }
+    }
+
+    fn kept(entries: std::ops::Range<u64>, purged: Option<u64>) -> Kept {
+        let purged = purged.map(|index| entry(index).log_id);
+        Kept {
+            purged,
+            entries: entries.map(|index| (index, entry(index))).collect(),
+        }
+    }
+
+    #[test]
+    fn comes_back_whole_and_torn() {
+        let file = encode_all(&kept(5..9, Some(4))).unwrap();
+        for length in LOG_HEADER.len()..=file.len() {
+            let mut back = Kept::default();
+            let whole = replay(&file[..length], &mut back).unwrap();
+            assert!(whole <= length);
+            assert!(
+                back.entries
+                    .values()
+                    .zip(5..)
+                    .all(|(back, index)| back.log_id.index == index)
+            );
+        }
+        let mut back = Kept::default();
+        assert_eq!(replay(&file, &mut back).unwrap(), file.len());
+        assert_eq!(back.entries.len(), 4);
+        assert_eq!(back.purged.unwrap().index, 4);
+    }
+
+    #[test]
+    fn a_cut_holds() {
+        let mut file = encode_all(&kept(0..6, None)).unwrap();
+        let mut body = vec![CUT];
+        body.extend_from_slice(&3u64.to_le_bytes());
+        put_record(&mut file, &body);
+        put_record(&mut file, &encode_entry(&entry(3)).unwrap());
+        let mut back = Kept::default();
+        replay(&file, &mut back).unwrap();
+        assert_eq!(back.entries.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn votes() {
+        for vote in [Vote::new(3, 7), Vote::new_committed(4, 1 << 40)] {
+            let bytes = encode_vote(&vote);
+            assert_eq!(decode_vote(&bytes).unwrap(), vote);
+            assert!(decode_vote(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
+}
