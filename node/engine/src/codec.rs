@@ -141,7 +141,11 @@ impl<'a> Reader<'a> {
 
     /// Nothing may be left.
     pub(crate) fn finish(&self) -> Result<(), CorruptError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(CorruptError::TrailingBytes) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(CorruptError::TrailingBytes)
+        }
     }
 }
 

@@ -52,7 +52,6 @@ pub enum LogPayload {
     EpochStart,
 }
 
-
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 
@@ -163,7 +162,11 @@ impl LogPayload {
                 out.push(1);
                 out.extend_from_slice(&effects.0);
             }
-            Self::Prepared { transaction, home, effects } => {
+            Self::Prepared {
+                transaction,
+                home,
+                effects,
+            } => {
                 out.push(2);
                 transaction.encode(&mut out);
                 out.extend_from_slice(&home.to_le_bytes());
@@ -226,3 +229,6 @@ impl TransactionId {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

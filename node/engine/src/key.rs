@@ -60,7 +60,10 @@ impl Key {
         }
         let mut bytes = [0; INLINE];
         bytes[..key.len()].copy_from_slice(key);
-        Self(Place::Inline { length: key.len() as u8, bytes })
+        Self(Place::Inline {
+            length: key.len() as u8,
+            bytes,
+        })
     }
 
     #[inline]
@@ -133,12 +136,20 @@ pub(crate) struct KeyBuffer {
 impl KeyBuffer {
     #[inline]
     pub(crate) fn new() -> Self {
-        Self { length: 0, inline: [0; INLINE], spill: Vec::new() }
+        Self {
+            length: 0,
+            inline: [0; INLINE],
+            spill: Vec::new(),
+        }
     }
 
     #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        if self.spill.is_empty() { &self.inline[..self.length] } else { &self.spill }
+        if self.spill.is_empty() {
+            &self.inline[..self.length]
+        } else {
+            &self.spill
+        }
     }
 
     #[inline]
@@ -199,7 +210,13 @@ impl KeyBuffer {
 
     fn push_double(&mut self, value: f64) {
         // One bit pattern for every NaN, one for both zeros.
-        let value = if value.is_nan() { f64::NAN.abs() } else if value == 0.0 { 0.0 } else { value };
+        let value = if value.is_nan() {
+            f64::NAN.abs()
+        } else if value == 0.0 {
+            0.0
+        } else {
+            value
+        };
         let bits = value.to_bits();
         let ordered = if bits >> 63 == 1 { !bits } else { bits ^ (1 << 63) };
         self.push(&[DOUBLE]);
@@ -278,19 +295,53 @@ mod tests {
     #[test]
     fn integers_keep_their_order_at_the_edges() {
         let values = [
-            i64::MIN, i64::MIN + 1, -65537, -65536, -257, -256, -255, -2, -1, 0, 1, 127, 128, 255, 256, 65535, 65536,
-            i64::MAX - 1, i64::MAX,
+            i64::MIN,
+            i64::MIN + 1,
+            -65537,
+            -65536,
+            -257,
+            -256,
+            -255,
+            -2,
+            -1,
+            0,
+            1,
+            127,
+            128,
+            255,
+            256,
+            65535,
+            65536,
+            i64::MAX - 1,
+            i64::MAX,
         ];
         for pair in values.windows(2) {
-            assert!(key(ValueRef::BigInt(pair[0])) < key(ValueRef::BigInt(pair[1])), "{pair:?}");
+            assert!(
+                key(ValueRef::BigInt(pair[0])) < key(ValueRef::BigInt(pair[1])),
+                "{pair:?}"
+            );
         }
     }
 
     #[test]
     fn doubles_keep_their_order() {
-        let values = [f64::NEG_INFINITY, -1e300, -1.5, -1e-300, 0.0, 1e-300, 1.0, 1.5, f64::INFINITY, f64::NAN];
+        let values = [
+            f64::NEG_INFINITY,
+            -1e300,
+            -1.5,
+            -1e-300,
+            0.0,
+            1e-300,
+            1.0,
+            1.5,
+            f64::INFINITY,
+            f64::NAN,
+        ];
         for pair in values.windows(2) {
-            assert!(key(ValueRef::Double(pair[0])) < key(ValueRef::Double(pair[1])), "{pair:?}");
+            assert!(
+                key(ValueRef::Double(pair[0])) < key(ValueRef::Double(pair[1])),
+                "{pair:?}"
+            );
         }
         assert_eq!(key(ValueRef::Double(0.0)), key(ValueRef::Double(-0.0)));
         assert_eq!(key(ValueRef::Double(f64::NAN)), key(ValueRef::Double(-f64::NAN)));

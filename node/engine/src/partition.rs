@@ -24,8 +24,8 @@ mod dump;
 mod run;
 mod scan;
 
-pub use decisions::MAX_DECISIONS;
 use decisions::Decisions;
+pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
 pub use run::{Failed, Outcome};
 pub use scan::ScanChunk;
@@ -96,7 +96,10 @@ impl Partition {
 
     /// How much is here. Counted as it changes: costs nothing to ask.
     pub fn stats(&self) -> Stats {
-        self.tables.values().map(Table::stats).fold(Stats::default(), Stats::plus)
+        self.tables
+            .values()
+            .map(Table::stats)
+            .fold(Stats::default(), Stats::plus)
     }
 }
 

@@ -143,14 +143,20 @@ impl<'a> RowRef<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         let mut values = Reader::new(bytes);
         let count = values.varint().unwrap_or(0) as usize;
-        Self { count: count.min(values.rest().len()), values }
+        Self {
+            count: count.min(values.rest().len()),
+            values,
+        }
     }
 
     /// A row whose bytes come from outside: checks all of them.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CorruptError> {
         let mut values = Reader::new(bytes);
         let count = values.varint()?;
-        let row = Self { count: usize::try_from(count).map_err(|_| CorruptError::TooLarge)?, values };
+        let row = Self {
+            count: usize::try_from(count).map_err(|_| CorruptError::TooLarge)?,
+            values,
+        };
         // Every value takes a byte at least: a count beyond that ends in `Truncated` soon.
         for _ in 0..row.count {
             read_value(&mut values)?;
@@ -187,7 +193,11 @@ impl<'a> RowRef<'a> {
     /// Reads columns in any order; ascending, it walks the row once.
     #[inline]
     pub(crate) fn walk(&self) -> Walk<'a> {
-        Walk { row: *self, reader: self.values, next: 0 }
+        Walk {
+            row: *self,
+            reader: self.values,
+            next: 0,
+        }
     }
 
     /// Its values, in order.

@@ -160,9 +160,9 @@ impl ValueRef<'_> {
             Self::Numeric(value) => value.to_string(),
             Self::Text(value) => value.to_owned(),
             Self::Timestamp(value) => timestamp_to_text(value),
-            Self::Bytea(value) => {
-                value.iter().fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
-            }
+            Self::Bytea(value) => value
+                .iter()
+                .fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
         }
     }
 }
@@ -176,11 +176,15 @@ fn double_to_text(value: f64) -> String {
     }
     // The shortest digits that read back as the same value; an exponent only outside of 1e-4 to 1e15.
     let text = format!("{value:e}");
-    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    let Some((digits, exponent)) = text.split_once('e') else {
+        return text;
+    };
     if exponent.parse().is_ok_and(|exponent: i32| (-4..15).contains(&exponent)) {
         return value.to_string();
     }
-    let (sign, exponent) = exponent.strip_prefix('-').map_or(("+", exponent), |positive| ("-", positive));
+    let (sign, exponent) = exponent
+        .strip_prefix('-')
+        .map_or(("+", exponent), |positive| ("-", positive));
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
@@ -190,7 +194,12 @@ pub fn timestamp_to_text(micros: i64) -> String {
     let (year, month, day) = civil_from_days(days);
     let seconds = of_day / MICROS_PER_SECOND;
     let fraction = of_day % MICROS_PER_SECOND;
-    let mut text = format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let mut text = format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    );
     if fraction != 0 {
         text.push_str(format!(".{fraction:06}").trim_end_matches('0'));
     }
@@ -202,8 +211,11 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
     let text = text.trim().trim_end_matches('Z').trim_end_matches("+00").trim_end();
     let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00:00"));
     let mut parts = date.splitn(3, '-');
-    let (year, month, day): (i64, i64, i64) =
-        (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let (year, month, day): (i64, i64, i64) = (
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+    );
     if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) {
         return None;
     }
@@ -225,11 +237,16 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
 
 /// Reads `\\x0aff`.
 pub fn parse_bytea(text: &str) -> Option<Vec<u8>> {
-    let Some(digits) = text.strip_prefix("\\x") else { return Some(text.as_bytes().to_vec()) };
+    let Some(digits) = text.strip_prefix("\\x") else {
+        return Some(text.as_bytes().to_vec());
+    };
     if digits.len() % 2 != 0 || !digits.is_ascii() {
         return None;
     }
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok())
+        .collect()
 }
 
 fn days_in(year: i64, month: i64) -> i64 {

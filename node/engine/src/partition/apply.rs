@@ -20,7 +20,11 @@ impl Partition {
                 effects.check()?;
                 self.apply_effects(lsn, effects);
             }
-            LogPayload::Prepared { transaction, home, effects } => {
+            LogPayload::Prepared {
+                transaction,
+                home,
+                effects,
+            } => {
                 if self.prepared.is_some() {
                     return Err(CorruptError::OutOfPlace("a second prepared transaction"));
                 }
@@ -28,8 +32,12 @@ impl Partition {
                     return Err(CorruptError::OutOfPlace("a transaction that was decided is prepared"));
                 }
                 effects.check()?;
-                self.prepared =
-                    Some(Prepared { transaction: *transaction, home: *home, effects: effects.clone(), lsn });
+                self.prepared = Some(Prepared {
+                    transaction: *transaction,
+                    home: *home,
+                    effects: effects.clone(),
+                    lsn,
+                });
             }
             LogPayload::Commit(transaction) => self.commit(lsn, *transaction)?,
             LogPayload::Abort(transaction) => self.abort(lsn, *transaction)?,
@@ -44,7 +52,14 @@ impl Partition {
             return Err(CorruptError::OutOfPlace("a commit of what is not prepared"));
         };
         self.apply_effects(lsn, &prepared.effects);
-        self.decisions.remember(Decision { lsn, transaction, committed: true }, Some(prepared));
+        self.decisions.remember(
+            Decision {
+                lsn,
+                transaction,
+                committed: true,
+            },
+            Some(prepared),
+        );
         Ok(())
     }
 
@@ -55,7 +70,14 @@ impl Partition {
             None => {}
         }
         let prepared = self.prepared.take_if(|prepared| prepared.transaction == transaction);
-        self.decisions.remember(Decision { lsn, transaction, committed: false }, prepared);
+        self.decisions.remember(
+            Decision {
+                lsn,
+                transaction,
+                committed: false,
+            },
+            prepared,
+        );
         Ok(())
     }
 
@@ -66,7 +88,12 @@ impl Partition {
             let table = self.tables.entry(effect.table).or_default();
             if let Some(replaced) = table.write(key.clone(), lsn, effect.row) {
                 let replaced = replaced == Replaced::Version;
-                self.touched.push_back(Touch { lsn, table: effect.table, key, replaced });
+                self.touched.push_back(Touch {
+                    lsn,
+                    table: effect.table,
+                    key,
+                    replaced,
+                });
             }
         }
     }
@@ -93,7 +120,9 @@ impl Partition {
     }
 
     fn prune(&mut self, table: TableId, key: Key) {
-        let Some(rows) = self.tables.get_mut(&table) else { return };
+        let Some(rows) = self.tables.get_mut(&table) else {
+            return;
+        };
         let mut kept_by = Vec::new();
         rows.prune(&key, self.committed, &self.pins, &mut kept_by);
         for pin in kept_by {
@@ -106,7 +135,11 @@ impl Partition {
     /// # Panics
     /// When one of them is committed.
     pub fn undo_after(&mut self, lsn: Lsn) {
-        assert!(lsn >= self.committed, "cut to {lsn}: what is committed, up to {}, stays", self.committed);
+        assert!(
+            lsn >= self.committed,
+            "cut to {lsn}: what is committed, up to {}, stays",
+            self.committed
+        );
         if lsn >= self.applied {
             return;
         }

@@ -49,12 +49,20 @@ impl Decisions {
     /// Remembers a decision on a transaction that has none yet.
     pub(super) fn remember(&mut self, decision: Decision, prepared: Option<Prepared>) {
         let forgotten = self.restore(decision);
-        self.undo.push_back(Undo { lsn: decision.lsn, prepared, forgotten });
+        self.undo.push_back(Undo {
+            lsn: decision.lsn,
+            prepared,
+            forgotten,
+        });
     }
 
     /// The same, not to be undone any more. Returns what was forgotten to make room.
     pub(super) fn restore(&mut self, decision: Decision) -> Option<Decision> {
-        if self.by_transaction.insert(decision.transaction, decision.committed).is_some() {
+        if self
+            .by_transaction
+            .insert(decision.transaction, decision.committed)
+            .is_some()
+        {
             return None;
         }
         self.in_order.push_back(decision);
@@ -69,7 +77,9 @@ impl Decisions {
     /// The transaction that was prepared at `snapshot` and has been settled since.
     pub(super) fn prepared_at(&self, snapshot: Lsn) -> Option<&Prepared> {
         let settled_later = self.undo.iter().filter(|undo| undo.lsn > snapshot);
-        settled_later.filter_map(|undo| undo.prepared.as_ref()).find(|prepared| prepared.lsn <= snapshot)
+        settled_later
+            .filter_map(|undo| undo.prepared.as_ref())
+            .find(|prepared| prepared.lsn <= snapshot)
     }
 
     /// Takes back the decisions beyond `lsn`; returns the transaction that is prepared again.
@@ -99,8 +109,17 @@ mod tests {
     use super::*;
 
     fn decision(lsn: Lsn) -> Decision {
-        let transaction = TransactionId { began_micros: lsn as i64, node: 1, boot: 1, sequence: lsn };
-        Decision { lsn, transaction, committed: lsn.is_multiple_of(2) }
+        let transaction = TransactionId {
+            began_micros: lsn as i64,
+            node: 1,
+            boot: 1,
+            sequence: lsn,
+        };
+        Decision {
+            lsn,
+            transaction,
+            committed: lsn.is_multiple_of(2),
+        }
     }
 
     #[test]

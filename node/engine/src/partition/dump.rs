@@ -38,7 +38,12 @@ enum Place {
 impl Partition {
     /// The next chunk of the state at `snapshot`, about `max_bytes` of it; begin without a cursor; without a cursor in
     /// the answer it was the last.
-    pub fn dump_chunk(&self, snapshot: Lsn, after: Option<DumpCursor>, max_bytes: usize) -> (Bytes, Option<DumpCursor>) {
+    pub fn dump_chunk(
+        &self,
+        snapshot: Lsn,
+        after: Option<DumpCursor>,
+        max_bytes: usize,
+    ) -> (Bytes, Option<DumpCursor>) {
         assert!(snapshot <= self.applied, "a dump is of a state that was");
         let mut out = vec![LAYOUT];
         out.extend_from_slice(&snapshot.to_le_bytes());
@@ -58,7 +63,9 @@ impl Partition {
 
     fn dump_prepared(&self, snapshot: Lsn, out: &mut Vec<u8>) {
         let now = self.prepared.as_ref().filter(|prepared| prepared.lsn <= snapshot);
-        let Some(prepared) = now.or_else(|| self.decisions.prepared_at(snapshot)) else { return };
+        let Some(prepared) = now.or_else(|| self.decisions.prepared_at(snapshot)) else {
+            return;
+        };
         out.push(PREPARED);
         out.extend_from_slice(&prepared.lsn.to_le_bytes());
         prepared.transaction.encode(out);
@@ -67,7 +74,11 @@ impl Partition {
     }
 
     fn dump_decisions(&self, snapshot: Lsn, after: Lsn, max_bytes: usize, out: &mut Vec<u8>) -> Option<Place> {
-        for decision in self.decisions.after(after).take_while(|decision| decision.lsn <= snapshot) {
+        for decision in self
+            .decisions
+            .after(after)
+            .take_while(|decision| decision.lsn <= snapshot)
+        {
             out.push(DECISION);
             out.extend_from_slice(&decision.lsn.to_le_bytes());
             decision.transaction.encode(out);
@@ -89,7 +100,9 @@ impl Partition {
         for (&table, rows) in self.tables.range(after.map_or(0, |(table, _)| table)..) {
             let after = after.filter(|(begun, _)| *begun == table).map(|(_, key)| key);
             for (key, version) in rows.after(after) {
-                let Some((lsn, row)) = version.at(snapshot) else { continue };
+                let Some((lsn, row)) = version.at(snapshot) else {
+                    continue;
+                };
                 out.push(ROW);
                 out.extend_from_slice(&table.to_le_bytes());
                 out.extend_from_slice(&lsn.to_le_bytes());
@@ -130,7 +143,11 @@ impl Partition {
     /// Nothing in a dump is newer than its snapshot.
     fn load_lsn(&self, reader: &mut Reader<'_>) -> Result<Lsn, CorruptError> {
         let lsn = reader.u64()?;
-        if lsn <= self.applied { Ok(lsn) } else { Err(CorruptError::TooLarge) }
+        if lsn <= self.applied {
+            Ok(lsn)
+        } else {
+            Err(CorruptError::TooLarge)
+        }
     }
 
     fn load_prepared(&mut self, reader: &mut Reader<'_>) -> Result<(), CorruptError> {
@@ -139,7 +156,12 @@ impl Partition {
         let home = reader.u32()?;
         let effects = Effects(Bytes::copy_from_slice(reader.counted()?));
         effects.check()?;
-        self.prepared = Some(Prepared { transaction, home, effects, lsn });
+        self.prepared = Some(Prepared {
+            transaction,
+            home,
+            effects,
+            lsn,
+        });
         Ok(())
     }
 
@@ -151,7 +173,11 @@ impl Partition {
             1 => true,
             tag => return Err(CorruptError::UnknownTag(tag)),
         };
-        self.decisions.restore(Decision { lsn, transaction, committed });
+        self.decisions.restore(Decision {
+            lsn,
+            transaction,
+            committed,
+        });
         Ok(())
     }
 
@@ -171,11 +197,17 @@ impl Partition {
         let mut checksum = Hasher::new();
         for (table, rows) in &self.tables {
             for (key, version) in rows.after(None) {
-                let Some((lsn, row)) = version.at(snapshot) else { continue };
+                let Some((lsn, row)) = version.at(snapshot) else {
+                    continue;
+                };
                 // The lengths, so that no byte can move from the key to the row unseen.
                 let lengths = (key.as_bytes().len() as u64) << 32 | row.len() as u64;
                 let crc = crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), row);
-                checksum = checksum.u64(u64::from(*table)).u64(lsn).u64(lengths).u64(u64::from(crc));
+                checksum = checksum
+                    .u64(u64::from(*table))
+                    .u64(lsn)
+                    .u64(lengths)
+                    .u64(u64::from(crc));
             }
         }
         checksum.finish()

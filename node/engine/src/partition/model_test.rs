@@ -69,7 +69,12 @@ impl Model {
 
     fn next_transaction(&mut self) -> TransactionId {
         self.transactions += 1;
-        TransactionId { began_micros: self.transactions as i64, node: 1, boot: 7, sequence: self.transactions }
+        TransactionId {
+            began_micros: self.transactions as i64,
+            node: 1,
+            boot: 7,
+            sequence: self.transactions,
+        }
     }
 
     fn push(&mut self, payload: LogPayload) {
@@ -77,7 +82,9 @@ impl Model {
         let mut state = self.newest().clone();
         match &payload {
             LogPayload::Write(effects) => change_rows(&mut state.rows, effects, lsn),
-            LogPayload::Prepared { transaction, effects, .. } => {
+            LogPayload::Prepared {
+                transaction, effects, ..
+            } => {
                 state.prepared = Some((*transaction, effects.clone(), lsn));
             }
             LogPayload::Commit(transaction) => {
@@ -151,7 +158,11 @@ fn record(model: &mut Model, step: &Step) -> Option<LogPayload> {
         Step::Write(changes) if prepared.is_none() => Some(LogPayload::Write(effects(changes))),
         Step::Prepare(changes) if prepared.is_none() => {
             let transaction = model.next_transaction();
-            Some(LogPayload::Prepared { transaction, home: 9, effects: effects(changes) })
+            Some(LogPayload::Prepared {
+                transaction,
+                home: 9,
+                effects: effects(changes),
+            })
         }
         Step::Decide(true) => prepared.map(LogPayload::Commit),
         Step::Decide(false) => prepared.map(LogPayload::Abort),
@@ -195,7 +206,9 @@ fn take(model: &mut Model, partition: &mut Partition, step: &Step) {
 fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<i32> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
-        let chunk = partition.scan_at(table, snapshot, after.as_deref(), 40, None, &[], &CONTEXT, None).unwrap();
+        let chunk = partition
+            .scan_at(table, snapshot, after.as_deref(), 40, None, &[], &CONTEXT, None)
+            .unwrap();
         rows.extend(chunk.rows.iter().map(|row| number(row)));
         match chunk.next {
             Some(next) => after = Some(next),
@@ -207,9 +220,17 @@ fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<i32> {
 fn check_snapshot(model: &Model, partition: &Partition, snapshot: Lsn) {
     let state = &model.states[snapshot as usize];
     for table in TABLES {
-        let expected: Vec<i32> =
-            state.rows.iter().filter(|((of, _), _)| *of == table).map(|(_, (_, number))| *number).collect();
-        assert_eq!(scan(partition, table, snapshot), expected, "table {table} at {snapshot}");
+        let expected: Vec<i32> = state
+            .rows
+            .iter()
+            .filter(|((of, _), _)| *of == table)
+            .map(|(_, (_, number))| *number)
+            .collect();
+        assert_eq!(
+            scan(partition, table, snapshot),
+            expected,
+            "table {table} at {snapshot}"
+        );
     }
 }
 
@@ -234,11 +255,21 @@ fn check(model: &Model, partition: &Partition) {
 }
 
 fn check_settled(state: &State, partition: &Partition) {
-    let prepared = partition.prepared().map(|prepared| (prepared.transaction, prepared.effects.clone(), prepared.lsn));
+    let prepared = partition
+        .prepared()
+        .map(|prepared| (prepared.transaction, prepared.effects.clone(), prepared.lsn));
     assert_eq!(prepared, state.prepared);
     for sequence in 1..40 {
-        let transaction = TransactionId { began_micros: sequence as i64, node: 1, boot: 7, sequence };
-        assert_eq!(partition.decision(transaction), state.decisions.get(&transaction).copied());
+        let transaction = TransactionId {
+            began_micros: sequence as i64,
+            node: 1,
+            boot: 7,
+            sequence,
+        };
+        assert_eq!(
+            partition.decision(transaction),
+            state.decisions.get(&transaction).copied()
+        );
     }
 }
 
@@ -265,17 +296,27 @@ fn check_replicas(model: &Model, partition: &Partition, max_bytes: usize) {
         replica.apply_record(lsn, payload).unwrap();
         replica.commit_to(lsn);
     }
-    assert_eq!(replica.checksum_at(replica.applied()), partition.checksum_at(partition.applied()));
+    assert_eq!(
+        replica.checksum_at(replica.applied()),
+        partition.checksum_at(partition.applied())
+    );
     for snapshot in readable(model) {
         let mut learner = copy(partition, snapshot, max_bytes);
-        assert_eq!(learner.checksum_at(snapshot), partition.checksum_at(snapshot), "filled at {snapshot}");
+        assert_eq!(
+            learner.checksum_at(snapshot),
+            partition.checksum_at(snapshot),
+            "filled at {snapshot}"
+        );
         check_settled(&model.states[snapshot as usize], &learner);
         for lsn in snapshot + 1..=model.applied() {
             learner.apply_record(lsn, &model.records[lsn as usize - 1]).unwrap();
         }
         check_snapshot(model, &learner, model.applied());
         check_settled(model.newest(), &learner);
-        assert_eq!(learner.checksum_at(learner.applied()), partition.checksum_at(partition.applied()));
+        assert_eq!(
+            learner.checksum_at(learner.applied()),
+            partition.checksum_at(partition.applied())
+        );
         assert_eq!(learner.stats().rows, partition.stats().rows);
     }
 }
@@ -318,14 +359,23 @@ proptest! {
 }
 
 fn transaction(sequence: u64) -> TransactionId {
-    TransactionId { began_micros: 0, node: 1, boot: 7, sequence }
+    TransactionId {
+        began_micros: 0,
+        node: 1,
+        boot: 7,
+        sequence,
+    }
 }
 
 #[test]
 fn a_record_out_of_place_changes_nothing() {
     let mut partition = Partition::new();
     let put = effects(&[(1, 1, Some(1))]);
-    let prepare = |sequence| LogPayload::Prepared { transaction: transaction(sequence), home: 1, effects: put.clone() };
+    let prepare = |sequence| LogPayload::Prepared {
+        transaction: transaction(sequence),
+        home: 1,
+        effects: put.clone(),
+    };
     assert!(partition.apply_record(1, &LogPayload::Commit(transaction(1))).is_err());
     partition.apply_record(1, &prepare(1)).unwrap();
     assert!(partition.apply_record(2, &prepare(2)).is_err());
@@ -334,7 +384,11 @@ fn a_record_out_of_place_changes_nothing() {
     partition.apply_record(2, &LogPayload::Commit(transaction(1))).unwrap();
     assert!(partition.apply_record(3, &LogPayload::Abort(transaction(1))).is_err());
     assert!(partition.apply_record(3, &prepare(1)).is_err());
-    assert!(partition.apply_record(3, &LogPayload::Write(Effects(bytes::Bytes::from_static(&[1, 2])))).is_err());
+    assert!(
+        partition
+            .apply_record(3, &LogPayload::Write(Effects(bytes::Bytes::from_static(&[1, 2]))))
+            .is_err()
+    );
     assert_eq!(partition.applied(), 2);
     assert_eq!(partition.stats().rows, 1);
 }
@@ -372,8 +426,12 @@ fn a_snapshot_that_is_gone_is_not_pinned() {
 #[test]
 fn a_table_that_is_gone_leaves_nothing() {
     let mut partition = Partition::new();
-    partition.apply_record(1, &LogPayload::Write(effects(&[(1, 1, Some(1)), (2, 1, Some(1))]))).unwrap();
-    partition.apply_record(2, &LogPayload::Write(effects(&[(1, 1, Some(2)), (2, 1, None)]))).unwrap();
+    partition
+        .apply_record(1, &LogPayload::Write(effects(&[(1, 1, Some(1)), (2, 1, Some(1))])))
+        .unwrap();
+    partition
+        .apply_record(2, &LogPayload::Write(effects(&[(1, 1, Some(2)), (2, 1, None)])))
+        .unwrap();
     partition.retain_tables(|table| table == 1);
     partition.commit_to(2);
     assert_eq!((partition.stats().rows, partition.stats().versions), (1, 1));

@@ -49,19 +49,45 @@ impl Partition {
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<Outcome, Failed> {
         let table = self.tables.get(&program.table);
-        let mut run = Run { program, table, scope: Scope { row: None, parameters, context }, observed: 0 };
+        let mut run = Run {
+            program,
+            table,
+            scope: Scope {
+                row: None,
+                parameters,
+                context,
+            },
+            observed: 0,
+        };
         let done = match &program.action {
-            Action::Select { access, filter, project, limit, offset } => {
-                let page = Page { skip: *offset, left: limit.unwrap_or(u64::MAX) };
-                run.select(access, filter.as_ref(), project, page, sink).map(|given| (given, None))
+            Action::Select {
+                access,
+                filter,
+                project,
+                limit,
+                offset,
+            } => {
+                let page = Page {
+                    skip: *offset,
+                    left: limit.unwrap_or(u64::MAX),
+                };
+                run.select(access, filter.as_ref(), project, page, sink)
+                    .map(|given| (given, None))
             }
             Action::Insert { rows } => run.insert(rows),
             Action::Update { access, filter, set } => run.update(access, filter.as_ref(), set),
             Action::Delete { access, filter } => run.delete(access, filter.as_ref()),
         };
         match done {
-            Ok((affected, effects)) => Ok(Outcome { observed: run.observed, affected, effects }),
-            Err(error) => Err(Failed { observed: run.observed, error }),
+            Ok((affected, effects)) => Ok(Outcome {
+                observed: run.observed,
+                affected,
+                effects,
+            }),
+            Err(error) => Err(Failed {
+                observed: run.observed,
+                error,
+            }),
         }
     }
 }
@@ -87,7 +113,10 @@ type More = Result<bool, StatementError>;
 
 impl<'a> Run<'a> {
     fn scope(&self, row: RowRef<'a>) -> Scope<'a> {
-        Scope { row: Some(row), ..self.scope }
+        Scope {
+            row: Some(row),
+            ..self.scope
+        }
     }
 
     /// Gives each row that `access` finds and `filter` keeps to `take`, in key order, until that says stop.
@@ -151,11 +180,15 @@ impl<'a> Run<'a> {
     fn key(&self, values: &'a [Expr]) -> Result<Option<KeyBuffer>, StatementError> {
         let mut key = KeyBuffer::new();
         if values.len() > self.program.primary_key.len() {
-            return Err(StatementError::TypeMismatch("more key values than key columns".to_owned()));
+            return Err(StatementError::TypeMismatch(
+                "more key values than key columns".to_owned(),
+            ));
         }
         for (value, &column) in values.iter().zip(&self.program.primary_key) {
             let column = self.column(column)?;
-            let Some(value) = as_key(value.evaluate(&self.scope)?, column.data_type)? else { return Ok(None) };
+            let Some(value) = as_key(value.evaluate(&self.scope)?, column.data_type)? else {
+                return Ok(None);
+            };
             key.push_value(value.as_ref());
         }
         Ok(Some(key))
@@ -190,7 +223,10 @@ impl<'a> Run<'a> {
                 fill_plain(project, row, &scope, &mut values)?;
                 sink(&values[..project.len()]);
             } else {
-                let values = project.iter().map(|expr| expr.evaluate(&scope)).collect::<Result<Vec<_>, _>>()?;
+                let values = project
+                    .iter()
+                    .map(|expr| expr.evaluate(&scope))
+                    .collect::<Result<Vec<_>, _>>()?;
                 sink(&values.iter().map(Datum::as_ref).collect::<Vec<_>>());
             }
             given += 1;
@@ -205,7 +241,9 @@ impl<'a> Run<'a> {
         let mut encoded = Vec::new();
         for row in rows {
             if row.len() != self.program.columns.len() {
-                return Err(StatementError::TypeMismatch("a row has not one value a column".to_owned()));
+                return Err(StatementError::TypeMismatch(
+                    "a row has not one value a column".to_owned(),
+                ));
             }
             let mut values = Vec::with_capacity(row.len());
             for (place, expr) in row.iter().enumerate() {
@@ -226,7 +264,9 @@ impl<'a> Run<'a> {
 
     /// Whether a row has this key; what there is, or was, has been observed.
     fn is_taken(&mut self, key: &Key) -> bool {
-        let Some(version) = self.table.and_then(|table| table.get(key)) else { return false };
+        let Some(version) = self.table.and_then(|table| table.get(key)) else {
+            return false;
+        };
         self.observed = self.observed.max(version.lsn());
         version.row().is_some()
     }
@@ -277,7 +317,12 @@ impl<'a> Run<'a> {
     }
 
     /// The row's values with those that `set` changes, which are evaluated on the old row.
-    fn updated(&self, row: RowRef<'a>, set: &'a [(usize, Expr)], values: &mut Vec<Datum<'a>>) -> Result<(), StatementError> {
+    fn updated(
+        &self,
+        row: RowRef<'a>,
+        set: &'a [(usize, Expr)],
+        values: &mut Vec<Datum<'a>>,
+    ) -> Result<(), StatementError> {
         let scope = self.scope(row);
         values.clear();
         values.extend(row.values().map(Datum::Ref));
@@ -304,7 +349,10 @@ impl<'a> Run<'a> {
     fn fit(&self, place: usize, value: Datum<'a>) -> Result<Datum<'a>, StatementError> {
         let column = self.column(place)?;
         if value.is_null() && (!column.nullable || self.program.primary_key.contains(&place)) {
-            return Err(StatementError::NotNull { table: self.program.table_name.clone(), column: column.name.clone() });
+            return Err(StatementError::NotNull {
+                table: self.program.table_name.clone(),
+                column: column.name.clone(),
+            });
         }
         assign(value, column.data_type)
     }
@@ -321,8 +369,17 @@ impl<'a> Run<'a> {
     fn duplicate(&self, values: &[Datum<'_>]) -> StatementError {
         let (mut names, mut texts) = (Vec::new(), Vec::new());
         for &column in &self.program.primary_key {
-            names.push(self.program.columns.get(column).map_or("?", |column| column.name.as_str()));
-            texts.push(values.get(column).map_or(String::new(), |value| value.as_ref().to_text()));
+            names.push(
+                self.program
+                    .columns
+                    .get(column)
+                    .map_or("?", |column| column.name.as_str()),
+            );
+            texts.push(
+                values
+                    .get(column)
+                    .map_or(String::new(), |value| value.as_ref().to_text()),
+            );
         }
         StatementError::DuplicateKey {
             table: self.program.table_name.clone(),

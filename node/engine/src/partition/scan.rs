@@ -37,13 +37,19 @@ impl Partition {
         context: &StatementContext,
         project: Option<&[usize]>,
     ) -> Result<ScanChunk, StatementError> {
-        let Some(table) = self.tables.get(&table) else { return Ok(ScanChunk::default()) };
+        let Some(table) = self.tables.get(&table) else {
+            return Ok(ScanChunk::default());
+        };
         // All rows lie in one buffer, cut up at the end.
         let (mut out, mut ends, mut next) = (Vec::new(), Vec::new(), None);
         for (seen, (key, version)) in table.after(after).enumerate() {
             if let Some((_, bytes)) = version.at(snapshot) {
                 let row = RowRef::new(bytes);
-                let scope = Scope { row: Some(row), parameters, context };
+                let scope = Scope {
+                    row: Some(row),
+                    parameters,
+                    context,
+                };
                 if filter.map_or(Ok(true), |filter| filter.is_true(&scope))? {
                     match project {
                         Some(columns) => encode_row_into(&mut out, columns.iter().map(|&column| row.get(column))),
@@ -59,7 +65,10 @@ impl Partition {
         }
         let all = Bytes::from(out);
         let mut begin = 0;
-        let rows = ends.into_iter().map(|end| all.slice(std::mem::replace(&mut begin, end)..end)).collect();
+        let rows = ends
+            .into_iter()
+            .map(|end| all.slice(std::mem::replace(&mut begin, end)..end))
+            .collect();
         Ok(ScanChunk { rows, next })
     }
 }

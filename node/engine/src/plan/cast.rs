@@ -8,11 +8,16 @@ use crate::error::StatementError;
 use crate::value::{DataType, ValueRef, parse_bytea, parse_timestamp};
 
 /// NUMERIC without arguments: a value keeps its own scale, up to this type's.
-const PLAIN_NUMERIC: DataType = DataType::Numeric { precision: 28, scale: 10 };
+const PLAIN_NUMERIC: DataType = DataType::Numeric {
+    precision: 28,
+    scale: 10,
+};
 
 /// An explicit CAST: a text too long for VARCHAR(n) is cut.
 pub(crate) fn cast(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
-    let DataType::Varchar(limit) = to else { return convert(value, to) };
+    let DataType::Varchar(limit) = to else {
+        return convert(value, to);
+    };
     match convert(value, DataType::Text)? {
         Datum::Ref(ValueRef::Text(text)) => Ok(Datum::Ref(ValueRef::Text(prefix(text, limit)))),
         Datum::Text(mut text) => {
@@ -29,7 +34,9 @@ pub(crate) fn assign(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
     | (ValueRef::Text(_), DataType::Numeric { .. } | DataType::Timestamp | DataType::Bytea) = (value.as_ref(), to)
     {
         let to = to.name();
-        return Err(StatementError::TypeMismatch(format!("column is of type {to} but expression is of type text")));
+        return Err(StatementError::TypeMismatch(format!(
+            "column is of type {to} but expression is of type text"
+        )));
     }
     if let (DataType::Varchar(limit), ValueRef::Text(text)) = (to, value.as_ref()) {
         let fits = prefix(text, limit);
@@ -83,7 +90,10 @@ fn cannot(value: ValueRef<'_>, to: DataType) -> StatementError {
 }
 
 fn invalid(to: DataType, text: &str) -> StatementError {
-    StatementError::InvalidText { data_type: to.name().to_owned(), text: text.to_owned() }
+    StatementError::InvalidText {
+        data_type: to.name().to_owned(),
+        text: text.to_owned(),
+    }
 }
 
 fn to_integer_type(value: ValueRef<'_>, to: DataType) -> Result<ValueRef<'static>, StatementError> {
@@ -120,7 +130,9 @@ fn from_text(text: &str, to: DataType) -> Result<ValueRef<'static>, StatementErr
             let number = numeric(trimmed).ok_or_else(|| invalid(to, text))??;
             fit_numeric(number, to).map(ValueRef::Numeric)
         }
-        DataType::Timestamp => parse_timestamp(trimmed).map(ValueRef::Timestamp).ok_or_else(|| invalid(to, text)),
+        DataType::Timestamp => parse_timestamp(trimmed)
+            .map(ValueRef::Timestamp)
+            .ok_or_else(|| invalid(to, text)),
         DataType::Varchar(_) | DataType::Text | DataType::Bytea => Err(cannot(ValueRef::Text(text), to)),
     }
 }
@@ -145,12 +157,18 @@ fn double(text: &str) -> Option<Result<f64, StatementError>> {
     let has_digit = digits.clone().any(|byte| byte.is_ascii_digit());
     let is_zero = digits.filter(u8::is_ascii_digit).all(|digit| digit == b'0');
     let lost = has_digit && (value.is_infinite() || value == 0.0 && !is_zero);
-    Some(if lost { Err(out_of_range("double precision")) } else { Ok(value) })
+    Some(if lost {
+        Err(out_of_range("double precision"))
+    } else {
+        Ok(value)
+    })
 }
 
 /// None: no number. Some(Err): a number that a `Decimal` doesn't hold.
 fn numeric(text: &str) -> Option<Result<Decimal, StatementError>> {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(left, right)| (left, Some(right)));
+    let (mantissa, exponent) = text
+        .split_once(['e', 'E'])
+        .map_or((text, None), |(left, right)| (left, Some(right)));
     let digits = mantissa.strip_prefix(['+', '-']).unwrap_or(mantissa);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -163,7 +181,12 @@ fn numeric(text: &str) -> Option<Result<Decimal, StatementError>> {
             return None;
         }
     }
-    let plain = format!("{}{}.{}", if mantissa.starts_with('-') { "-" } else { "" }, if whole.is_empty() { "0" } else { whole }, if fraction.is_empty() { "0" } else { fraction });
+    let plain = format!(
+        "{}{}.{}",
+        if mantissa.starts_with('-') { "-" } else { "" },
+        if whole.is_empty() { "0" } else { whole },
+        if fraction.is_empty() { "0" } else { fraction }
+    );
     let read = match exponent {
         Some(exponent) => Decimal::from_scientific(&format!("{plain}e{exponent}")).ok(),
         None if fraction.is_empty() => plain.strip_suffix(".0").and_then(|whole| whole.parse().ok()),
@@ -174,12 +197,16 @@ fn numeric(text: &str) -> Option<Result<Decimal, StatementError>> {
 
 /// Rounds to the type's scale, halves away from zero, and checks the digits before the point.
 fn fit_numeric(value: Decimal, to: DataType) -> Result<Decimal, StatementError> {
-    let DataType::Numeric { precision, scale } = to else { return Ok(value) };
+    let DataType::Numeric { precision, scale } = to else {
+        return Ok(value);
+    };
     let scale = u32::from(scale);
     let mut fitted = value.round_dp_with_strategy(scale, RoundingStrategy::MidpointAwayFromZero);
     let whole_digits = u32::from(precision).saturating_sub(scale).min(28);
     if fitted.trunc().mantissa().unsigned_abs() >= 10_u128.pow(whole_digits) {
-        return Err(StatementError::OutOfRange { what: "numeric".to_owned() });
+        return Err(StatementError::OutOfRange {
+            what: "numeric".to_owned(),
+        });
     }
     if to != PLAIN_NUMERIC {
         fitted.rescale(scale);
@@ -200,11 +227,15 @@ pub(crate) fn as_key<'a>(value: Datum<'a>, column: DataType) -> Result<Option<Da
         | (ValueRef::Timestamp(_), DataType::Timestamp)
         | (ValueRef::Bytea(_), DataType::Bytea) => Some(value),
         (ValueRef::Numeric(number), DataType::Int | DataType::BigInt) => {
-            let whole = Some(number).filter(|number| number.fract().is_zero()).and_then(round_numeric);
+            let whole = Some(number)
+                .filter(|number| number.fract().is_zero())
+                .and_then(round_numeric);
             whole.map(|whole| Datum::Ref(ValueRef::BigInt(whole)))
         }
         (ValueRef::Double(number), DataType::Int | DataType::BigInt) => {
-            let whole = Some(number).filter(|number| number.fract() == 0.0).and_then(round_double);
+            let whole = Some(number)
+                .filter(|number| number.fract() == 0.0)
+                .and_then(round_double);
             whole.map(|whole| Datum::Ref(ValueRef::BigInt(whole)))
         }
         (ValueRef::Int(_) | ValueRef::BigInt(_), DataType::Numeric { .. }) => {

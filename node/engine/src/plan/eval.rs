@@ -72,17 +72,32 @@ impl Expr {
         match self {
             Self::Column(column) => match scope.row {
                 Some(row) => Ok(Datum::Ref(row.get(*column))),
-                None => Err(StatementError::TypeMismatch("there is no row to take a column from".to_owned())),
+                None => Err(StatementError::TypeMismatch(
+                    "there is no row to take a column from".to_owned(),
+                )),
             },
             Self::Parameter(place) => parameter(scope, *place).map(Datum::Ref),
             Self::Literal(value) => Ok(Datum::Ref(value.as_ref())),
-            Self::Binary { op: BinaryOp::And, left, right } => logical(left, right, scope, false),
-            Self::Binary { op: BinaryOp::Or, left, right } => logical(left, right, scope, true),
+            Self::Binary {
+                op: BinaryOp::And,
+                left,
+                right,
+            } => logical(left, right, scope, false),
+            Self::Binary {
+                op: BinaryOp::Or,
+                left,
+                right,
+            } => logical(left, right, scope, true),
             Self::Binary { op, left, right } => binary(*op, &left.evaluate(scope)?, &right.evaluate(scope)?),
             Self::Unary { op, operand } => unary(*op, &operand.evaluate(scope)?),
             Self::Cast { operand, to } => cast(operand.evaluate(scope)?, *to),
             Self::InList { operand, list, negated } => in_list(operand, list, *negated, scope),
-            Self::Like { operand, pattern, negated, case_insensitive } => {
+            Self::Like {
+                operand,
+                pattern,
+                negated,
+                case_insensitive,
+            } => {
                 let (value, pattern) = (operand.evaluate(scope)?, pattern.evaluate(scope)?);
                 like(value.as_ref(), pattern.as_ref(), *negated, *case_insensitive)
             }
@@ -219,7 +234,10 @@ fn like<'a>(value: ValueRef<'_>, pattern: ValueRef<'_>, negated: bool, case_inse
 fn call<'a>(function: Function, arguments: &'a [Expr], scope: &Scope<'a>) -> Evaluated<'a> {
     let argument = |place: usize| match arguments.get(place) {
         Some(argument) => argument.evaluate(scope),
-        None => Err(StatementError::TypeMismatch(format!("{function:?} lacks its argument {}", place + 1))),
+        None => Err(StatementError::TypeMismatch(format!(
+            "{function:?} lacks its argument {}",
+            place + 1
+        ))),
     };
     match function {
         Function::Coalesce => {

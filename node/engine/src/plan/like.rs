@@ -28,7 +28,9 @@ pub(crate) fn matches_like(value: &str, pattern: &str) -> Result<bool, Statement
             _ => {}
         }
         drop((value_before, pattern_before));
-        let Some((behind, mut from)) = retry.take() else { return Ok(false) };
+        let Some((behind, mut from)) = retry.take() else {
+            return Ok(false);
+        };
         if from.next().is_none() {
             return Ok(false);
         }
@@ -44,12 +46,30 @@ mod tests {
     #[test]
     fn as_postgresql_does_it() {
         let cases = [
-            ("abc", "abc", true), ("abc", "a%", true), ("abc", "%c", true), ("abc", "_b_", true), ("abc", "", false),
-            ("", "", true), ("", "%", true), ("", "_", false), ("abc", "ab", false), ("ab", "abc", false),
-            ("aXbXc", "a%b%c", true), ("mississippi", "%iss%ip%", true), ("mississippi", "%iss%ipx", false),
-            ("100%", "100\\%", true), ("1000", "100\\%", false), ("a_b", "a\\_b", true), ("axb", "a\\_b", false),
-            ("a\\b", "a\\\\b", true), ("äöü", "_ö_", true), ("äöü", "%ü", true), ("aab", "%ab", true),
-            ("ab\n", "ab_", true), ("%", "\\%", true), ("abab", "%ab", true),
+            ("abc", "abc", true),
+            ("abc", "a%", true),
+            ("abc", "%c", true),
+            ("abc", "_b_", true),
+            ("abc", "", false),
+            ("", "", true),
+            ("", "%", true),
+            ("", "_", false),
+            ("abc", "ab", false),
+            ("ab", "abc", false),
+            ("aXbXc", "a%b%c", true),
+            ("mississippi", "%iss%ip%", true),
+            ("mississippi", "%iss%ipx", false),
+            ("100%", "100\\%", true),
+            ("1000", "100\\%", false),
+            ("a_b", "a\\_b", true),
+            ("axb", "a\\_b", false),
+            ("a\\b", "a\\\\b", true),
+            ("äöü", "_ö_", true),
+            ("äöü", "%ü", true),
+            ("aab", "%ab", true),
+            ("ab\n", "ab_", true),
+            ("%", "\\%", true),
+            ("abab", "%ab", true),
         ];
         for (value, pattern, expected) in cases {
             assert_eq!(matches_like(value, pattern), Ok(expected), "{value} LIKE {pattern}");

@@ -37,14 +37,17 @@ pub fn compare(left: ValueRef<'_>, right: ValueRef<'_>) -> Result<Option<Orderin
         (Numeric(_), _) | (_, Numeric(_)) => to_decimal(left)?.cmp(&to_decimal(right)?),
         (left, right) => {
             let (left, right) = (left.type_name(), right.type_name());
-            return Err(StatementError::TypeMismatch(format!("operator does not exist: {left} = {right}")));
+            return Err(StatementError::TypeMismatch(format!(
+                "operator does not exist: {left} = {right}"
+            )));
         }
     }))
 }
 
 /// NaN is equal to itself and greater than all else.
 fn compare_doubles(left: f64, right: f64) -> Ordering {
-    left.partial_cmp(&right).unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
+    left.partial_cmp(&right)
+        .unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
 }
 
 pub(crate) fn to_double(value: ValueRef<'_>) -> Result<f64, StatementError> {
@@ -115,7 +118,11 @@ fn doubles(op: BinaryOp, left: f64, right: f64) -> Result<f64, StatementError> {
         BinaryOp::Multiply => left * right,
         _ if right == 0.0 => return Err(StatementError::DivisionByZero),
         BinaryOp::Divide => left / right,
-        _ => return Err(StatementError::TypeMismatch("operator does not exist: double precision % double precision".to_owned())),
+        _ => {
+            return Err(StatementError::TypeMismatch(
+                "operator does not exist: double precision % double precision".to_owned(),
+            ));
+        }
     };
     if result.is_infinite() && left.is_finite() && right.is_finite() {
         return Err(out_of_range("double precision"));
@@ -146,7 +153,10 @@ fn quotient_scale(left: Decimal, right: Decimal) -> u32 {
     let (right_weight, right_first) = leading_digit(right);
     let weight = left_weight - right_weight - i32::from(left_first <= right_first);
     let scale = MIN_SIGNIFICANT_DIGITS - weight * DECIMAL_DIGITS;
-    scale.max(left.scale() as i32).max(right.scale() as i32).clamp(0, MAX_SCALE) as u32
+    scale
+        .max(left.scale() as i32)
+        .max(right.scale() as i32)
+        .clamp(0, MAX_SCALE) as u32
 }
 
 /// The first non-zero digit in base 10,000 and its place: 0 is the one before the point.
@@ -180,7 +190,9 @@ pub(crate) fn negate<'a>(value: ValueRef<'_>) -> Evaluated<'a> {
 
 /// The nearest integer; halves away from zero, as NUMERIC is rounded.
 pub(crate) fn round_numeric(value: Decimal) -> Option<i64> {
-    value.round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero).to_i64()
+    value
+        .round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero)
+        .to_i64()
 }
 
 /// The nearest integer; halves to even, as DOUBLE PRECISION is rounded.

@@ -15,7 +15,12 @@ impl Program {
             return Err(malformed("its primary key is not of its columns"));
         }
         match &self.action {
-            Action::Select { access, filter, project, .. } => {
+            Action::Select {
+                access,
+                filter,
+                project,
+                ..
+            } => {
                 self.check_access(access)?;
                 check_all(filter.iter().chain(project), columns)
             }
@@ -76,7 +81,10 @@ fn check_all<'a>(exprs: impl Iterator<Item = &'a Expr>, columns: usize) -> Resul
             }
             Expr::Like { operand, pattern, .. } => open.extend([(&**operand, inside), (&**pattern, inside)]),
             Expr::Case { arms, otherwise } => {
-                open.extend(arms.iter().flat_map(|(condition, value)| [(condition, inside), (value, inside)]));
+                open.extend(
+                    arms.iter()
+                        .flat_map(|(condition, value)| [(condition, inside), (value, inside)]),
+                );
                 open.extend(otherwise.iter().map(|value| (&**value, inside)));
             }
             Expr::Call { arguments, .. } => open.extend(arguments.iter().map(|argument| (argument, inside))),
@@ -93,7 +101,10 @@ mod tests {
     #[test]
     fn depth_and_columns_are_bounded() {
         let nest = |depth: usize| {
-            (1..depth).fold(Expr::Column(0), |operand, _| Expr::Unary { op: UnaryOp::Not, operand: Box::new(operand) })
+            (1..depth).fold(Expr::Column(0), |operand, _| Expr::Unary {
+                op: UnaryOp::Not,
+                operand: Box::new(operand),
+            })
         };
         assert!(check_all([nest(MAX_EXPRESSION_DEPTH)].iter(), 1).is_ok());
         assert!(check_all([nest(MAX_EXPRESSION_DEPTH + 1)].iter(), 1).is_err());

@@ -27,11 +27,19 @@ pub struct Stats {
 impl Stats {
     /// Bytes a row, on average.
     pub fn bytes_per_row(&self) -> f64 {
-        if self.rows == 0 { 0.0 } else { self.bytes as f64 / self.rows as f64 }
+        if self.rows == 0 {
+            0.0
+        } else {
+            self.bytes as f64 / self.rows as f64
+        }
     }
 
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self { rows: self.rows + other.rows, versions: self.versions + other.versions, bytes: self.bytes + other.bytes }
+        Self {
+            rows: self.rows + other.rows,
+            versions: self.versions + other.versions,
+            bytes: self.bytes + other.bytes,
+        }
     }
 }
 
@@ -148,7 +156,9 @@ impl Table {
 
     /// Takes an entry with one version out.
     fn remove(&mut self, key: &Key) {
-        let Some(version) = self.entries.remove(key) else { return };
+        let Some(version) = self.entries.remove(key) else {
+            return;
+        };
         debug_assert!(version.is_alone(), "only whole entries go");
         self.stats.rows -= u64::from(version.row().is_some());
         self.stats.versions -= 1;

@@ -33,7 +33,11 @@ fn what_may_be_undone_stays() {
         write(&mut table, lsn, Some(&[lsn as u8]));
     }
     table.prune(&key(), 2, &Pins::new(), &mut Vec::new());
-    assert_eq!(table.stats().versions, 3, "1 is behind a committed version, 2 and 3 are not");
+    assert_eq!(
+        table.stats().versions,
+        3,
+        "1 is behind a committed version, 2 and 3 are not"
+    );
     table.undo_after(&key(), 2);
     assert_eq!(seen(&table, Lsn::MAX), Some((2, &[2][..])));
     assert_eq!(table.stats().versions, 1);

@@ -64,7 +64,9 @@ impl Version {
 
     /// The one behind it takes its place. False: there is none, and nothing is done.
     pub(super) fn pop(&mut self) -> bool {
-        let Some(mut older) = self.older.take() else { return false };
+        let Some(mut older) = self.older.take() else {
+            return false;
+        };
         self.lsn = older.lsn;
         self.row = older.row.take();
         self.older = older.older.take();

@@ -1,0 +1,310 @@
+use super::*;
+use crate::effects::LogPayload;
+use crate::plan::{BinaryOp, UnaryOp};
+use crate::value::DataType;
+
+const CONTEXT: StatementContext = StatementContext { now_micros: 0 };
+
+fn program(action: Action) -> Program {
+    let column = |name: &str, data_type, nullable| Column {
+        name: name.to_owned(),
+        data_type,
+        nullable,
+        default: None,
+    };
+    let columns = vec![
+        column("id", DataType::BigInt, false),
+        column("name", DataType::Varchar(5), true),
+        column("price", DataType::Numeric { precision: 6, scale: 2 }, false),
+    ];
+    Program {
+        table: 1,
+        table_name: "items".to_owned(),
+        columns,
+        primary_key: vec![0],
+        action,
+    }
+}
+
+fn literal(value: impl Into<Option<i64>>) -> Expr {
+    Expr::Literal(value.into().map_or(Value::Null, Value::BigInt))
+}
+
+fn text(text: &str) -> Expr {
+    Expr::Literal(Value::Text(text.to_owned()))
+}
+
+fn insert(ids: &[i64]) -> Program {
+    program(Action::Insert {
+        rows: ids
+            .iter()
+            .map(|&id| vec![literal(id), text("abc"), literal(id)])
+            .collect(),
+    })
+}
+
+fn select(access: Access, filter: Option<Expr>) -> Program {
+    let project = vec![Expr::Column(0), Expr::Column(1), Expr::Column(2)];
+    program(Action::Select {
+        access,
+        filter,
+        project,
+        limit: None,
+        offset: 0,
+    })
+}
+
+fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
+    Expr::Binary {
+        op,
+        left: Box::new(left),
+        right: Box::new(right),
+    }
+}
+
+fn point(id: i64) -> Access {
+    Access::Point(vec![literal(id)])
+}
+
+/// Runs, and applies what it did.
+fn write(partition: &mut Partition, program: &Program) -> Result<Outcome, Failed> {
+    program.validate().unwrap();
+    let outcome = partition.run(program, &[], &CONTEXT, &mut |_| {})?;
+    if let Some(effects) = &outcome.effects {
+        partition
+            .apply_record(partition.applied() + 1, &LogPayload::Write(effects.clone()))
+            .unwrap();
+    }
+    Ok(outcome)
+}
+
+fn read(partition: &Partition, program: &Program, parameters: &[Value]) -> (Vec<String>, Outcome) {
+    let mut rows = Vec::new();
+    let outcome = partition
+        .run(program, parameters, &CONTEXT, &mut |values| {
+            rows.push(values.iter().map(|value| value.to_text()).collect::<Vec<_>>().join("|"));
+        })
+        .unwrap();
+    (rows, outcome)
+}
+
+fn filled() -> Partition {
+    let mut partition = Partition::new();
+    assert_eq!(write(&mut partition, &insert(&[3, 1, 2])).unwrap().affected, 3);
+    partition
+}
+
+fn sqlstate(failed: Result<Outcome, Failed>) -> (&'static str, Lsn) {
+    let failed = failed.unwrap_err();
+    (failed.error.sqlstate(), failed.observed)
+}
+
+#[test]
+fn rows_come_in_key_order_with_limit_and_offset() {
+    let partition = filled();
+    let (rows, outcome) = read(&partition, &select(Access::Scan, None), &[]);
+    assert_eq!(rows, ["1|abc|1.00", "2|abc|2.00", "3|abc|3.00"]);
+    assert_eq!((outcome.observed, outcome.affected, outcome.effects), (1, 3, None));
+    let mut page = select(Access::Scan, None);
+    if let Action::Select { limit, offset, .. } = &mut page.action {
+        (*limit, *offset) = (Some(1), 1);
+    }
+    assert_eq!(read(&partition, &page, &[]).0, ["2|abc|2.00"]);
+}
+
+#[test]
+fn a_point_is_found_by_a_parameter_of_either_integer_type() {
+    let partition = filled();
+    let by_parameter = select(Access::Point(vec![Expr::Parameter(0)]), None);
+    assert_eq!(read(&partition, &by_parameter, &[Value::Int(2)]).0, ["2|abc|2.00"]);
+    assert_eq!(read(&partition, &by_parameter, &[Value::BigInt(2)]).0, ["2|abc|2.00"]);
+    assert!(read(&partition, &by_parameter, &[Value::Null]).0.is_empty());
+    assert!(partition.run(&by_parameter, &[], &CONTEXT, &mut |_| {}).is_err());
+}
+
+#[test]
+fn a_duplicate_tells_whom_it_met() {
+    let mut partition = filled();
+    let failed = write(&mut partition, &insert(&[9, 2])).unwrap_err();
+    let StatementError::DuplicateKey { table, detail } = failed.error else {
+        panic!()
+    };
+    assert_eq!(
+        (table.as_str(), detail.as_str(), failed.observed),
+        ("items", "Key (id)=(2) already exists.", 1)
+    );
+    assert_eq!(sqlstate(write(&mut partition, &insert(&[7, 7]))), ("23505", 0));
+    assert_eq!(partition.applied(), 1);
+}
+
+#[test]
+fn what_is_missing_because_of_an_uncommitted_removal_is_observed() {
+    let mut partition = filled();
+    partition.commit_to(1);
+    write(
+        &mut partition,
+        &program(Action::Delete {
+            access: point(2),
+            filter: None,
+        }),
+    )
+    .unwrap();
+    assert_eq!(read(&partition, &select(point(2), None), &[]).1.observed, 2);
+    assert_eq!(read(&partition, &select(Access::Scan, None), &[]).1.observed, 2);
+    assert_eq!(read(&partition, &select(point(1), None), &[]).1.observed, 1);
+    assert_eq!(write(&mut partition, &insert(&[2])).unwrap().observed, 2);
+    partition.commit_to(3);
+    write(
+        &mut partition,
+        &program(Action::Delete {
+            access: Access::Scan,
+            filter: None,
+        }),
+    )
+    .unwrap();
+    partition.commit_to(4);
+    assert_eq!(
+        read(&partition, &select(Access::Scan, None), &[]).1.observed,
+        0,
+        "committed tombstones are gone"
+    );
+}
+
+#[test]
+fn an_error_from_an_uncommitted_row_is_observed() {
+    let mut partition = filled();
+    let divide = binary(BinaryOp::Divide, literal(1), literal(0));
+    let update = program(Action::Update {
+        access: point(1),
+        filter: None,
+        set: vec![(2, divide)],
+    });
+    assert_eq!(sqlstate(write(&mut partition, &update)), ("22012", 1));
+}
+
+#[test]
+fn columns_enforce_their_types() {
+    let mut partition = filled();
+    let row = |id: Expr, name: Expr, price: Expr| {
+        program(Action::Insert {
+            rows: vec![vec![id, name, price]],
+        })
+    };
+    let mut state = |program: Program| sqlstate(write(&mut partition, &program)).0;
+    assert_eq!(state(row(literal(None), text("a"), literal(1))), "23502");
+    assert_eq!(state(row(literal(9), text("a"), literal(None))), "23502");
+    assert_eq!(state(row(literal(9), text("abcdef"), literal(1))), "22001");
+    assert_eq!(state(row(literal(9), text("a"), literal(10_000))), "22003");
+    assert_eq!(state(row(text("9"), text("a"), literal(1))), "42804");
+    let set = |column, value| {
+        program(Action::Update {
+            access: point(1),
+            filter: None,
+            set: vec![(column, value)],
+        })
+    };
+    assert_eq!(state(set(0, literal(None))), "23502");
+    assert_eq!(state(set(1, text("abcdef"))), "22001");
+    assert_eq!(state(set(0, literal(2))), "23505");
+}
+
+#[test]
+fn keys_may_move_within_one_statement() {
+    let mut partition = filled();
+    let next = binary(BinaryOp::Add, Expr::Column(0), literal(1));
+    let shift = program(Action::Update {
+        access: Access::Scan,
+        filter: None,
+        set: vec![(0, next)],
+    });
+    assert_eq!(write(&mut partition, &shift).unwrap().affected, 3);
+    assert_eq!(
+        read(&partition, &select(Access::Scan, None), &[]).0,
+        ["2|abc|1.00", "3|abc|2.00", "4|abc|3.00"]
+    );
+    let same = program(Action::Update {
+        access: Access::Scan,
+        filter: None,
+        set: vec![(0, literal(7))],
+    });
+    assert_eq!(sqlstate(write(&mut partition, &same)).0, "23505");
+}
+
+#[test]
+fn filters_have_three_values() {
+    let mut partition = filled();
+    let null_name = program(Action::Update {
+        access: point(2),
+        filter: None,
+        set: vec![(1, Expr::Literal(Value::Null))],
+    });
+    write(&mut partition, &null_name).unwrap();
+    let ids = |filter: Expr| read(&partition, &select(Access::Scan, Some(filter)), &[]).0.len();
+    let is_abc = || binary(BinaryOp::Equal, Expr::Column(1), text("abc"));
+    let not = |operand: Expr| Expr::Unary {
+        op: UnaryOp::Not,
+        operand: Box::new(operand),
+    };
+    assert_eq!(ids(is_abc()), 2);
+    assert_eq!(ids(not(is_abc())), 0);
+    let null = || Expr::Literal(Value::Null);
+    assert_eq!(ids(binary(BinaryOp::Or, null(), is_abc())), 2);
+    assert_eq!(ids(binary(BinaryOp::And, null(), is_abc())), 0);
+    assert_eq!(ids(binary(BinaryOp::IsNotDistinctFrom, Expr::Column(1), null())), 1);
+    let one_of = |list: Vec<Expr>, negated| Expr::InList {
+        operand: Box::new(Expr::Column(0)),
+        list,
+        negated,
+    };
+    assert_eq!(ids(one_of(vec![literal(1), null()], false)), 1);
+    assert_eq!(ids(one_of(vec![literal(1), null()], true)), 0);
+    assert_eq!(ids(one_of(vec![literal(1)], true)), 2);
+}
+
+#[test]
+fn a_prefix_finds_only_its_own() {
+    let columns = |program: &mut Program| {
+        program.columns[1].nullable = false;
+        program.columns[1].data_type = DataType::Text;
+        program.primary_key = vec![1, 0];
+    };
+    let mut partition = Partition::new();
+    for (id, name) in [(1, "a"), (2, "a"), (3, "ab"), (4, ""), (5, "a\0")] {
+        let mut one = program(Action::Insert {
+            rows: vec![vec![literal(id), text(name), literal(id)]],
+        });
+        columns(&mut one);
+        write(&mut partition, &one).unwrap();
+    }
+    let mut by_name = select(Access::Prefix(vec![text("a")]), None);
+    columns(&mut by_name);
+    let (rows, outcome) = read(&partition, &by_name, &[]);
+    assert_eq!(rows, ["1|a|1.00", "2|a|2.00"]);
+    assert_eq!(outcome.observed, 2, "what is beyond the prefix was not met");
+}
+
+#[test]
+fn a_malformed_program_is_an_error_and_no_panic() {
+    let mut partition = filled();
+    let mut bad = vec![
+        select(Access::Point(vec![literal(1), literal(2)]), None),
+        select(Access::Scan, Some(Expr::Column(0))),
+        select(Access::Point(vec![Expr::Column(0)]), None),
+        program(Action::Insert {
+            rows: vec![vec![literal(5)]],
+        }),
+        program(Action::Update {
+            access: Access::Scan,
+            filter: None,
+            set: vec![(9, literal(1))],
+        }),
+    ];
+    let mut keyless = insert(&[5]);
+    keyless.primary_key = vec![8];
+    bad.push(keyless);
+    for program in bad {
+        let failed = partition.run(&program, &[], &CONTEXT, &mut |_| {}).unwrap_err();
+        assert_eq!(failed.error.sqlstate(), "42804", "{program:?}");
+    }
+    assert_eq!(write(&mut partition, &insert(&[])).unwrap(), Outcome::default());
+}
