@@ -144,7 +144,12 @@ pub struct StartArguments {
     #[arg(long, env = "VOLT_NODE_ID", required_unless_present = "node_id_from_name", value_parser = clap::value_parser!(u32).range(1..))]
     node_id: Option<u32>,
     /// Takes the number from a StatefulSet pod's name: its ordinal + 1
-    #[arg(long, env = "VOLT_NODE_ID_FROM_NAME", conflicts_with = "node_id", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "VOLT_NODE_ID_FROM_NAME",
+        conflicts_with = "node_id",
+        value_name = "NAME"
+    )]
     node_id_from_name: Option<String>,
     /// The node's name [default: the pod's, or node-N]
     #[arg(long, env = "VOLT_NAME")]

@@ -48,6 +48,12 @@ impl SqlError {
         self
     }
 
+    /// The same with its position, if it has one, counted from so many characters earlier.
+    pub fn shifted(mut self, characters: u32) -> Self {
+        self.position = self.position.map(|position| position.saturating_add(characters));
+        self
+    }
+
     /// 0A000: not offered.
     pub fn unsupported(what: impl std::fmt::Display) -> Self {
         Self::new("0A000", format!("{what} is not supported"))

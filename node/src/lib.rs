@@ -2,11 +2,17 @@
 //! order in which a statement meets them: gateway, query, txn, replication, recovery; beside them metadata,
 //! membership, control and world.
 
+pub mod bench;
+pub mod cli;
 pub mod config;
+pub mod dev;
 pub mod error;
+pub mod gateway;
 pub mod membership;
 pub mod metadata;
 pub mod peers;
 pub mod recovery;
 pub mod statement;
 pub mod world;
+pub mod replication;
+pub mod txn;

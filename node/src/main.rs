@@ -1,2 +1,58 @@
-//! main
-fn main() {}
+//! `volt-node`: arguments only; each command lives in the library.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use volt_node::{bench, cli, dev};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A distributed, in-memory SQL database that speaks the PostgreSQL protocol.
+#[derive(Parser)]
+#[command(name = "volt-node", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one node
+    Start(Box<cli::start::Start>),
+    /// Makes a new cluster of one node, which others can join
+    Init(cli::init::Init),
+    /// Runs a cluster on this machine
+    Dev(dev::DevArguments),
+    /// Runs SQL statements and prints what comes of them
+    Sql(cli::sql::Sql),
+    /// Measures
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Kills nodes of a cluster of its own, and prints how long writes stop
+    Failover(bench::failover::FailoverArguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Both sides may link more than one provider; an earlier choice is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let done = match Arguments::parse().command {
+        Command::Start(arguments) => cli::start::run(*arguments).await,
+        Command::Init(arguments) => cli::init::run(arguments).await,
+        Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Sql(arguments) => cli::sql::run(arguments).await,
+        Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("volt-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -9,9 +9,17 @@ use volt_engine::{Lsn, PartitionId};
 use crate::error::SqlError;
 
 /// Takes the rows of a result, one at a time, in order.
+#[async_trait]
 pub trait RowSink: Send {
     /// One row; its values have the types that `Prepared::columns` says, or are NULL.
     fn row(&mut self, values: &[ValueRef<'_>]);
+
+    /// Lets the rows so far go to the client, and waits while it is slow. To be awaited between batches of a large
+    /// result, and only when none of the rows so far needs a `CommitWait`. An error means that nobody takes the rest:
+    /// give it back as it is.
+    async fn flow(&mut self) -> Result<(), SqlError> {
+        Ok(())
+    }
 }
 
 /// A column of a result.

@@ -64,7 +64,9 @@ impl History {
 
     /// The operations of each register.
     pub fn registers(&self) -> impl Iterator<Item = (u64, &[Operation])> {
-        self.registers.iter().map(|(register, operations)| (*register, operations.as_slice()))
+        self.registers
+            .iter()
+            .map(|(register, operations)| (*register, operations.as_slice()))
     }
 
     /// How many operations were answered as asked, refused, and left without an answer.
@@ -119,7 +121,11 @@ impl Ledger {
         if lost.is_empty() && invented.is_empty() && repeated.is_empty() {
             return Ok(());
         }
-        Err(LedgerFault { lost, invented, repeated })
+        Err(LedgerFault {
+            lost,
+            invented,
+            repeated,
+        })
     }
 }
 

@@ -1,7 +1,10 @@
-//! What the tests across processes share: histories and the checkers of the invariants that they must satisfy.
+//! What the tests across processes share: histories and the checkers of the invariants that they must satisfy, and
+//! real processes.
 
 pub mod history;
 pub mod linearizable;
+pub mod operator;
 pub mod processes;
+pub mod proxy;
 pub mod replicas;
 pub mod trace;

@@ -39,8 +39,16 @@ mod tests {
 
     #[test]
     fn only_equal_lsns_are_compared() {
-        let sum = |node, lsn, checksum| ReplicaSum { node, partition: 1, lsn, checksum };
+        let sum = |node, lsn, checksum| ReplicaSum {
+            node,
+            partition: 1,
+            lsn,
+            checksum,
+        };
         assert_eq!(check(&[sum(1, 5, 77), sum(2, 5, 77), sum(3, 4, 11)]), Ok(1));
-        assert_eq!(check(&[sum(1, 5, 77), sum(2, 5, 78)]), Err(Divergence(sum(1, 5, 77), sum(2, 5, 78))));
+        assert_eq!(
+            check(&[sum(1, 5, 77), sum(2, 5, 78)]),
+            Err(Divergence(sum(1, 5, 77), sum(2, 5, 78)))
+        );
     }
 }

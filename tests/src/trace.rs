@@ -12,7 +12,10 @@ impl Trace {
     /// One more line.
     pub fn line(&self, micros: u64, what: &str) {
         let line = format!("{:>4}.{:06} {what}\n", micros / 1_000_000, micros % 1_000_000);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line.as_bytes());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(line.as_bytes());
     }
 
     /// All of it.
@@ -23,7 +26,9 @@ impl Trace {
     /// FNV-1a of all of it: the same number, the same run.
     pub fn hash(&self) -> u64 {
         let bytes = self.bytes();
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        })
     }
 
     /// Writes it to a file, with its folder.
@@ -37,12 +42,17 @@ impl Trace {
     /// The first line in which two traces differ, of both.
     pub fn first_difference(&self, other: &Self) -> Option<(usize, String, String)> {
         let (mine, others) = (self.bytes(), other.bytes());
-        let mut pairs = mine.split(|b| *b == b'\n').zip(others.split(|b| *b == b'\n')).enumerate();
+        let mut pairs = mine
+            .split(|b| *b == b'\n')
+            .zip(others.split(|b| *b == b'\n'))
+            .enumerate();
         let differing = pairs.find(|(_, (a, b))| a != b);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match differing {
             Some((number, (a, b))) => Some((number + 1, text(a), text(b))),
-            None if mine.len() != others.len() => Some((0, format!("{} bytes", mine.len()), format!("{} bytes", others.len()))),
+            None if mine.len() != others.len() => {
+                Some((0, format!("{} bytes", mine.len()), format!("{} bytes", others.len())))
+            }
             None => None,
         }
     }
@@ -51,7 +61,10 @@ impl Trace {
 /// For a `tracing` subscriber: what the nodes log becomes part of the trace.
 impl Write for Trace {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

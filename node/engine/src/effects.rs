@@ -1,14 +1,17 @@
 //! Effects: what one transaction did to one partition. Logged, replicated and replayed as these bytes.
 //!
 //! Layout of `Effects`: a sequence of `put` (1, table u32, key length varint, key, row length varint, row) and
-//! `remove` (2, table u32, key length varint, key). Applying is idempotent at the same LSN.
+//! `remove` (2, table u32, key length varint, key). Integers are little-endian. The last effect on a key wins.
 //!
 //! A record of the log carries a `LogPayload`: what its partition does at that LSN.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, PartitionId};
+use crate::codec::{Reader, put_counted};
+use crate::error::CorruptError;
+use crate::row::RowRef;
+use crate::{NodeId, PartitionId, TableId};
 
 /// The encoded rows that a transaction put and the keys that it removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,4 +50,179 @@ pub enum LogPayload {
     Abort(TransactionId),
     /// Nothing: the first record of a new primary.
     EpochStart,
+}
+
+
+const PUT: u8 = 1;
+const REMOVE: u8 = 2;
+
+/// Collects effects.
+#[derive(Clone, Debug, Default)]
+pub struct EffectsBuilder(Vec<u8>);
+
+impl EffectsBuilder {
+    /// A row takes this key's place.
+    pub fn put(&mut self, table: TableId, key: &[u8], row: &[u8]) {
+        self.head(PUT, table, key);
+        put_counted(&mut self.0, row);
+    }
+
+    /// The key's row goes.
+    pub fn remove(&mut self, table: TableId, key: &[u8]) {
+        self.head(REMOVE, table, key);
+    }
+
+    fn head(&mut self, op: u8, table: TableId, key: &[u8]) {
+        self.0.push(op);
+        self.0.extend_from_slice(&table.to_le_bytes());
+        put_counted(&mut self.0, key);
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The effects, if there are any.
+    pub fn finish_if_any(self) -> Option<Effects> {
+        if self.is_empty() { None } else { Some(self.finish()) }
+    }
+
+    /// The effects.
+    pub fn finish(self) -> Effects {
+        Effects(self.0.into())
+    }
+}
+
+/// One change of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect<'a> {
+    /// The table.
+    pub table: TableId,
+    /// The row's key.
+    pub key: &'a [u8],
+    /// The new row; None: it goes.
+    pub row: Option<&'a [u8]>,
+}
+
+impl Effects {
+    /// Reads all of it, so that applying it can't fail.
+    pub fn check(&self) -> Result<(), CorruptError> {
+        self.iter().try_for_each(|effect| effect.map(|_| ()))
+    }
+
+    /// Each change, in order, of effects that were checked: rows are not looked into again.
+    pub(crate) fn iter_checked(&self) -> impl Iterator<Item = Effect<'_>> {
+        let mut reader = Reader::new(&self.0);
+        std::iter::from_fn(move || read_effect_frame(&mut reader).ok())
+    }
+
+    /// Each change, in order; the first that can't be read is an error and ends it.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Effect<'_>, CorruptError>> {
+        let mut reader = Reader::new(&self.0);
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed || reader.is_empty() {
+                return None;
+            }
+            let effect = read_effect(&mut reader);
+            failed = effect.is_err();
+            Some(effect)
+        })
+    }
+}
+
+fn read_effect<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> {
+    let effect = read_effect_frame(reader)?;
+    if let Some(row) = effect.row {
+        RowRef::parse(row)?;
+    }
+    Ok(effect)
+}
+
+fn read_effect_frame<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> {
+    let op = reader.u8()?;
+    let table = reader.u32()?;
+    let key = reader.counted()?;
+    let row = match op {
+        PUT => Some(reader.counted()?),
+        REMOVE => None,
+        _ => return Err(CorruptError::UnknownTag(op)),
+    };
+    Ok(Effect { table, key, row })
+}
+
+impl LogPayload {
+    /// Kind (1 byte), then: Write: effects; Prepared: transaction, home (u32), effects; Commit, Abort: transaction.
+    /// A transaction: began_micros (i64), node (u32), boot (u64), sequence (u64). All little-endian.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(33);
+        match self {
+            Self::Write(effects) => {
+                out.reserve(effects.0.len());
+                out.push(1);
+                out.extend_from_slice(&effects.0);
+            }
+            Self::Prepared { transaction, home, effects } => {
+                out.push(2);
+                transaction.encode(&mut out);
+                out.extend_from_slice(&home.to_le_bytes());
+                out.extend_from_slice(&effects.0);
+            }
+            Self::Commit(transaction) => {
+                out.push(3);
+                transaction.encode(&mut out);
+            }
+            Self::Abort(transaction) => {
+                out.push(4);
+                transaction.encode(&mut out);
+            }
+            Self::EpochStart => out.push(5),
+        }
+        out.into()
+    }
+
+    /// Reads what `encode` wrote; everything is checked, so that applying can't fail.
+    pub fn decode(bytes: &Bytes) -> Result<Self, CorruptError> {
+        let mut reader = Reader::new(bytes);
+        let payload = match reader.u8()? {
+            1 => Self::Write(rest(bytes, &mut reader)?),
+            2 => Self::Prepared {
+                transaction: TransactionId::decode(&mut reader)?,
+                home: reader.u32()?,
+                effects: rest(bytes, &mut reader)?,
+            },
+            3 => Self::Commit(TransactionId::decode(&mut reader)?),
+            4 => Self::Abort(TransactionId::decode(&mut reader)?),
+            5 => Self::EpochStart,
+            kind => return Err(CorruptError::UnknownTag(kind)),
+        };
+        reader.finish()?;
+        Ok(payload)
+    }
+}
+
+fn rest(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Effects, CorruptError> {
+    let effects = Effects(bytes.slice(bytes.len() - reader.rest().len()..));
+    *reader = Reader::new(&[]);
+    effects.check()?;
+    Ok(effects)
+}
+
+impl TransactionId {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.began_micros.to_le_bytes());
+        out.extend_from_slice(&self.node.to_le_bytes());
+        out.extend_from_slice(&self.boot.to_le_bytes());
+        out.extend_from_slice(&self.sequence.to_le_bytes());
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, CorruptError> {
+        Ok(Self {
+            began_micros: reader.u64()? as i64,
+            node: reader.u32()?,
+            boot: reader.u64()?,
+            sequence: reader.u64()?,
+        })
+    }
 }

@@ -2,6 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Bytes that are not what their layout says. Never a panic, never a large allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CorruptError {
+    /// They end too early.
+    #[error("the bytes end too early")]
+    Truncated,
+    /// Some are left at the end.
+    #[error("bytes are left over at the end")]
+    TrailingBytes,
+    /// A tag that means nothing here.
+    #[error("the tag {0} means nothing here")]
+    UnknownTag(u8),
+    /// A number that doesn't fit where it belongs.
+    #[error("a number is too large")]
+    TooLarge,
+    /// Text that is not UTF-8.
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+    /// A record that its log should not hold: a commit of what is not prepared, a second prepared transaction, a write
+    /// while one is prepared, a decision that contradicts an earlier one; or a chunk of another dump.
+    #[error("out of place: {0}")]
+    OutOfPlace(&'static str),
+}
+
 /// A statement failed and changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum StatementError {
@@ -36,7 +60,7 @@ pub enum StatementError {
     /// SQLSTATE 22012.
     #[error("division by zero")]
     DivisionByZero,
-    /// SQLSTATE 22P02.
+    /// SQLSTATE 22P02; of a timestamp 22007.
     #[error("invalid input syntax for type {data_type}: \"{text}\"")]
     InvalidText {
         /// The type.
@@ -44,6 +68,9 @@ pub enum StatementError {
         /// What was given.
         text: String,
     },
+    /// SQLSTATE 22025.
+    #[error("LIKE pattern must not end with escape character")]
+    InvalidEscape,
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -57,7 +84,9 @@ impl StatementError {
             Self::NotNull { .. } => "23502",
             Self::TooLong { .. } => "22001",
             Self::OutOfRange { .. } => "22003",
+            Self::InvalidEscape => "22025",
             Self::DivisionByZero => "22012",
+            Self::InvalidText { data_type, .. } if data_type == "timestamp" => "22007",
             Self::InvalidText { .. } => "22P02",
             Self::TypeMismatch(_) => "42804",
         }

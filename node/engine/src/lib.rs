@@ -4,13 +4,16 @@
 //! randomness, no async: time, ids and random numbers come in as arguments. It knows nothing of nodes or networks.
 
 pub mod catalog;
+mod codec;
 pub mod effects;
 pub mod error;
+mod hash;
 pub mod key;
 pub mod partition;
 pub mod placement;
 pub mod plan;
 pub mod row;
+mod table;
 pub mod value;
 
 /// A node's number, for good; in Kubernetes its pod's ordinal + 1. Never 0.

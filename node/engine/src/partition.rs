@@ -1,11 +1,104 @@
 //! A partition: tables of versioned rows, changed only by effects in LSN order, read at any LSN still kept.
 //!
-//! The API that the replication and query layers build on (all pure; the caller holds the partition's mutex):
+//! All of it is pure; the caller holds the partition's mutex. Invariants:
+//! - records are applied at consecutive LSNs, and a record that is out of place changes nothing;
+//! - a version is dropped only when the one that replaced it is committed and no pinned snapshot sees it, so every
+//!   pinned snapshot, the newest state and every state from `committed` on can be read or returned to;
+//! - a removed row stays as a tombstone as long, so that a reader who misses it knows which LSN to wait for.
 //!
-//! - `run` executes a row program against the newest state and returns its effects *without applying them*;
-//! - `apply_record` applies one log record (`LogPayload`) at its LSN; versions it replaces stay until `commit_to`
-//!   passes them and no pinned snapshot needs them;
-//! - `undo_after(lsn, payloads)` takes back what records beyond `lsn` did (a deposed primary);
-//! - `scan_at` reads a table at a snapshot, in key order, resumable by key;
-//! - `pin`/`unpin` keep a snapshot's versions;
-//! - `dump`/`load` carry the whole state at an LSN in chunks, for a learner's fill.
+//! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
+//! `pin` and `unpin` change the state (apply); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
+//! carry the whole state to a learner (dump).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::effects::{Effects, TransactionId};
+use crate::key::Key;
+pub use crate::table::Stats;
+use crate::table::{Pins, Table};
+use crate::{Lsn, PartitionId, TableId};
+
+mod apply;
+mod decisions;
+mod dump;
+mod run;
+mod scan;
+
+pub use decisions::MAX_DECISIONS;
+use decisions::Decisions;
+pub use dump::DumpCursor;
+pub use run::{Failed, Outcome};
+pub use scan::ScanChunk;
+
+/// This partition's part of a transaction over several, on record and not decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Which.
+    pub transaction: TransactionId,
+    /// The partition whose log holds the decision.
+    pub home: PartitionId,
+    /// What it will do here.
+    pub effects: Effects,
+    /// The LSN of its record.
+    pub lsn: Lsn,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Partition {
+    tables: BTreeMap<TableId, Table>,
+    applied: Lsn,
+    committed: Lsn,
+    prepared: Option<Prepared>,
+    decisions: Decisions,
+    pins: Pins,
+    /// The keys that records beyond `committed` wrote, in LSN order: to be pruned when committed, or undone.
+    touched: VecDeque<Touch>,
+    /// The keys that have versions which a pin keeps: to be pruned when it goes.
+    kept: BTreeMap<Lsn, BTreeSet<(TableId, Key)>>,
+}
+
+/// A record wrote a key.
+#[derive(Debug)]
+struct Touch {
+    lsn: Lsn,
+    table: TableId,
+    key: Key,
+    /// There is something to prune; a row under a new key replaces nothing.
+    replaced: bool,
+}
+
+impl Partition {
+    /// An empty partition, before any record.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The LSN of the last record applied.
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    /// The transaction that was prepared here and is not decided.
+    pub fn prepared(&self) -> Option<&Prepared> {
+        self.prepared.as_ref()
+    }
+
+    /// What was decided of a transaction, if it is remembered: true, committed.
+    pub fn decision(&self, transaction: TransactionId) -> Option<bool> {
+        self.decisions.get(transaction)
+    }
+
+    /// Forgets the tables that are not live.
+    pub fn retain_tables(&mut self, live: impl Fn(TableId) -> bool) {
+        self.tables.retain(|&table, _| live(table));
+    }
+
+    /// How much is here. Counted as it changes: costs nothing to ask.
+    pub fn stats(&self) -> Stats {
+        self.tables.values().map(Table::stats).fold(Stats::default(), Stats::plus)
+    }
+}
+
+#[cfg(test)]
+mod model_test;

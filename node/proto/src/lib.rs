@@ -2,7 +2,7 @@
 
 /// `control.proto` (operator to node) and `peer.proto` (node to node).
 pub mod v1 {
-    #![allow(missing_docs, clippy::all)] // generated from the documented .proto files
+    #![allow(missing_docs, unused_qualifications, clippy::all)] // generated from the documented .proto files
     tonic::include_proto!("volt.v1");
 }
 

@@ -17,6 +17,9 @@ use crate::recovery::log::{Durability, LogEntry, Ticket};
 
 /// Answered messages that wait for the disk.
 const ANSWERS_IN_FLIGHT: usize = 64;
+/// With so much waiting for this node's disk, its primaries wait before they send more.
+const LOG_QUEUE_BYTES: usize = 64 << 20;
+const LOG_QUEUE_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// Serves one primary's stream: the answers come in the order of the requests, each when the disk has its records.
 pub(crate) async fn serve(
@@ -38,6 +41,9 @@ pub(crate) async fn serve(
         }
     });
     while let Some(Ok(request)) = requests.next().await {
+        while replicas.log.queued_bytes() > LOG_QUEUE_BYTES {
+            tokio::time::sleep(LOG_QUEUE_PAUSE).await;
+        }
         let (mut ticket, mut acks) = (0, Vec::with_capacity(request.batches.len()));
         for batch in request.batches {
             let partition = batch.partition_id;

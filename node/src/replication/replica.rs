@@ -50,7 +50,9 @@ pub(crate) struct Follower {
     pub(crate) progress: Progress,
     /// It holds everything up to here, as safely as the cluster's durability asks.
     pub(crate) acked: Lsn,
-    /// A commit waits for it: a member of the in-sync set, or a learner about to be proposed for it.
+    /// In the in-sync set, as the map has it.
+    pub(crate) member: bool,
+    /// A commit waits for it: a member, or a learner that is about to be one.
     pub(crate) counts: bool,
     /// The committed LSN that it was last told.
     pub(crate) told_committed: Lsn,
@@ -190,6 +192,7 @@ impl Replica {
             let member = members.contains(&node);
             let follower = reign.followers.entry(node).or_default();
             follower.proposed &= !decided && !member;
+            follower.member = member;
             follower.counts = member || follower.proposed;
         }
     }
@@ -298,7 +301,9 @@ impl Replica {
         self.fill_holds.remove(&node);
         if let Some(follower) = self.reign_mut().and_then(|reign| reign.followers.get_mut(&node)) {
             follower.progress = Progress::Probe;
+            follower.counts = follower.member || follower.proposed;
         }
+        self.advance_commit();
     }
 
     /// The log has everything up to the record `lsn` of `epoch` on disk. A record that was cut meanwhile says nothing.
@@ -324,24 +329,32 @@ impl Replica {
         self.trim();
     }
 
-    /// The learner to propose for the in-sync set: within `slack` records of the end.
-    pub(crate) fn caught_up_learner(&self, slack: Lsn) -> Option<NodeId> {
-        let reign = self.reign()?;
-        let ready = |follower: &Follower| {
-            !follower.counts
-                && matches!(follower.progress, Progress::Streaming { .. })
-                && follower.acked + slack >= self.appended
-                && follower.acked > 0
-        };
-        reign.followers.iter().find(|(_, follower)| ready(follower)).map(|(&node, _)| node)
+    /// The learner to propose for the in-sync set, if there is one; from then on it is the caller's to propose it.
+    ///
+    /// First commits begin to wait for a learner within `slack` records of the end; it may be proposed only when it
+    /// then has all that is committed, so that no committed record is ever missing on a member.
+    pub(crate) fn learner_to_propose(&mut self, slack: Lsn) -> Option<NodeId> {
+        let (appended, committed) = (self.appended, self.committed);
+        for (&node, follower) in &mut self.reign_mut()?.followers {
+            let streaming = matches!(follower.progress, Progress::Streaming { .. });
+            if follower.member || follower.proposed || !streaming || follower.acked == 0 {
+                continue;
+            }
+            follower.counts |= follower.acked + slack >= appended;
+            if follower.counts && follower.acked >= committed {
+                follower.proposed = true;
+                return Some(node);
+            }
+        }
+        None
     }
 
-    /// Commits begin to wait for a learner that is proposed for the in-sync set, or no longer do, as it was refused.
-    pub(crate) fn propose_member(&mut self, node: NodeId, proposed: bool) {
+    /// The group refused a learner: commits no longer wait for it.
+    pub(crate) fn learner_refused(&mut self, node: NodeId) {
         if let Some(follower) = self.reign_mut().and_then(|reign| reign.followers.get_mut(&node))
-            && follower.proposed != proposed
+            && !follower.member
         {
-            (follower.proposed, follower.counts) = (proposed, proposed);
+            (follower.proposed, follower.counts) = (false, false);
         }
         self.advance_commit();
     }
@@ -403,16 +416,8 @@ impl Replica {
     /// Cuts the log after `lsn`, undoing what had been applied of the rest (a deposed primary's own records).
     pub(crate) fn cut(&mut self, lsn: Lsn) {
         assert!(lsn >= self.committed, "partition {}: cut to {lsn} below committed {}", self.partition, self.committed);
-        let gone = self.tail.cut(lsn);
-        let applied = self.engine.applied();
-        let undone: Vec<(Lsn, LogPayload)> = gone
-            .iter()
-            .filter(|record| record.lsn <= applied)
-            .map(|record| (record.lsn, decode(record)))
-            .collect();
-        if applied > lsn {
-            self.engine.undo_after(lsn, &undone);
-        }
+        self.tail.cut(lsn);
+        self.engine.undo_after(lsn);
         self.appended = lsn;
         self.durable = self.durable.min(lsn);
         self.history.cut(lsn);

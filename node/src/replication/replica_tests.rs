@@ -162,8 +162,7 @@ impl Cluster {
     /// A learner that has caught up becomes a member.
     fn add_member(&mut self) {
         let replica = self.replicas.get_mut(&self.primary).unwrap();
-        let Some(node) = replica.caught_up_learner(2) else { return };
-        replica.propose_member(node, true);
+        let Some(node) = replica.learner_to_propose(2) else { return };
         let mut in_sync = self.in_sync.clone();
         in_sync.insert(node);
         self.begin_epoch(self.primary, in_sync);

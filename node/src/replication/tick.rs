@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_millis(20);
 const TICKS_PER_MARK: u64 = 5;
 /// Every so many ticks, handovers that did not come about are tried again.
 const TICKS_PER_HANDOVER: u64 = 50;
-/// A learner this close to the end is added to the in-sync set: one small batch.
+/// Commits begin to wait for a learner this close to the end: one small batch.
 const CAUGHT_UP_RECORDS: Lsn = 64;
 /// Pause before a proposal whose outcome is unknown is made again.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(100);
@@ -42,9 +42,7 @@ impl Replicas {
                 if without_lease > TICKS_WITHOUT_LEASE {
                     replica.fail_waiters();
                 }
-                if let Some(node) = replica.caught_up_learner(CAUGHT_UP_RECORDS) {
-                    // From here on commits wait for it, so that it has all that is committed when it is a member.
-                    replica.propose_member(node, true);
+                if let Some(node) = replica.learner_to_propose(CAUGHT_UP_RECORDS) {
                     let epoch = replica.epoch;
                     tokio::spawn(Arc::clone(&self).add_member(replica.partition, epoch, node));
                 }
@@ -71,7 +69,7 @@ impl Replicas {
                 Ok(_) | Err(ProposeError::Refused(Refusal::StaleEpoch { .. })) => return,
                 Err(ProposeError::Refused(refusal)) => {
                     tracing::debug!(partition, epoch, node, %refusal, "a caught-up learner was not added");
-                    self.with(partition, |replica| replica.propose_member(node, false));
+                    self.with(partition, |replica| replica.learner_refused(node));
                     return;
                 }
                 // It may still go through: commits go on waiting for the learner.

@@ -20,6 +20,8 @@ use crate::statement::CommitWait;
 
 /// Records of one partition that may wait for their backups; beyond, transactions wait before they run.
 const MAX_UNCOMMITTED_RECORDS: Lsn = 100_000;
+/// Bytes that may wait for the disk; beyond, writes wait before they run.
+const MAX_LOG_QUEUE_BYTES: usize = 256 << 20;
 /// Transactions and statements that may wait for one partition's hold.
 const MAX_WAITING: usize = 10_000;
 /// Bytes of rows in one chunk of a scan.
@@ -73,7 +75,9 @@ impl Participant {
             if replica.reign().is_none_or(|reign| reign.relinquishing) {
                 return Ran::NotPrimary;
             }
-            if replica.hold.holder().is_some() || replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS {
+            let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
+                || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
+            if replica.hold.holder().is_some() || (overloaded && !program.is_read_only()) {
                 return Ran::Held;
             }
             let result = replica.engine.run(program, parameters, context, sink);

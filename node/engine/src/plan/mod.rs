@@ -1,6 +1,11 @@
 //! Row programs: statements of transactional shape, compiled from a planner's output, run inside one partition.
 
+pub(crate) mod cast;
+pub mod eval;
 pub mod expr;
+mod like;
+pub mod operators;
+mod validate;
 
 use serde::{Deserialize, Serialize};
 

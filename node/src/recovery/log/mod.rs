@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use volt_engine::{Epoch, Lsn, PartitionId};
+use volt_engine::{Epoch, Lsn};
 
 pub use crate::config::Durability;
 pub use writer::Log;

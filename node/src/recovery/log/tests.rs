@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
+use volt_engine::PartitionId;
 
 use super::*;
 use crate::world::simulated::{DiskFault, SimulatedClock, SimulatedDisk, SimulatedRandom};
@@ -266,7 +267,7 @@ async fn an_error_of_the_disk_stops_the_log_for_good() {
         disk.set_fault(DiskFault::None);
         let later = log.append(partition, &record(3).1);
         assert!(log.wait_safe(later).await.is_err());
-        assert!(log.failure().is_some());
+        assert_eq!(Some(log.wait_failure().await), log.failure());
         assert_eq!(*log.safe().borrow(), 1);
         disk.kill();
         let (_, found) = open(&disk, Durability::Fsync).await.unwrap();

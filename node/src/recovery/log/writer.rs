@@ -128,6 +128,13 @@ impl Log {
         }
     }
 
+    /// Returns when the log has stopped, with the reason.
+    pub async fn wait_failure(&self) -> LogError {
+        let mut safe = self.safe.clone();
+        while safe.changed().await.is_ok() {}
+        self.failure().unwrap_or(LogError::Closed)
+    }
+
     /// Why the log has stopped, if it has.
     pub fn failure(&self) -> Option<LogError> {
         self.shared.queue().stopped.clone()

@@ -44,19 +44,27 @@ impl Default for Faults {
 impl Faults {
     /// The process is dead, its machine lives: connections are refused.
     pub fn killed(&self, host: &str) {
-        self.down
-            .send_modify(|down| drop(down.insert(host.to_owned(), Down::Refuses)));
+        self.down.send_modify(|down| {
+            down.insert(host.to_owned(), Down::Refuses);
+        });
     }
 
     /// The machine is dead: connections are not answered.
     pub fn lost(&self, host: &str) {
-        self.down
-            .send_modify(|down| drop(down.insert(host.to_owned(), Down::Silent)));
+        self.down.send_modify(|down| {
+            down.insert(host.to_owned(), Down::Silent);
+        });
     }
 
     /// The host runs again.
     pub fn is_back(&self, host: &str) {
-        self.down.send_modify(|down| drop(down.remove(host)));
+        self.down.send_modify(|down| {
+            down.remove(host);
+        });
+    }
+
+    fn is_silent(&self, host: &str) -> bool {
+        self.down.borrow().get(host) == Some(&Down::Silent)
     }
 
     /// Returns when the host refuses.
@@ -111,8 +119,14 @@ impl Network for SimulatedNetwork {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {
         let (host, port) = parts(address)?;
         let attempt = async {
-            self.faults.speaks(host).await;
-            TcpStream::connect((host, port)).await
+            loop {
+                self.faults.speaks(host).await;
+                match TcpStream::connect((host, port)).await {
+                    // Not the host's word: turmoil lost the attempt together with the host.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && self.faults.is_silent(host) => {}
+                    connected => break connected,
+                }
+            }
         };
         let connected = tokio::select! {
             biased;

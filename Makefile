@@ -1,0 +1,27 @@
+# What people do here. `make` alone lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint kube-up kube-down
+
+ARGS ?= --nodes 3 --data ./data
+NODES ?= 3
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build, then a cluster on this machine: make run ARGS="--nodes 3 --ephemeral"
+	@cargo run --release -p volt-node -- dev $(ARGS)
+
+test: ## everything: lints, cargo test, and the end-to-end test on a real Kubernetes (root, Go)
+	@tests/all.sh
+
+lint: ## formatting, clippy, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+kube-up: ## a Kubernetes on this machine with this source's images in it: make kube-up NODES=3 (root, Go)
+	@NODES=$(NODES) tests/kubernetes/up.sh
+
+kube-down: ## end and remove that Kubernetes
+	@tests/kubernetes/cluster.sh down

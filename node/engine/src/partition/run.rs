@@ -1,0 +1,365 @@
+//! Runs row programs against the newest state; writes become effects, which are not applied here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Partition;
+use crate::Lsn;
+use crate::catalog::Column;
+use crate::effects::{Effects, EffectsBuilder};
+use crate::error::StatementError;
+use crate::key::{Key, KeyBuffer};
+use crate::plan::cast::{as_key, assign};
+use crate::plan::eval::{Datum, NULL, Scope, parameter};
+use crate::plan::{Access, Action, Expr, Program, StatementContext};
+use crate::row::{RowRef, encode_row_into};
+use crate::table::{Table, Version};
+use crate::value::{Value, ValueRef};
+
+/// Results of so many columns, all plain, are given without allocating.
+const PLAIN_COLUMNS: usize = 16;
+
+/// What a program did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The greatest LSN of any version or tombstone that it met: to be committed before anyone hears of this.
+    pub observed: Lsn,
+    /// Rows returned or changed.
+    pub affected: u64,
+    /// What it wants to do; None: nothing.
+    pub effects: Option<Effects>,
+}
+
+/// Why it did nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// What it had met by then, as in `Outcome`: the error may come from what is not committed.
+    pub observed: Lsn,
+    /// The error.
+    pub error: StatementError,
+}
+
+impl Partition {
+    /// Runs a program; its rows go to `sink`, one at a time. Rows given before an error don't count.
+    pub fn run(
+        &self,
+        program: &Program,
+        parameters: &[Value],
+        context: &StatementContext,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+    ) -> Result<Outcome, Failed> {
+        let table = self.tables.get(&program.table);
+        let mut run = Run { program, table, scope: Scope { row: None, parameters, context }, observed: 0 };
+        let done = match &program.action {
+            Action::Select { access, filter, project, limit, offset } => {
+                let page = Page { skip: *offset, left: limit.unwrap_or(u64::MAX) };
+                run.select(access, filter.as_ref(), project, page, sink).map(|given| (given, None))
+            }
+            Action::Insert { rows } => run.insert(rows),
+            Action::Update { access, filter, set } => run.update(access, filter.as_ref(), set),
+            Action::Delete { access, filter } => run.delete(access, filter.as_ref()),
+        };
+        match done {
+            Ok((affected, effects)) => Ok(Outcome { observed: run.observed, affected, effects }),
+            Err(error) => Err(Failed { observed: run.observed, error }),
+        }
+    }
+}
+
+struct Run<'a> {
+    program: &'a Program,
+    /// None: nothing was ever written to it here.
+    table: Option<&'a Table>,
+    scope: Scope<'a>,
+    observed: Lsn,
+}
+
+/// OFFSET and LIMIT.
+struct Page {
+    skip: u64,
+    left: u64,
+}
+
+type Written = Result<(u64, Option<Effects>), StatementError>;
+
+/// Whether to look at more rows.
+type More = Result<bool, StatementError>;
+
+impl<'a> Run<'a> {
+    fn scope(&self, row: RowRef<'a>) -> Scope<'a> {
+        Scope { row: Some(row), ..self.scope }
+    }
+
+    /// Gives each row that `access` finds and `filter` keeps to `take`, in key order, until that says stop.
+    #[inline]
+    fn each(
+        &mut self,
+        access: &'a Access,
+        filter: Option<&'a Expr>,
+        mut take: impl FnMut(&Self, &Key, RowRef<'a>) -> More,
+    ) -> Result<(), StatementError> {
+        let Some(table) = self.table else { return Ok(()) };
+        match access {
+            Access::Point(values) => {
+                let Some(key) = self.key(values)? else { return Ok(()) };
+                let key = key.to_key();
+                if let Some(version) = table.get(&key) {
+                    self.one(&key, version, filter, &mut take)?;
+                }
+            }
+            Access::Prefix(values) => {
+                let Some(prefix) = self.key(values)? else { return Ok(()) };
+                for (key, version) in table.from(&prefix.to_key()) {
+                    if !key.as_bytes().starts_with(prefix.as_bytes()) || !self.one(key, version, filter, &mut take)? {
+                        break;
+                    }
+                }
+            }
+            Access::Scan => {
+                for (key, version) in table.after(None) {
+                    if !self.one(key, version, filter, &mut take)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn one(
+        &mut self,
+        key: &Key,
+        version: &'a Version,
+        filter: Option<&'a Expr>,
+        take: &mut impl FnMut(&Self, &Key, RowRef<'a>) -> More,
+    ) -> More {
+        self.observed = self.observed.max(version.lsn());
+        let Some(row) = version.row() else { return Ok(true) };
+        let row = RowRef::new(row);
+        if let Some(filter) = filter
+            && !filter.is_true(&self.scope(row))?
+        {
+            return Ok(true);
+        }
+        take(self, key, row)
+    }
+
+    /// The key, or its beginning, that these expressions give; None: it finds nothing (one is NULL, or no value of its
+    /// column).
+    #[inline]
+    fn key(&self, values: &'a [Expr]) -> Result<Option<KeyBuffer>, StatementError> {
+        let mut key = KeyBuffer::new();
+        if values.len() > self.program.primary_key.len() {
+            return Err(StatementError::TypeMismatch("more key values than key columns".to_owned()));
+        }
+        for (value, &column) in values.iter().zip(&self.program.primary_key) {
+            let column = self.column(column)?;
+            let Some(value) = as_key(value.evaluate(&self.scope)?, column.data_type)? else { return Ok(None) };
+            key.push_value(value.as_ref());
+        }
+        Ok(Some(key))
+    }
+
+    fn column(&self, place: usize) -> Result<&'a Column, StatementError> {
+        let missing = || StatementError::TypeMismatch(format!("{} has no column {place}", self.program.table_name));
+        self.program.columns.get(place).ok_or_else(missing)
+    }
+
+    fn select(
+        &mut self,
+        access: &'a Access,
+        filter: Option<&'a Expr>,
+        project: &'a [Expr],
+        mut page: Page,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+    ) -> Result<u64, StatementError> {
+        if page.left == 0 {
+            return Ok(0);
+        }
+        let plain = project.len() <= PLAIN_COLUMNS && project.iter().all(is_plain);
+        let mut given = 0;
+        self.each(access, filter, |run, _, row| {
+            if page.skip > 0 {
+                page.skip -= 1;
+                return Ok(true);
+            }
+            let scope = run.scope(row);
+            if plain {
+                let mut values = [ValueRef::Null; PLAIN_COLUMNS];
+                fill_plain(project, row, &scope, &mut values)?;
+                sink(&values[..project.len()]);
+            } else {
+                let values = project.iter().map(|expr| expr.evaluate(&scope)).collect::<Result<Vec<_>, _>>()?;
+                sink(&values.iter().map(Datum::as_ref).collect::<Vec<_>>());
+            }
+            given += 1;
+            Ok(given < page.left)
+        })?;
+        Ok(given)
+    }
+
+    fn insert(&mut self, rows: &'a [Vec<Expr>]) -> Written {
+        let mut effects = EffectsBuilder::default();
+        let mut keys = BTreeSet::new();
+        let mut encoded = Vec::new();
+        for row in rows {
+            if row.len() != self.program.columns.len() {
+                return Err(StatementError::TypeMismatch("a row has not one value a column".to_owned()));
+            }
+            let mut values = Vec::with_capacity(row.len());
+            for (place, expr) in row.iter().enumerate() {
+                values.push(self.fit(place, expr.evaluate(&self.scope)?)?);
+            }
+            let key = self.key_of(&values)?;
+            if self.is_taken(&key) || keys.contains(&key) {
+                return Err(self.duplicate(&values));
+            }
+            encode(&mut encoded, &values);
+            effects.put(self.program.table, key.as_bytes(), &encoded);
+            if rows.len() > 1 {
+                keys.insert(key);
+            }
+        }
+        Ok((rows.len() as u64, effects.finish_if_any()))
+    }
+
+    /// Whether a row has this key; what there is, or was, has been observed.
+    fn is_taken(&mut self, key: &Key) -> bool {
+        let Some(version) = self.table.and_then(|table| table.get(key)) else { return false };
+        self.observed = self.observed.max(version.lsn());
+        version.row().is_some()
+    }
+
+    fn update(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
+        if set.iter().any(|(column, _)| self.program.primary_key.contains(column)) {
+            return self.update_keys(access, filter, set);
+        }
+        let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
+        let (mut values, mut encoded) = (Vec::new(), Vec::new());
+        self.each(access, filter, |run, key, row| {
+            run.updated(row, set, &mut values)?;
+            encode(&mut encoded, &values);
+            effects.put(run.program.table, key.as_bytes(), &encoded);
+            affected += 1;
+            Ok(true)
+        })?;
+        Ok((affected, effects.finish_if_any()))
+    }
+
+    /// An update that may move rows to other keys: a new key must be free, or be one that is moving away. As in
+    /// standard SQL the whole statement counts; PostgreSQL would refuse some orders.
+    fn update_keys(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
+        let mut changed = Vec::new();
+        self.each(access, filter, |run, key, row| {
+            let mut values = Vec::new();
+            run.updated(row, set, &mut values)?;
+            changed.push((key.clone(), values));
+            Ok(true)
+        })?;
+        let old: BTreeSet<Key> = changed.iter().map(|(key, _)| key.clone()).collect();
+        let mut new = BTreeMap::new();
+        for (_, values) in &changed {
+            let key = self.key_of(values)?;
+            if (self.is_taken(&key) && !old.contains(&key)) || new.insert(key, values).is_some() {
+                return Err(self.duplicate(values));
+            }
+        }
+        let (mut effects, mut encoded) = (EffectsBuilder::default(), Vec::new());
+        for key in old.iter().filter(|key| !new.contains_key(*key)) {
+            effects.remove(self.program.table, key.as_bytes());
+        }
+        for (key, values) in &new {
+            encode(&mut encoded, values);
+            effects.put(self.program.table, key.as_bytes(), &encoded);
+        }
+        Ok((changed.len() as u64, effects.finish_if_any()))
+    }
+
+    /// The row's values with those that `set` changes, which are evaluated on the old row.
+    fn updated(&self, row: RowRef<'a>, set: &'a [(usize, Expr)], values: &mut Vec<Datum<'a>>) -> Result<(), StatementError> {
+        let scope = self.scope(row);
+        values.clear();
+        values.extend(row.values().map(Datum::Ref));
+        // A row from before a column was added lacks it.
+        values.resize(values.len().max(self.program.columns.len()), NULL);
+        for (column, expr) in set {
+            let fitted = self.fit(*column, expr.evaluate(&scope)?)?;
+            values[*column] = fitted;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, access: &'a Access, filter: Option<&'a Expr>) -> Written {
+        let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
+        self.each(access, filter, |run, key, _| {
+            effects.remove(run.program.table, key.as_bytes());
+            affected += 1;
+            Ok(true)
+        })?;
+        Ok((affected, effects.finish_if_any()))
+    }
+
+    /// A value as its column takes it.
+    fn fit(&self, place: usize, value: Datum<'a>) -> Result<Datum<'a>, StatementError> {
+        let column = self.column(place)?;
+        if value.is_null() && (!column.nullable || self.program.primary_key.contains(&place)) {
+            return Err(StatementError::NotNull { table: self.program.table_name.clone(), column: column.name.clone() });
+        }
+        assign(value, column.data_type)
+    }
+
+    fn key_of(&self, values: &[Datum<'_>]) -> Result<Key, StatementError> {
+        let mut key = KeyBuffer::new();
+        for &column in &self.program.primary_key {
+            self.column(column)?;
+            key.push_value(values.get(column).map_or(ValueRef::Null, Datum::as_ref));
+        }
+        Ok(key.to_key())
+    }
+
+    fn duplicate(&self, values: &[Datum<'_>]) -> StatementError {
+        let (mut names, mut texts) = (Vec::new(), Vec::new());
+        for &column in &self.program.primary_key {
+            names.push(self.program.columns.get(column).map_or("?", |column| column.name.as_str()));
+            texts.push(values.get(column).map_or(String::new(), |value| value.as_ref().to_text()));
+        }
+        StatementError::DuplicateKey {
+            table: self.program.table_name.clone(),
+            detail: format!("Key ({})=({}) already exists.", names.join(", "), texts.join(", ")),
+        }
+    }
+}
+
+/// It needs no evaluation, only a look.
+fn is_plain(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(_) | Expr::Parameter(_) | Expr::Literal(_))
+}
+
+/// Plain results; columns in ascending order, as most are, in one walk over the row.
+#[inline]
+fn fill_plain<'a>(
+    project: &'a [Expr],
+    row: RowRef<'a>,
+    scope: &Scope<'a>,
+    values: &mut [ValueRef<'a>; PLAIN_COLUMNS],
+) -> Result<(), StatementError> {
+    let mut walk = row.walk();
+    for (slot, expr) in values.iter_mut().zip(project) {
+        *slot = match expr {
+            Expr::Column(column) => walk.get(*column),
+            Expr::Parameter(place) => parameter(scope, *place)?,
+            Expr::Literal(value) => value.as_ref(),
+            _ => ValueRef::Null,
+        };
+    }
+    Ok(())
+}
+
+fn encode(out: &mut Vec<u8>, values: &[Datum<'_>]) {
+    out.clear();
+    encode_row_into(out, values.iter().map(Datum::as_ref));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Evaluates scalar expressions with PostgreSQL's semantics. What lies in a row, a parameter or the program is borrowed.
+
+use std::cmp::Ordering;
+
+use super::cast::cast;
+use super::like::matches_like;
+use super::operators::{arithmetic, compare, negate, out_of_range};
+use super::{BinaryOp, Expr, Function, StatementContext, UnaryOp};
+use crate::error::StatementError;
+use crate::row::RowRef;
+use crate::value::{DataType, Value, ValueRef};
+
+/// What an expression may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The row at hand.
+    pub row: Option<RowRef<'a>>,
+    /// The parameters.
+    pub parameters: &'a [Value],
+    /// The statement.
+    pub context: &'a StatementContext,
+}
+
+/// A value that lies somewhere, or was computed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Datum<'a> {
+    /// It lies in a row, a parameter or the program, or needs no place.
+    Ref(ValueRef<'a>),
+    /// A computed text.
+    Text(String),
+    /// A computed BYTEA.
+    Bytea(Vec<u8>),
+}
+
+/// NULL.
+pub(crate) const NULL: Datum<'static> = Datum::Ref(ValueRef::Null);
+
+impl Datum<'_> {
+    /// The value.
+    #[inline]
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Ref(value) => *value,
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Bytea(bytes) => ValueRef::Bytea(bytes),
+        }
+    }
+
+    /// The value, owned.
+    pub fn into_value(self) -> Value {
+        match self {
+            Self::Ref(value) => value.to_value(),
+            Self::Text(text) => Value::Text(text),
+            Self::Bytea(bytes) => Value::Bytea(bytes),
+        }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self, Self::Ref(ValueRef::Null))
+    }
+}
+
+pub(crate) type Evaluated<'a> = Result<Datum<'a>, StatementError>;
+
+fn boolean<'a>(value: bool) -> Datum<'a> {
+    Datum::Ref(ValueRef::Boolean(value))
+}
+
+impl Expr {
+    /// The value of this expression.
+    pub fn evaluate<'a>(&'a self, scope: &Scope<'a>) -> Evaluated<'a> {
+        match self {
+            Self::Column(column) => match scope.row {
+                Some(row) => Ok(Datum::Ref(row.get(*column))),
+                None => Err(StatementError::TypeMismatch("there is no row to take a column from".to_owned())),
+            },
+            Self::Parameter(place) => parameter(scope, *place).map(Datum::Ref),
+            Self::Literal(value) => Ok(Datum::Ref(value.as_ref())),
+            Self::Binary { op: BinaryOp::And, left, right } => logical(left, right, scope, false),
+            Self::Binary { op: BinaryOp::Or, left, right } => logical(left, right, scope, true),
+            Self::Binary { op, left, right } => binary(*op, &left.evaluate(scope)?, &right.evaluate(scope)?),
+            Self::Unary { op, operand } => unary(*op, &operand.evaluate(scope)?),
+            Self::Cast { operand, to } => cast(operand.evaluate(scope)?, *to),
+            Self::InList { operand, list, negated } => in_list(operand, list, *negated, scope),
+            Self::Like { operand, pattern, negated, case_insensitive } => {
+                let (value, pattern) = (operand.evaluate(scope)?, pattern.evaluate(scope)?);
+                like(value.as_ref(), pattern.as_ref(), *negated, *case_insensitive)
+            }
+            Self::Case { arms, otherwise } => {
+                for (condition, value) in arms {
+                    if condition.is_true(scope)? {
+                        return value.evaluate(scope);
+                    }
+                }
+                otherwise.as_ref().map_or(Ok(NULL), |value| value.evaluate(scope))
+            }
+            Self::Call { function, arguments } => call(*function, arguments, scope),
+        }
+    }
+
+    /// The value of this expression, owned.
+    pub fn eval(&self, scope: &Scope<'_>) -> Result<Value, StatementError> {
+        self.evaluate(scope).map(Datum::into_value)
+    }
+
+    /// True when it is true, not NULL and not false.
+    pub fn is_true(&self, scope: &Scope<'_>) -> Result<bool, StatementError> {
+        Ok(truth(self.evaluate(scope)?.as_ref())? == Some(true))
+    }
+}
+
+pub(crate) fn parameter<'a>(scope: &Scope<'a>, place: usize) -> Result<ValueRef<'a>, StatementError> {
+    let missing = || StatementError::TypeMismatch(format!("there is no parameter ${}", place + 1));
+    scope.parameters.get(place).map(Value::as_ref).ok_or_else(missing)
+}
+
+fn truth(value: ValueRef<'_>) -> Result<Option<bool>, StatementError> {
+    match value {
+        ValueRef::Null => Ok(None),
+        ValueRef::Boolean(value) => Ok(Some(value)),
+        other => Err(mismatch("a condition", other)),
+    }
+}
+
+pub(crate) fn mismatch(what: &str, value: ValueRef<'_>) -> StatementError {
+    StatementError::TypeMismatch(format!("{what} can't take a value of type {}", value.type_name()))
+}
+
+/// AND and OR: `decides` is the value of one side that decides the whole.
+fn logical<'a>(left: &'a Expr, right: &'a Expr, scope: &Scope<'a>, decides: bool) -> Evaluated<'a> {
+    let left = truth(left.evaluate(scope)?.as_ref())?;
+    if left == Some(decides) {
+        return Ok(boolean(decides));
+    }
+    let right = truth(right.evaluate(scope)?.as_ref())?;
+    Ok(match (left, right) {
+        (_, Some(right)) if right == decides => boolean(decides),
+        (Some(_), Some(_)) => boolean(!decides),
+        _ => NULL,
+    })
+}
+
+fn binary<'a>(op: BinaryOp, left: &Datum<'_>, right: &Datum<'_>) -> Evaluated<'a> {
+    let (left, right) = (left.as_ref(), right.as_ref());
+    let test = match op {
+        BinaryOp::Add | BinaryOp::Subtract | BinaryOp::Multiply | BinaryOp::Divide | BinaryOp::Modulo => {
+            return arithmetic(op, left, right);
+        }
+        BinaryOp::Concatenate => return concatenate(left, right),
+        BinaryOp::IsDistinctFrom | BinaryOp::IsNotDistinctFrom => {
+            let same = match compare(left, right)? {
+                Some(order) => order.is_eq(),
+                None => left == ValueRef::Null && right == ValueRef::Null,
+            };
+            return Ok(boolean(same == (op == BinaryOp::IsNotDistinctFrom)));
+        }
+        BinaryOp::And | BinaryOp::Or => {
+            return Err(StatementError::TypeMismatch("AND and OR take conditions".to_owned()));
+        }
+        BinaryOp::Equal => Ordering::is_eq,
+        BinaryOp::NotEqual => Ordering::is_ne,
+        BinaryOp::Less => Ordering::is_lt,
+        BinaryOp::LessOrEqual => Ordering::is_le,
+        BinaryOp::Greater => Ordering::is_gt,
+        BinaryOp::GreaterOrEqual => Ordering::is_ge,
+    };
+    Ok(compare(left, right)?.map_or(NULL, |order| boolean(test(order))))
+}
+
+fn concatenate<'a>(left: ValueRef<'_>, right: ValueRef<'_>) -> Evaluated<'a> {
+    match (left, right) {
+        (ValueRef::Null, _) | (_, ValueRef::Null) => Ok(NULL),
+        (ValueRef::Bytea(left), ValueRef::Bytea(right)) => Ok(Datum::Bytea([left, right].concat())),
+        (left, right) => Ok(Datum::Text(left.to_text() + &right.to_text())),
+    }
+}
+
+fn unary<'a>(op: UnaryOp, value: &Datum<'_>) -> Evaluated<'a> {
+    let value = value.as_ref();
+    Ok(match op {
+        UnaryOp::IsNull => boolean(value == ValueRef::Null),
+        UnaryOp::IsNotNull => boolean(value != ValueRef::Null),
+        UnaryOp::IsTrue => boolean(truth(value)? == Some(true)),
+        UnaryOp::IsFalse => boolean(truth(value)? == Some(false)),
+        UnaryOp::IsNotTrue => boolean(truth(value)? != Some(true)),
+        UnaryOp::IsNotFalse => boolean(truth(value)? != Some(false)),
+        UnaryOp::Not => truth(value)?.map_or(NULL, |value| boolean(!value)),
+        UnaryOp::Negate => return negate(value),
+    })
+}
+
+fn in_list<'a>(operand: &'a Expr, list: &'a [Expr], negated: bool, scope: &Scope<'a>) -> Evaluated<'a> {
+    let operand = operand.evaluate(scope)?;
+    let mut unknown = false;
+    for item in list {
+        match compare(operand.as_ref(), item.evaluate(scope)?.as_ref())? {
+            Some(Ordering::Equal) => return Ok(boolean(!negated)),
+            Some(_) => {}
+            None => unknown = true,
+        }
+    }
+    Ok(if unknown { NULL } else { boolean(negated) })
+}
+
+fn like<'a>(value: ValueRef<'_>, pattern: ValueRef<'_>, negated: bool, case_insensitive: bool) -> Evaluated<'a> {
+    let (value, pattern) = match (value, pattern) {
+        (ValueRef::Null, _) | (_, ValueRef::Null) => return Ok(NULL),
+        (ValueRef::Text(value), ValueRef::Text(pattern)) => (value, pattern),
+        (ValueRef::Text(_), other) | (other, _) => return Err(mismatch("LIKE", other)),
+    };
+    let matches = if case_insensitive {
+        matches_like(&value.to_lowercase(), &pattern.to_lowercase())
+    } else {
+        matches_like(value, pattern)
+    };
+    Ok(boolean(matches? != negated))
+}
+
+fn call<'a>(function: Function, arguments: &'a [Expr], scope: &Scope<'a>) -> Evaluated<'a> {
+    let argument = |place: usize| match arguments.get(place) {
+        Some(argument) => argument.evaluate(scope),
+        None => Err(StatementError::TypeMismatch(format!("{function:?} lacks its argument {}", place + 1))),
+    };
+    match function {
+        Function::Coalesce => {
+            for argument in arguments {
+                let value = argument.evaluate(scope)?;
+                if !value.is_null() {
+                    return Ok(value);
+                }
+            }
+            Ok(NULL)
+        }
+        Function::NullIf => {
+            let (left, right) = (argument(0)?, argument(1)?);
+            let same = compare(left.as_ref(), right.as_ref())? == Some(Ordering::Equal);
+            Ok(if same { NULL } else { left })
+        }
+        Function::Now => Ok(Datum::Ref(ValueRef::Timestamp(scope.context.now_micros))),
+        Function::Lower | Function::Upper => match argument(0)?.as_ref() {
+            ValueRef::Null => Ok(NULL),
+            ValueRef::Text(text) if function == Function::Lower => Ok(Datum::Text(text.to_lowercase())),
+            ValueRef::Text(text) => Ok(Datum::Text(text.to_uppercase())),
+            other => Err(mismatch("lower and upper", other)),
+        },
+        Function::Length => match argument(0)?.as_ref() {
+            ValueRef::Null => Ok(NULL),
+            ValueRef::Text(text) => length(text.chars().count()),
+            ValueRef::Bytea(bytes) => length(bytes.len()),
+            other => Err(mismatch("length", other)),
+        },
+        Function::Abs => {
+            let value = argument(0)?;
+            match compare(value.as_ref(), ValueRef::Int(0)) {
+                Ok(Some(Ordering::Less)) => negate(value.as_ref()),
+                Ok(_) => Ok(value),
+                Err(_) => Err(mismatch("abs", value.as_ref())),
+            }
+        }
+    }
+}
+
+fn length<'a>(count: usize) -> Evaluated<'a> {
+    let count = i32::try_from(count).map_err(|_| out_of_range("integer"))?;
+    Ok(Datum::Ref(ValueRef::Int(count)))
+}
+
+/// A value of a constant expression as a column type, for planners. See `cast`.
+pub fn cast_value(value: Value, to: DataType) -> Result<Value, StatementError> {
+    cast(Datum::Ref(value.as_ref()), to).map(Datum::into_value)
+}

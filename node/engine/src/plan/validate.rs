@@ -1,0 +1,102 @@
+//! Checks a program that came over the wire: no column out of range, no row of the wrong length, no bottomless expression.
+
+use super::{Access, Action, Expr, Program};
+use crate::error::StatementError;
+
+/// Deeper expressions are refused: evaluation recurses.
+pub const MAX_EXPRESSION_DEPTH: usize = 256;
+
+impl Program {
+    /// Everything that a program must satisfy to be run; the engine never panics on one that doesn't, but a program
+    /// that passes fails only because of its data.
+    pub fn validate(&self) -> Result<(), StatementError> {
+        let columns = self.columns.len();
+        if self.primary_key.is_empty() || self.primary_key.iter().any(|&column| column >= columns) {
+            return Err(malformed("its primary key is not of its columns"));
+        }
+        match &self.action {
+            Action::Select { access, filter, project, .. } => {
+                self.check_access(access)?;
+                check_all(filter.iter().chain(project), columns)
+            }
+            Action::Insert { rows } => {
+                if rows.iter().any(|row| row.len() != columns) {
+                    return Err(malformed("a row has not one value a column"));
+                }
+                check_all(rows.iter().flatten(), 0)
+            }
+            Action::Update { access, filter, set } => {
+                self.check_access(access)?;
+                if set.iter().any(|&(column, _)| column >= columns) {
+                    return Err(malformed("it sets a column out of range"));
+                }
+                check_all(filter.iter().chain(set.iter().map(|(_, value)| value)), columns)
+            }
+            Action::Delete { access, filter } => {
+                self.check_access(access)?;
+                check_all(filter.iter(), columns)
+            }
+        }
+    }
+
+    fn check_access(&self, access: &Access) -> Result<(), StatementError> {
+        match access {
+            Access::Scan => Ok(()),
+            Access::Point(values) if values.len() != self.primary_key.len() => {
+                Err(malformed("a point has not one value a key column"))
+            }
+            Access::Prefix(values) if values.is_empty() || values.len() > self.primary_key.len() => {
+                Err(malformed("a prefix is not of its key"))
+            }
+            Access::Point(values) | Access::Prefix(values) => check_all(values.iter(), 0),
+        }
+    }
+}
+
+fn malformed(what: &str) -> StatementError {
+    StatementError::TypeMismatch(format!("malformed program: {what}"))
+}
+
+fn check_all<'a>(exprs: impl Iterator<Item = &'a Expr>, columns: usize) -> Result<(), StatementError> {
+    // An explicit stack: this is what guards recursion.
+    let mut open: Vec<(&Expr, usize)> = exprs.map(|expr| (expr, 1)).collect();
+    while let Some((expr, depth)) = open.pop() {
+        if depth > MAX_EXPRESSION_DEPTH {
+            return Err(malformed("an expression is too deep"));
+        }
+        let inside = depth + 1;
+        match expr {
+            Expr::Column(column) if *column >= columns => return Err(malformed("a column is out of range")),
+            Expr::Column(_) | Expr::Parameter(_) | Expr::Literal(_) => {}
+            Expr::Binary { left, right, .. } => open.extend([(&**left, inside), (&**right, inside)]),
+            Expr::Unary { operand, .. } | Expr::Cast { operand, .. } => open.push((operand, inside)),
+            Expr::InList { operand, list, .. } => {
+                open.push((operand, inside));
+                open.extend(list.iter().map(|item| (item, inside)));
+            }
+            Expr::Like { operand, pattern, .. } => open.extend([(&**operand, inside), (&**pattern, inside)]),
+            Expr::Case { arms, otherwise } => {
+                open.extend(arms.iter().flat_map(|(condition, value)| [(condition, inside), (value, inside)]));
+                open.extend(otherwise.iter().map(|value| (&**value, inside)));
+            }
+            Expr::Call { arguments, .. } => open.extend(arguments.iter().map(|argument| (argument, inside))),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::UnaryOp;
+
+    #[test]
+    fn depth_and_columns_are_bounded() {
+        let nest = |depth: usize| {
+            (1..depth).fold(Expr::Column(0), |operand, _| Expr::Unary { op: UnaryOp::Not, operand: Box::new(operand) })
+        };
+        assert!(check_all([nest(MAX_EXPRESSION_DEPTH)].iter(), 1).is_ok());
+        assert!(check_all([nest(MAX_EXPRESSION_DEPTH + 1)].iter(), 1).is_err());
+        assert!(check_all([Expr::Column(1)].iter(), 1).is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! Measurements that anybody can run: `volt-node bench ...`.
+
+pub mod failover;

@@ -1,0 +1,6 @@
+//! The commands of the `volt-node` program, each behind its arguments.
+
+pub mod init;
+pub mod logging;
+pub mod sql;
+pub mod start;

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# `make test`: every check there is, one stage after the other, with the time that each took. `cargo test` alone runs
+# all but the Kubernetes stage.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# One target folder for all clones on this machine: DataFusion is compiled once, not once a clone.
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/voltcluster
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+# In CI nothing is compiled twice in the same clone, and incremental files would only fill the disk.
+[[ -z ${CI:-} ]] || export CARGO_INCREMENTAL=0
+
+# Before the long work, what its last stage can't do without.
+require() {
+  [[ $(id -u) == 0 ]] || { echo "error: make test needs root for its Kubernetes; cargo test does not" >&2 && exit 1; }
+  command -v go >/dev/null || { echo "error: make test needs Go to build its Kubernetes; cargo test does not" >&2 && exit 1; }
+}
+
+report=
+stage() {
+  local name=$1 started=$SECONDS
+  shift
+  echo "=== $name"
+  "$@" || {
+    echo "=== $name FAILED after $((SECONDS - started)) s" >&2
+    exit 1
+  }
+  report+=$(printf '%5d s  %s' $((SECONDS - started)) "$name")$'\n'
+}
+
+# Kubernetes is built from source once a machine. It goes on beside cargo, at a lower priority.
+start_tools() {
+  mkdir -p "$CACHE"
+  setsid nice -n 10 tests/kubernetes/tools.sh </dev/null >"$CACHE/tools.log" 2>&1 &
+  tools=$!
+}
+finish_tools() {
+  wait "$tools" || {
+    cat "$CACHE/tools.log" >&2
+    return 1
+  }
+}
+# It has a session of its own, and with it every compiler that it started.
+stop_tools() { kill -- "-$tools" 2>/dev/null || true; }
+
+require
+start_tools
+trap stop_tools EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+stage lint make --no-print-directory lint
+stage "cargo test" cargo test --workspace
+stage "release build" cargo build --release -p volt-node -p volt-operator
+stage "Kubernetes and helm, built" finish_tools
+trap - EXIT
+stage "Kubernetes end-to-end" tests/kubernetes/e2e.sh
+printf '=== all passed in %d s\n%s' "$SECONDS" "$report"

@@ -1,0 +1,86 @@
+import java.math.BigDecimal;
+import java.sql.Connection;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.sql.Timestamp;
+
+/** A session as JDBC's users write it; the SQL port is the argument. */
+public class Session {
+    public static void main(String[] arguments) throws Exception {
+        String url = "jdbc:postgresql://127.0.0.1:" + arguments[0] + "/volt?user=volt&connectTimeout=10&socketTimeout=30";
+        try (Connection connection = DriverManager.getConnection(url); Statement plain = connection.createStatement()) {
+            plain.execute("CREATE TABLE accounts (id BIGINT PRIMARY KEY, owner VARCHAR(40) NOT NULL, balance NUMERIC(12, 2), "
+                + "rate DOUBLE PRECISION, active BOOLEAN, opened TIMESTAMP, note TEXT) WITH REPLICATION = 2");
+            Timestamp opened = Timestamp.valueOf("2026-03-04 05:06:07.089");
+            try (PreparedStatement insert = connection.prepareStatement("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)")) {
+                for (long id = 1; id <= 100; id++) {
+                    insert.setLong(1, id);
+                    insert.setString(2, "owner " + id % 10);
+                    insert.setBigDecimal(3, BigDecimal.valueOf(id * 150, 2));
+                    insert.setDouble(4, id / 8.0);
+                    insert.setBoolean(5, id % 2 == 0);
+                    insert.setTimestamp(6, opened);
+                    insert.setString(7, id % 3 == 0 ? null : "note");
+                    insert.addBatch();
+                }
+                int inserted = 0;
+                for (int count : insert.executeBatch()) {
+                    inserted += count;
+                }
+                same(100, inserted);
+            }
+            // From the fifth execution on the driver uses a named statement and the binary format.
+            try (PreparedStatement read = connection.prepareStatement("SELECT * FROM accounts WHERE id = ?")) {
+                for (int round = 0; round < 12; round++) {
+                    read.setLong(1, 42);
+                    try (ResultSet row = read.executeQuery()) {
+                        same(true, row.next());
+                        same("owner 2", row.getString("owner"));
+                        same(new BigDecimal("63.00"), row.getBigDecimal("balance"));
+                        same(5.25, row.getDouble("rate"));
+                        same(true, row.getBoolean("active"));
+                        same(opened, row.getTimestamp("opened"));
+                        same(null, row.getString("note"));
+                        same(false, row.next());
+                    }
+                }
+            }
+            try (ResultSet row = plain.executeQuery("SELECT owner, count(*), sum(balance) FROM accounts GROUP BY owner ORDER BY owner LIMIT 1")) {
+                same(true, row.next());
+                same("owner 0", row.getString(1));
+                same(10L, row.getLong(2));
+                same(new BigDecimal("825.00"), row.getBigDecimal(3));
+            }
+            same(10, plain.executeUpdate("UPDATE accounts SET balance = balance + 1 WHERE owner = 'owner 3'"));
+            same(50, plain.executeUpdate("DELETE FROM accounts WHERE id > 50"));
+            refused(plain, "INSERT INTO accounts (id, owner) VALUES (1, 'again')", "23505");
+            refused(plain, "INSERT INTO accounts (id) VALUES (999)", "23502");
+            refused(plain, "SELECT * FROM nowhere", "42P01");
+            try (ResultSet row = plain.executeQuery("SELECT count(*) FROM accounts")) {
+                same(true, row.next());
+                same(50L, row.getLong(1));
+            }
+            plain.execute("DROP TABLE accounts");
+        }
+        System.out.println("ok");
+    }
+
+    private static void refused(Statement statement, String sql, String state) {
+        try {
+            statement.execute(sql);
+        } catch (SQLException error) {
+            same(state, error.getSQLState());
+            return;
+        }
+        throw new AssertionError("no error: " + sql);
+    }
+
+    private static void same(Object expected, Object found) {
+        if (expected == null ? found != null : !expected.equals(found)) {
+            throw new AssertionError("expected " + expected + ", found " + found);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+"""A session as psycopg's users write it; the SQL port is the argument."""
+
+import datetime
+import decimal
+import sys
+
+import psycopg
+
+WHERE = f"host=127.0.0.1 port={sys.argv[1]} user=volt dbname=volt"
+
+with psycopg.connect(WHERE, autocommit=True) as connection:
+    cursor = connection.cursor()
+    cursor.execute(
+        "CREATE TABLE people (id INT PRIMARY KEY, name VARCHAR(40) NOT NULL, balance NUMERIC(12, 2), born TIMESTAMP, photo BYTEA)"
+        " WITH REPLICATION = 2"
+    )
+    born = datetime.datetime(1990, 5, 17, 12, 30, 15, 250000)
+    people = [(n, f"person {n}", decimal.Decimal(n) / 4, born, bytes([n, 0, 255])) for n in range(1, 51)]
+    cursor.executemany("INSERT INTO people VALUES (%s, %s, %s, %s, %s)", people)
+
+    # Server-side parameters, in text and in binary form; the sixth execution is prepared.
+    for binary in (False, True):
+        for _ in range(7):
+            rows = cursor.execute("SELECT * FROM people WHERE id = %s", (7,), binary=binary).fetchall()
+            assert rows == [(7, "person 7", decimal.Decimal("1.75"), born, b"\x07\x00\xff")], rows
+
+    assert cursor.execute("SELECT count(*), sum(balance) FROM people").fetchone() == (50, decimal.Decimal("318.75"))
+    cursor.execute("UPDATE people SET name = %s WHERE id = %s", ("renamed", 7))
+    assert cursor.rowcount == 1
+    cursor.execute("DELETE FROM people WHERE id > %s", (40,))
+    assert cursor.rowcount == 10
+    assert cursor.execute("SELECT name FROM people WHERE id = 7").fetchone() == ("renamed",)
+    assert cursor.execute("SELECT name FROM people WHERE id = 41").fetchone() is None
+
+    for statement, state in (
+        ("INSERT INTO people VALUES (1, 'again')", "23505"),
+        ("INSERT INTO people (id) VALUES (99)", "23502"),
+        ("SELECT * FROM nowhere", "42P01"),
+        ("SELEC", "42601"),
+    ):
+        try:
+            cursor.execute(statement)
+            raise AssertionError(f"no error: {statement}")
+        except psycopg.Error as error:
+            assert error.sqlstate == state, (statement, error.sqlstate)
+
+    # Many statements in one round trip.
+    with connection.pipeline():
+        answers = [connection.execute("SELECT name FROM people WHERE id = %s", (n,)) for n in range(1, 41)]
+    assert [answer.fetchone()[0] for answer in answers][:3] == ["person 1", "person 2", "person 3"]
+    cursor.execute("DROP TABLE people")
+
+print("ok")

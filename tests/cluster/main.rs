@@ -1,0 +1,42 @@
+//! Real processes on loopback: killed, frozen, cut off, all at once. One test at a time, for the processes fill a machine.
+
+mod bad_input;
+mod failures;
+mod load;
+mod session;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::{Client, NoTls};
+
+/// How long a cluster may take to form, and a node to come back into sync.
+const WHOLE: Duration = Duration::from_secs(60);
+/// Partitions of these clusters.
+const PARTITIONS: u32 = 12;
+
+/// Held by the one test that runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a test's steps.
+fn block_on<T>(steps: impl Future<Output = anyhow::Result<T>>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(steps).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// A session with the node at this SQL port.
+async fn connect(port: u16) -> anyhow::Result<Client> {
+    let text = format!("host=127.0.0.1 port={port} user=volt dbname=volt connect_timeout=5");
+    let (client, connection) = tokio_postgres::connect(&text, NoTls).await?;
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(client)
+}

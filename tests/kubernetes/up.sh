@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# `make kube-up`: a Kubernetes that stays, with this source's images on every node.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
+
+[[ $(id -u) == 0 ]] || die "a cluster is made of network namespaces and cgroups, which needs root"
+[[ ! -e $DIR ]] || die "it is already up (make kube-down removes it):
+$("$HERE/cluster.sh" describe)"
+
+target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
+"$HERE/tools.sh"
+(cd "$REPOSITORY" && cargo build --release -p volt-node -p volt-operator)
+"$HERE/cluster.sh" up
+"$HERE/images/build.sh" "$target/release" "$target/images"
+"$HERE/cluster.sh" import "$target"/images/*.tar
+say "images voltcluster/volt-node:dev and voltcluster/volt-operator:dev are on every node"
+"$HERE/cluster.sh" describe

@@ -1,0 +1,132 @@
+//! The simulated doors themselves: who refuses, who is silent, what arrives late, and that a run follows from its seed.
+
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use volt_node::world::Network;
+use volt_node::world::simulated::{Faults, SimulatedNetwork};
+
+use crate::determinism::on_seeded_thread;
+
+/// What a client saw of a server that is killed, started, loses power, comes back, and is cut off for a while.
+fn story(seed: u64) -> Vec<String> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let faults = Arc::new(Faults::default());
+    let mut sim = turmoil::Builder::new()
+        .simulation_duration(Duration::from_secs(60))
+        .max_message_latency(Duration::from_millis(4))
+        .rng_seed(seed)
+        .build();
+    sim.host("server", {
+        let faults = Arc::clone(&faults);
+        move || echo(SimulatedNetwork::new("server", Arc::clone(&faults)))
+    });
+    sim.client(
+        "client",
+        client(SimulatedNetwork::new("client", Arc::clone(&faults)), Arc::clone(&seen)),
+    );
+    loop {
+        let now = sim.elapsed().as_millis();
+        match now {
+            1000 => {
+                faults.killed("server");
+                sim.crash("server");
+            }
+            2000 => {
+                faults.is_back("server");
+                sim.bounce("server");
+            }
+            3000 => {
+                faults.lost("server");
+                sim.partition("server", "client");
+                sim.crash("server");
+                sim.repair("server", "client");
+            }
+            5000 => {
+                faults.is_back("server");
+                sim.bounce("server");
+            }
+            7000 => sim.hold("server", "client"),
+            8000 => sim.release("server", "client"),
+            _ => {}
+        }
+        if sim.step().expect("no error") {
+            break;
+        }
+    }
+    let seen = seen.lock().expect("no panic").clone();
+    seen
+}
+
+async fn echo(network: SimulatedNetwork) -> turmoil::Result {
+    let listener = network.listen("server:700").await?;
+    assert_eq!(listener.local_address(), "server:700");
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        tokio::spawn(async move {
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
+        });
+    }
+}
+
+/// One exchange every 100 ms, each on a connection of its own; and what comes of it.
+async fn client(network: SimulatedNetwork, seen: Arc<Mutex<Vec<String>>>) -> turmoil::Result {
+    while turmoil::sim_elapsed().unwrap_or_default() < Duration::from_secs(10) {
+        let began = turmoil::sim_elapsed().unwrap_or_default();
+        let exchange = async {
+            let mut stream = network.connect("server:700").await?;
+            let mut byte = [7];
+            stream.write_all(&byte).await?;
+            stream.read_exact(&mut byte).await?;
+            std::io::Result::Ok(())
+        };
+        let came = match timeout(Duration::from_millis(500), exchange).await {
+            Ok(Ok(())) => "answered".to_owned(),
+            Ok(Err(error)) => format!("{:?}", error.kind()),
+            Err(_) => "silent".to_owned(),
+        };
+        seen.lock()
+            .expect("no panic")
+            .push(format!("{} {came}", began.as_millis()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+#[test]
+fn killed_refuses_lost_is_silent_cut_off_is_late() {
+    let seen = on_seeded_thread(1, || story(1)).expect("no panic");
+    let between = |from: u64, to: u64| {
+        let moment = |line: &str| {
+            line.split(' ')
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .unwrap_or_default()
+        };
+        let mut kinds: Vec<String> = seen
+            .iter()
+            .filter(|line| (from..to).contains(&moment(line)))
+            .map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned())
+            .collect();
+        kinds.dedup();
+        kinds
+    };
+    assert_eq!(between(20, 950), ["answered"]);
+    assert_eq!(between(1010, 1950), [format!("{:?}", ErrorKind::ConnectionRefused)]);
+    assert_eq!(between(2200, 2950), ["answered"]);
+    assert_eq!(between(3010, 4400), ["silent"]);
+    assert_eq!(between(5200, 6950), ["answered"]);
+    assert_eq!(between(7010, 7400), ["silent"]);
+    assert_eq!(between(8200, 10_000), ["answered"]);
+}
+
+#[test]
+fn a_story_follows_from_its_seed() {
+    let of = |seed| on_seeded_thread(seed, move || story(seed)).expect("no panic");
+    assert_eq!(of(5), of(5));
+    assert_ne!(of(5), of(6));
+}

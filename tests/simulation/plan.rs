@@ -1,0 +1,96 @@
+//! What goes wrong in a run, and when: a function of the seed.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::determinism::mix;
+
+/// Nodes of the simulated cluster.
+pub const NODES: u32 = 3;
+
+/// One thing that goes wrong, and is put right after `lasts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When, from the start of the workload.
+    pub at: Duration,
+    /// For how long.
+    pub lasts: Duration,
+    /// To which node.
+    pub node: u32,
+    /// What.
+    pub kind: FaultKind,
+}
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The process is killed; its machine refuses connections; the kernel keeps what was written.
+    Kill,
+    /// The machine loses power: silence, and what was not flushed is lost or torn.
+    PowerCut,
+    /// All machines lose power at once.
+    PowerCutOfAll,
+    /// The node and the others don't hear each other; what was sent arrives when that is over.
+    CutOff {
+        /// Clients don't reach it either.
+        from_clients_too: bool,
+    },
+}
+
+/// The faults of a run, in order; they don't overlap, but the next may come before the cluster is whole.
+pub fn plan(seed: u64) -> Vec<Fault> {
+    let mut random = StdRng::seed_from_u64(mix(seed ^ 0xfa17));
+    let mut at = Duration::from_millis(random.random_range(300..1500));
+    let mut faults = Vec::new();
+    for _ in 0..random.random_range(2..=3) {
+        let (kind, lasts) = match random.random_range(0..10) {
+            0..3 => (FaultKind::Kill, random.random_range(100..2500)),
+            3..5 => (FaultKind::PowerCut, random.random_range(800..3500)),
+            5 => (FaultKind::PowerCutOfAll, random.random_range(300..1500)),
+            n => (
+                FaultKind::CutOff {
+                    from_clients_too: n == 6,
+                },
+                random.random_range(500..4000),
+            ),
+        };
+        let lasts = Duration::from_millis(lasts);
+        faults.push(Fault {
+            at,
+            lasts,
+            node: random.random_range(1..=NODES),
+            kind,
+        });
+        at += lasts + Duration::from_millis(random.random_range(1000..3000));
+    }
+    faults
+}
+
+/// When the last fault is over.
+pub fn end(faults: &[Fault]) -> Duration {
+    faults
+        .iter()
+        .map(|fault| fault.at + fault.lasts)
+        .max()
+        .unwrap_or_default()
+}
+
+#[test]
+fn fifty_seeds_meet_every_kind_of_fault() {
+    let kinds: Vec<FaultKind> = (1..=50).flat_map(plan).map(|fault| fault.kind).collect();
+    for kind in [
+        FaultKind::Kill,
+        FaultKind::PowerCut,
+        FaultKind::PowerCutOfAll,
+        FaultKind::CutOff { from_clients_too: true },
+        FaultKind::CutOff {
+            from_clients_too: false,
+        },
+    ] {
+        assert!(kinds.contains(&kind), "{kind:?}");
+    }
+    assert_eq!(plan(7), plan(7));
+    assert_ne!(plan(7), plan(8));
+}

@@ -1,0 +1,416 @@
+//! One run: a cluster of three whole nodes, its clients, its faults, and what must hold.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+use turmoil::Sim;
+use volt_node::config::NodeConfig;
+use volt_node::node::Node;
+use volt_node::world::World;
+use volt_node::world::simulated::{
+    EPOCH_MICROS, Faults, SimulatedClock, SimulatedDisk, SimulatedNetwork, SimulatedRandom,
+};
+use volt_tests::history::{Action, Operation};
+use volt_tests::linearizable::{self, Verdict};
+use volt_tests::replicas::{self, ReplicaSum};
+use volt_tests::trace::Trace;
+
+use crate::control::{self, PEER_PORT};
+use crate::determinism::{self, mix};
+use crate::plan::{self, Fault, FaultKind, NODES};
+use crate::shared::{Phase, Shared};
+use crate::sql::{self, SQL_PORT, Session};
+use crate::workload::{self, CLIENTS, REGISTERS};
+
+/// No run may take longer, in simulated time.
+const LIMIT: Duration = Duration::from_secs(150);
+/// How long the cluster may take to form, and to become whole after the last fault.
+const BECOMES_WHOLE_WITHIN: Duration = Duration::from_secs(40);
+/// How long clients go on after the last fault.
+const WORK_AFTER: Duration = Duration::from_millis(1500);
+const CLIENT_HOST: &str = "clients";
+
+/// What came of a run.
+pub struct Outcome {
+    /// Everything that happened.
+    pub trace: Trace,
+    /// What was violated, if anything was.
+    pub fault: Option<String>,
+    /// Operations answered, refused, and left without an answer.
+    pub counts: (usize, usize, usize),
+    /// Pairs of replicas that could be compared.
+    pub compared: usize,
+    /// Simulated time.
+    pub lasted: Duration,
+}
+
+/// Runs this seed. Only on a thread of its own, seeded with the same.
+pub fn run(seed: u64) -> Outcome {
+    let shared = Shared::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("warn,volt_node=info")
+        .with_ansi(false)
+        .with_timer(SimulatedTime)
+        .with_writer({
+            let trace = shared.trace.clone();
+            move || trace.clone()
+        })
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, || Cluster::new(seed, shared.clone()).run());
+    let counts = shared.run().history.counts();
+    let (lasted, compared, mut fault) = match result {
+        Ok((lasted, compared)) => (lasted, compared, None),
+        Err(fault) => (Duration::ZERO, 0, Some(fault)),
+    };
+    if let Some(panic) = determinism::panicked() {
+        // tokio keeps a task's panic to itself.
+        fault = Some(format!("a task panicked: {panic}"));
+    }
+    shared.trace.line(lasted.as_micros() as u64, &format!("end: {fault:?}"));
+    Outcome {
+        trace: shared.trace,
+        fault,
+        counts,
+        compared,
+        lasted,
+    }
+}
+
+struct SimulatedTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for SimulatedTime {
+    fn format_time(&self, to: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        let now = turmoil::sim_elapsed().unwrap_or_default();
+        write!(to, "{:>4}.{:06}", now.as_secs(), now.subsec_micros())
+    }
+}
+
+fn name(node: u32) -> String {
+    format!("node-{node}")
+}
+
+/// A node's process: starts, and runs until the host is crashed.
+async fn process(
+    node: u32,
+    seed: u64,
+    disk: Arc<SimulatedDisk>,
+    faults: Arc<Faults>,
+    shared: Shared,
+) -> turmoil::Result {
+    let start = {
+        let mut run = shared.run();
+        let starts = run.starts.entry(node).or_default();
+        *starts += 1;
+        *starts
+    };
+    let age = turmoil::sim_elapsed().unwrap_or_default();
+    // Calendars are wrong by some seconds, each by its own.
+    let skew_micros = (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000;
+    let world = World::simulated(
+        SimulatedClock::new(age, skew_micros),
+        Arc::new(SimulatedNetwork::new(&name(node), faults)),
+        disk,
+        SimulatedRandom::new(mix(seed ^ (u64::from(node) << 40) ^ (start << 48))),
+    );
+    let mut config = NodeConfig::new(node, "");
+    config.advertise = name(node);
+    config.listen = "0.0.0.0".to_owned();
+    config.peer_port = PEER_PORT;
+    config.sql_port = SQL_PORT;
+    config.join = (1..=NODES)
+        .map(|other| format!("{}:{PEER_PORT}", name(other)))
+        .collect();
+    shared.note(&format!("node {node} starts"));
+    let running = Node::start(config, world)
+        .await
+        .map_err(|error| format!("node {node}: {error:#}"))?;
+    shared.run().nodes.insert(node, Arc::downgrade(&running));
+    Err(format!("node {node} can't go on: {:#}", running.run_until_failed().await).into())
+}
+
+/// All that the clients' host does.
+async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
+    while !control::initialise().await {
+        sleep(Duration::from_millis(100)).await;
+    }
+    control::whole(BECOMES_WHOLE_WITHIN)
+        .await
+        .map_err(|what| format!("the cluster did not form: {what}"))?;
+    let setup = sql::connect(2).await.ok_or("node 2 takes no session")?;
+    setup
+        .batch_execute("CREATE TABLE registers (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2")
+        .await?;
+    setup
+        .batch_execute("CREATE TABLE ledger (id BIGINT PRIMARY KEY) WITH REPLICATION = 2")
+        .await?;
+    let session = Session::open(1).await.ok_or("node 1 takes no session")?;
+    for register in 1..=REGISTERS {
+        let action = Action::Insert(shared.unique());
+        let sent = shared.moment();
+        let answer = session
+            .run(register, action)
+            .await
+            .map_err(|_| "no row could be inserted")?;
+        shared.answered(
+            register,
+            Operation {
+                client: 0,
+                sent,
+                answered: sent,
+                action,
+                answer,
+            },
+        );
+    }
+    shared.note("work begins");
+    shared.run().phase = Phase::Work;
+    let workers: Vec<_> = (1..=CLIENTS)
+        .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
+        .collect();
+    for worker in workers {
+        worker.await?;
+    }
+    control::whole(BECOMES_WHOLE_WITHIN)
+        .await
+        .map_err(|what| format!("after the last fault: {what}"))?;
+    shared.note("whole again");
+    for node in 1..=NODES {
+        read_all_from(node, &shared).await?;
+    }
+    shared.run().phase = Phase::Done;
+    Ok(())
+}
+
+/// Every register and the whole ledger, by way of this node.
+async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
+    let session = Session::open(node)
+        .await
+        .ok_or_else(|| format!("node {node} takes no session at the end"))?;
+    for register in 1..=REGISTERS {
+        let sent = shared.moment();
+        let action = Action::Read;
+        let answer = session
+            .run(register, action)
+            .await
+            .map_err(|_| format!("node {node} does not read"))?;
+        shared.answered(
+            register,
+            Operation {
+                client: 100 + node,
+                sent,
+                answered: sent,
+                action,
+                answer,
+            },
+        );
+    }
+    let found = session
+        .ledger()
+        .await
+        .map_err(|_| format!("node {node} does not read the ledger"))?;
+    let run = shared.run();
+    run.ledger
+        .check(&found)
+        .map_err(|fault| format!("invariant 1, read from node {node}: {fault:?}"))?;
+    let torn = run
+        .pairs
+        .iter()
+        .find(|(first, second)| found.contains(first) != found.contains(second));
+    match torn {
+        Some(pair) => Err(format!("invariant 5, read from node {node}: half of {pair:?} is there").into()),
+        None => Ok(()),
+    }
+}
+
+/// Invariants 1 and 2 over the registers' histories, and 4 over the living nodes' replicas.
+fn check(shared: &Shared) -> Result<usize, String> {
+    let run = shared.run();
+    for (register, operations) in run.history.registers() {
+        match linearizable::check(operations) {
+            Verdict::Linearizable => {}
+            other => return Err(format!("register {register} is not linearisable: {other:?}")),
+        }
+    }
+    drop(run);
+    let nodes: Vec<_> = shared
+        .run()
+        .nodes
+        .iter()
+        .filter_map(|(id, node)| Some((*id, node.upgrade()?)))
+        .collect();
+    let mut sums = Vec::new();
+    for (node, running) in &nodes {
+        for (partition, lsn, checksum) in running.replica_checksums() {
+            sums.push(ReplicaSum {
+                node: *node,
+                partition,
+                lsn,
+                checksum,
+            });
+        }
+    }
+    replicas::check(&sums).map_err(|divergence| format!("invariant 4: {divergence:?}"))
+}
+
+struct Cluster {
+    sim: Sim<'static>,
+    shared: Shared,
+    disks: Vec<Arc<SimulatedDisk>>,
+    links: Arc<Faults>,
+    plan: Vec<Fault>,
+}
+
+impl Cluster {
+    fn new(seed: u64, shared: Shared) -> Self {
+        let mut sim = turmoil::Builder::new()
+            .simulation_duration(LIMIT)
+            .tick_duration(Duration::from_millis(1))
+            .min_message_latency(Duration::ZERO)
+            .max_message_latency(Duration::from_millis(4))
+            .tcp_capacity(4096)
+            .epoch(SystemTime::UNIX_EPOCH + Duration::from_micros(EPOCH_MICROS as u64))
+            .enable_random_order()
+            .rng_seed(seed)
+            .build();
+        let links = Arc::new(Faults::default());
+        let mut disks = Vec::new();
+        for node in 1..=NODES {
+            let disk = SimulatedDisk::new(SimulatedRandom::new(mix(seed ^ (u64::from(node) << 16))), true);
+            disks.push(Arc::clone(&disk));
+            let (links, shared) = (Arc::clone(&links), shared.clone());
+            sim.host(name(node), move || {
+                process(node, seed, Arc::clone(&disk), Arc::clone(&links), shared.clone())
+            });
+        }
+        sim.client(CLIENT_HOST, clients(seed, shared.clone()));
+        Self {
+            sim,
+            shared,
+            disks,
+            links,
+            plan: plan::plan(seed),
+        }
+    }
+
+    /// Steps to the end; faults begin and end between steps.
+    fn run(mut self) -> Result<(Duration, usize), String> {
+        let mut work_began = None;
+        let mut begun = 0;
+        let mut active: Option<Fault> = None;
+        let end = plan::end(&self.plan) + WORK_AFTER;
+        loop {
+            let is_over = self.sim.step().map_err(|error| error.to_string())?;
+            let now = self.sim.elapsed();
+            let phase = self.shared.run().phase;
+            if is_over {
+                // Checked here, while the nodes still live.
+                return check(&self.shared).map(|compared| (now, compared));
+            }
+            if phase != Phase::Work {
+                continue;
+            }
+            let age = now - *work_began.get_or_insert(now);
+            if let Some(fault) = active.filter(|fault| age >= fault.at + fault.lasts) {
+                self.put_right(fault);
+                active = None;
+            }
+            if let Some(fault) = self
+                .plan
+                .get(begun)
+                .copied()
+                .filter(|fault| active.is_none() && age >= fault.at)
+            {
+                self.go_wrong(fault);
+                active = Some(fault);
+                begun += 1;
+            }
+            if age >= end {
+                self.shared.run().phase = Phase::Heal;
+            }
+        }
+    }
+
+    fn note(&self, what: &str) {
+        self.shared.trace.line(self.sim.elapsed().as_micros() as u64, what);
+    }
+
+    fn others(node: u32) -> impl Iterator<Item = String> {
+        (1..=NODES).filter(move |other| *other != node).map(name)
+    }
+
+    fn go_wrong(&mut self, fault: Fault) {
+        self.note(&format!(
+            "FAULT {:?} of node {} for {:?}",
+            fault.kind, fault.node, fault.lasts
+        ));
+        match fault.kind {
+            FaultKind::Kill => self.kill(fault.node),
+            FaultKind::PowerCut => self.power_off(fault.node),
+            FaultKind::PowerCutOfAll => (1..=NODES).for_each(|node| self.power_off(node)),
+            FaultKind::CutOff { from_clients_too } => {
+                for other in Self::others(fault.node) {
+                    self.sim.hold(name(fault.node), other);
+                }
+                if from_clients_too {
+                    self.sim.hold(name(fault.node), CLIENT_HOST);
+                }
+            }
+        }
+    }
+
+    fn put_right(&mut self, fault: Fault) {
+        self.note(&format!("OVER {:?} of node {}", fault.kind, fault.node));
+        match fault.kind {
+            FaultKind::Kill | FaultKind::PowerCut => self.start(fault.node),
+            FaultKind::PowerCutOfAll => (1..=NODES).for_each(|node| self.start(node)),
+            FaultKind::CutOff { from_clients_too } => {
+                for other in Self::others(fault.node) {
+                    self.sim.release(name(fault.node), other);
+                }
+                if from_clients_too {
+                    self.sim.release(name(fault.node), CLIENT_HOST);
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self, node: u32) {
+        self.links.killed(&name(node));
+        self.sim.crash(name(node));
+        self.disks[node as usize - 1].kill();
+    }
+
+    /// Nothing that the machine says while it dies is heard.
+    fn power_off(&mut self, node: u32) {
+        self.links.lost(&name(node));
+        let peers: Vec<String> = Self::others(node).chain([CLIENT_HOST.to_owned()]).collect();
+        for peer in &peers {
+            self.sim.partition(name(node), peer.as_str());
+        }
+        self.sim.crash(name(node));
+        for peer in &peers {
+            self.sim.repair(name(node), peer.as_str());
+        }
+        self.disks[node as usize - 1].crash();
+    }
+
+    fn start(&mut self, node: u32) {
+        self.links.is_back(&name(node));
+        self.sim.bounce(name(node));
+    }
+}
+
+/// Where a run's trace is kept.
+pub fn trace_file(seed: u64) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join("simulation")
+        .join(format!("seed-{seed}.trace"))
+}
+
+/// Whether these answers prove that the run did something: a run in which all was refused checks nothing.
+pub fn did_something(outcome: &Outcome) -> bool {
+    let (answered, _, _) = outcome.counts;
+    answered > 100
+}

@@ -1,0 +1,86 @@
+//! What the driver, the hosts and the clients of one run share. All of them run on one thread, one at a time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use volt_node::node::Node;
+use volt_tests::history::{History, Ledger, Operation};
+use volt_tests::trace::Trace;
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The cluster is being made.
+    #[default]
+    Setup,
+    /// Clients work, and faults happen.
+    Work,
+    /// The last fault is over; clients stop, and the cluster becomes whole.
+    Heal,
+    /// What is there has been read.
+    Done,
+}
+
+/// The state of a run.
+#[derive(Default)]
+pub struct Run {
+    /// How far it is.
+    pub phase: Phase,
+    /// Operations on registers.
+    pub history: History,
+    /// Rows only ever inserted.
+    pub ledger: Ledger,
+    /// Pairs of rows inserted by one statement: both are there, or neither.
+    pub pairs: Vec<(u64, u64)>,
+    /// The living nodes.
+    pub nodes: BTreeMap<u32, Weak<Node>>,
+    /// Processes started, by node.
+    pub starts: BTreeMap<u32, u64>,
+    moment: u64,
+    unique: u64,
+}
+
+/// A run's state, shared.
+#[derive(Clone, Default)]
+pub struct Shared {
+    run: Arc<Mutex<Run>>,
+    /// What happened.
+    pub trace: Trace,
+}
+
+impl Shared {
+    /// The state. Never held over an await.
+    pub fn run(&self) -> MutexGuard<'_, Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A line of the trace, from inside a host.
+    pub fn note(&self, what: &str) {
+        let now = turmoil::sim_elapsed().unwrap_or_default();
+        self.trace.line(now.as_micros() as u64, what);
+    }
+
+    /// The next moment: they order what clients send and hear.
+    pub fn moment(&self) -> u64 {
+        let mut run = self.run();
+        run.moment += 1;
+        run.moment
+    }
+
+    /// A number that no other has.
+    pub fn unique(&self) -> u64 {
+        let mut run = self.run();
+        run.unique += 1;
+        run.unique
+    }
+
+    /// Notes an operation, answered now.
+    pub fn answered(&self, register: u64, mut operation: Operation) {
+        operation.answered = self.moment();
+        self.note(&format!(
+            "client {} register {register} {:?} -> {:?}",
+            operation.client, operation.action, operation.answer
+        ));
+        self.run().history.push(register, operation);
+    }
+}

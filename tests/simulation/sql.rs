@@ -1,0 +1,139 @@
+//! A client's session: the PostgreSQL protocol over the simulated network.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config, NoTls, Statement};
+use volt_tests::history::{Action, Answer};
+
+/// SQL's port on every simulated node.
+pub const SQL_PORT: u16 = 5432;
+/// After this time a client takes an answer for lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection with its statements prepared.
+pub struct Session {
+    client: Client,
+    read: Statement,
+    insert: Statement,
+    write: Statement,
+    exchange: Statement,
+    ledger: Statement,
+    pair: Statement,
+}
+
+/// The statement's answer, or whether anything may have happened.
+pub enum Failure {
+    /// Certainly nothing happened; with the SQLSTATE.
+    Refused(String),
+    /// Nobody knows; the session is of no more use.
+    Unknown,
+}
+
+/// A bare connection to the node.
+pub async fn connect(node: u32) -> Option<Client> {
+    let attempt = async {
+        let stream = turmoil::net::TcpStream::connect((format!("node-{node}"), SQL_PORT))
+            .await
+            .ok()?;
+        let (client, connection) = Config::new()
+            .user("volt")
+            .dbname("volt")
+            .connect_raw(stream, NoTls)
+            .await
+            .ok()?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Some(client)
+    };
+    timeout(ANSWER_TIMEOUT, attempt).await.ok().flatten()
+}
+
+impl Session {
+    /// Connects and prepares; None if the node doesn't answer or refuses.
+    pub async fn open(node: u32) -> Option<Self> {
+        let client = connect(node).await?;
+        let prepared = async {
+            Ok::<_, tokio_postgres::Error>(Self {
+                read: client.prepare("SELECT value FROM registers WHERE id = $1").await?,
+                insert: client.prepare("INSERT INTO registers VALUES ($1, $2)").await?,
+                write: client.prepare("UPDATE registers SET value = $2 WHERE id = $1").await?,
+                exchange: client
+                    .prepare("UPDATE registers SET value = $3 WHERE id = $1 AND value = $2")
+                    .await?,
+                ledger: client.prepare("INSERT INTO ledger VALUES ($1)").await?,
+                pair: client.prepare("INSERT INTO ledger VALUES ($1), ($2)").await?,
+                client,
+            })
+        };
+        timeout(ANSWER_TIMEOUT, prepared).await.ok()?.ok()
+    }
+
+    /// Does this to a register.
+    pub async fn run(&self, register: u64, action: Action) -> Result<Answer, Failure> {
+        let id = register as i64;
+        let done = |rows| if rows == 0 { Answer::Nothing } else { Answer::Done };
+        match action {
+            Action::Read => {
+                let row = answer(self.client.query_opt(&self.read, &[&id])).await?;
+                Ok(Answer::Found(row.map(|row| row.get::<_, i64>(0) as u64)))
+            }
+            Action::Insert(value) => match answer(self.client.execute(&self.insert, &[&id, &(value as i64)])).await {
+                Err(Failure::Refused(state)) if state == "23505" => Ok(Answer::Nothing),
+                rows => rows.map(done),
+            },
+            Action::Write(value) => answer(self.client.execute(&self.write, &[&id, &(value as i64)]))
+                .await
+                .map(done),
+            Action::Exchange { from, to } => answer(
+                self.client
+                    .execute(&self.exchange, &[&id, &(from as i64), &(to as i64)]),
+            )
+            .await
+            .map(done),
+        }
+    }
+
+    /// All registers at one moment: id, value.
+    pub async fn read_all(&self) -> Result<Vec<(u64, u64)>, Failure> {
+        let rows = answer(self.client.query("SELECT id, value FROM registers ORDER BY id", &[])).await?;
+        Ok(rows
+            .iter()
+            .map(|row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+            .collect())
+    }
+
+    /// One more row of the ledger.
+    pub async fn add(&self, id: u64) -> Result<(), Failure> {
+        answer(self.client.execute(&self.ledger, &[&(id as i64)]))
+            .await
+            .map(drop)
+    }
+
+    /// Two more rows, in one statement, as a rule in two partitions.
+    pub async fn add_pair(&self, first: u64, second: u64) -> Result<(), Failure> {
+        answer(self.client.execute(&self.pair, &[&(first as i64), &(second as i64)]))
+            .await
+            .map(drop)
+    }
+
+    /// The whole ledger.
+    pub async fn ledger(&self) -> Result<Vec<u64>, Failure> {
+        let rows = answer(self.client.query("SELECT id FROM ledger", &[])).await?;
+        Ok(rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect())
+    }
+}
+
+/// Waits for an answer and says what an error means.
+async fn answer<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
+    let Ok(result) = timeout(ANSWER_TIMEOUT, call).await else {
+        return Err(Failure::Unknown);
+    };
+    result.map_err(|error| match error.code().map(|code| code.code()) {
+        // 40003: statement completion unknown. No SQLSTATE: the connection broke.
+        None | Some("40003") => Failure::Unknown,
+        Some(state @ ("57P03" | "40001" | "23505" | "53300")) => Failure::Refused(state.to_owned()),
+        Some(state) => panic!("an answer that no fault explains: {state} {error:?}"),
+    })
+}

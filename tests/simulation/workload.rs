@@ -1,0 +1,177 @@
+//! What the clients do: registers and a ledger, from several sessions at once, on whichever node answers.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::sleep;
+use volt_tests::history::{Action, Answer, Operation};
+
+use crate::determinism::mix;
+use crate::plan::NODES;
+use crate::shared::{Phase, Shared};
+use crate::sql::{Failure, Session};
+
+/// Registers, from 1.
+pub const REGISTERS: u64 = 6;
+/// Sessions at a time.
+pub const CLIENTS: u32 = 4;
+
+/// One client, until the workload is over.
+pub async fn client(shared: Shared, number: u32, seed: u64) {
+    let random = StdRng::seed_from_u64(mix(seed ^ (u64::from(number) << 32)));
+    let mut client = Worker {
+        shared,
+        number,
+        random,
+        last_seen: [0; REGISTERS as usize + 1],
+    };
+    while client.is_on() {
+        let node = client.random.random_range(1..=NODES);
+        match Session::open(node).await {
+            Some(session) => client.work(&session).await,
+            None => client.think(50).await,
+        }
+    }
+}
+
+struct Worker {
+    shared: Shared,
+    number: u32,
+    random: StdRng,
+    /// What each register held when this client last read it.
+    last_seen: [u64; REGISTERS as usize + 1],
+}
+
+impl Worker {
+    fn is_on(&self) -> bool {
+        self.shared.run().phase == Phase::Work
+    }
+
+    async fn think(&mut self, max_millis: u64) {
+        sleep(Duration::from_millis(self.random.random_range(1..=max_millis))).await;
+    }
+
+    /// Uses the session until it is of no more use; now and then leaves a good one for another node.
+    async fn work(&mut self, session: &Session) {
+        while self.is_on() && self.random.random_range(0..200) != 0 {
+            let went_on = match self.random.random_range(0..20) {
+                0..13 => self.on_register(session).await,
+                13 => self.read_all(session).await,
+                14..18 => self.add(session).await,
+                _ => self.add_pair(session).await,
+            };
+            if !went_on {
+                return;
+            }
+            self.think(25).await;
+        }
+    }
+
+    async fn on_register(&mut self, session: &Session) -> bool {
+        let register = self.random.random_range(1..=REGISTERS);
+        let action = match self.random.random_range(0..10) {
+            0..5 => Action::Read,
+            5..8 => Action::Write(self.shared.unique()),
+            _ => Action::Exchange {
+                from: self.last_seen[register as usize],
+                to: self.shared.unique(),
+            },
+        };
+        let mut operation = self.send(action);
+        let result = session.run(register, action).await;
+        operation.answer = match &result {
+            Ok(answer) => *answer,
+            Err(Failure::Refused(_)) => Answer::Refused,
+            Err(Failure::Unknown) => Answer::Unknown,
+        };
+        if let Answer::Found(Some(value)) = operation.answer {
+            self.last_seen[register as usize] = value;
+        }
+        self.shared.answered(register, operation);
+        self.goes_on(result).await
+    }
+
+    async fn read_all(&mut self, session: &Session) -> bool {
+        let operation = self.send(Action::Read);
+        let result = session.read_all().await;
+        if let Ok(rows) = &result {
+            for register in 1..=REGISTERS {
+                let found = rows.iter().find(|(id, _)| *id == register).map(|(_, value)| *value);
+                self.shared.answered(
+                    register,
+                    Operation {
+                        answer: Answer::Found(found),
+                        ..operation
+                    },
+                );
+            }
+        }
+        self.goes_on(result).await
+    }
+
+    async fn add(&mut self, session: &Session) -> bool {
+        let id = self.shared.unique();
+        self.shared.run().ledger.attempt(id);
+        let result = session.add(id).await;
+        if result.is_ok() {
+            self.shared.run().ledger.acknowledge(id);
+        }
+        self.shared
+            .note(&format!("client {} adds {id} -> {}", self.number, result.is_ok()));
+        self.inserted(result).await
+    }
+
+    async fn add_pair(&mut self, session: &Session) -> bool {
+        let (first, second) = (self.shared.unique(), self.shared.unique());
+        {
+            let mut run = self.shared.run();
+            run.pairs.push((first, second));
+            run.ledger.attempt(first);
+            run.ledger.attempt(second);
+        }
+        let result = session.add_pair(first, second).await;
+        if result.is_ok() {
+            let mut run = self.shared.run();
+            run.ledger.acknowledge(first);
+            run.ledger.acknowledge(second);
+        }
+        self.shared.note(&format!(
+            "client {} adds {first} and {second} -> {}",
+            self.number,
+            result.is_ok()
+        ));
+        self.inserted(result).await
+    }
+
+    fn send(&self, action: Action) -> Operation {
+        let sent = self.shared.moment();
+        Operation {
+            client: self.number,
+            sent,
+            answered: sent,
+            action,
+            answer: Answer::Unknown,
+        }
+    }
+
+    /// Whether the session is still of use after an INSERT into the ledger, whose ids nobody else has.
+    async fn inserted(&mut self, result: Result<(), Failure>) -> bool {
+        if let Err(Failure::Refused(state)) = &result {
+            assert_ne!(state, "23505", "a statement was carried out twice");
+        }
+        self.goes_on(result).await
+    }
+
+    /// Whether the session is still of use.
+    async fn goes_on<T>(&mut self, result: Result<T, Failure>) -> bool {
+        match result {
+            Ok(_) => true,
+            Err(Failure::Unknown) => false,
+            Err(Failure::Refused(_)) => {
+                self.think(100).await;
+                self.random.random_range(0..3) != 0
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The operator's protocol to real nodes: initialise, and see when the cluster is whole.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tokio::time::{sleep, timeout};
+use volt_proto::v1::control_client::ControlClient;
+use volt_proto::v1::{GetStatusRequest, GetStatusResponse, InitialiseRequest};
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Makes the node at this peer port the first of a new cluster; tries until `limit`.
+pub async fn initialise(peer_port: u16, partitions: u32, limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        let attempt = async {
+            let mut control = ControlClient::connect(format!("http://127.0.0.1:{peer_port}")).await?;
+            let cluster_uuid = "00000000-0000-4000-8000-000000000001".to_owned();
+            control
+                .initialise(InitialiseRequest {
+                    cluster_uuid,
+                    partitions,
+                })
+                .await?;
+            anyhow::Ok(())
+        };
+        match timeout(CALL_TIMEOUT, attempt).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if Instant::now() > end => bail!("initialise: {error:#}"),
+            Err(_) if Instant::now() > end => bail!("initialise: no answer"),
+            _ => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// What the node at this peer port knows.
+pub async fn status(peer_port: u16) -> Result<GetStatusResponse> {
+    let call = async {
+        let mut control = ControlClient::connect(format!("http://127.0.0.1:{peer_port}")).await?;
+        anyhow::Ok(control.get_status(GetStatusRequest {}).await?.into_inner())
+    };
+    timeout(CALL_TIMEOUT, call).await?
+}
+
+/// Why a cluster of so many nodes is not whole in this node's eyes; None if it is.
+fn missing(status: &GetStatusResponse, nodes: usize) -> Option<String> {
+    let alive = status.nodes.iter().filter(|node| node.is_alive).count();
+    if alive < nodes {
+        return Some(format!("{alive} of {nodes} nodes live"));
+    }
+    if !status.serving {
+        return Some("it does not serve".to_owned());
+    }
+    let lacking = status.partitions.iter().find(|partition| {
+        partition.primary == 0 || partition.in_sync.len() < (partition.replication as usize + 1).min(nodes)
+    });
+    lacking.map(|partition| format!("{partition:?}"))
+}
+
+/// Returns when all nodes at these peer ports see a whole cluster.
+pub async fn whole(peer_ports: &[u16], limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
+    for port in peer_ports {
+        loop {
+            let lacks = match status(*port).await {
+                Ok(status) => missing(&status, peer_ports.len()),
+                Err(error) => Some(format!("{error:#}")),
+            };
+            match lacks {
+                None => break,
+                Some(what) if Instant::now() > end => bail!("not whole at port {port}: {what}"),
+                Some(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Proxies between nodes, so that one can be cut off without root: each node's peer port is advertised under a loopback
+//! address of the node's own, where a proxy listens. While a node is cut off nothing passes to it or from it, and nothing
+//! is closed: bytes wait, as in a network that lost its route.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Under which loopback address the node's proxy listens.
+pub fn host(node: u32) -> String {
+    format!("127.0.7.{node}")
+}
+
+/// Proxies before nodes.
+pub struct Proxies {
+    cut: watch::Sender<BTreeSet<u32>>,
+    /// Which process is which node: who opened a connection is found by it.
+    processes: watch::Sender<BTreeMap<u32, u32>>,
+}
+
+impl Proxies {
+    /// Listens for each (node, peer port).
+    pub async fn start(ports: &[(u32, u16)]) -> Result<Arc<Self>> {
+        let proxies = Arc::new(Self {
+            cut: watch::Sender::new(BTreeSet::new()),
+            processes: watch::Sender::new(BTreeMap::new()),
+        });
+        for (node, port) in ports.iter().copied() {
+            let listener = TcpListener::bind((host(node), port))
+                .await
+                .with_context(|| host(node))?;
+            let proxies = Arc::clone(&proxies);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(Arc::clone(&proxies).carry(stream, node, port));
+                }
+            });
+        }
+        Ok(proxies)
+    }
+
+    /// The node's process now.
+    pub fn process(&self, node: u32, pid: u32) {
+        self.processes.send_modify(|processes| {
+            processes.insert(pid, node);
+        });
+    }
+
+    /// From now on nothing passes to the node or from it.
+    pub fn cut_off(&self, node: u32) {
+        self.cut.send_modify(|cut| {
+            cut.insert(node);
+        });
+    }
+
+    /// What waited passes, and everything after it.
+    pub fn restore(&self, node: u32) {
+        self.cut.send_modify(|cut| {
+            cut.remove(&node);
+        });
+    }
+
+    async fn carry(self: Arc<Self>, from: TcpStream, target: u32, port: u16) {
+        let source = self.opener(&from);
+        let ends: Vec<u32> = source.into_iter().chain([target]).collect();
+        passes(&mut self.cut.subscribe(), &ends).await;
+        let Ok(to) = TcpStream::connect(("127.0.0.1", port)).await else {
+            return;
+        };
+        let _ = (from.set_nodelay(true), to.set_nodelay(true));
+        let (from_read, from_write) = from.into_split();
+        let (to_read, to_write) = to.into_split();
+        let there = copy(from_read, to_write, self.cut.subscribe(), ends.clone());
+        let back = copy(to_read, from_write, self.cut.subscribe(), ends);
+        tokio::select! {
+            () = there => {}
+            () = back => {}
+        }
+    }
+
+    /// Which node's process holds the other end of this connection.
+    fn opener(&self, stream: &TcpStream) -> Option<u32> {
+        let port = stream.peer_addr().ok()?.port();
+        let inode = socket_inode(port)?;
+        let wanted = format!("socket:[{inode}]");
+        let processes = self.processes.borrow();
+        processes
+            .iter()
+            .find(|(pid, _)| holds(**pid, &wanted))
+            .map(|(_, node)| *node)
+    }
+}
+
+/// The inode of the connected socket with this local port, from the kernel's table.
+fn socket_inode(port: u16) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let local = format!(":{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_it = words.get(1)?.ends_with(&local) && *words.get(3)? != "0A";
+        is_it.then(|| words.get(9).map(|inode| (*inode).to_owned())).flatten()
+    })
+}
+
+fn holds(pid: u32, socket: &str) -> bool {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    files
+        .flatten()
+        .any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket))
+}
+
+async fn passes(cut: &mut watch::Receiver<BTreeSet<u32>>, ends: &[u32]) {
+    let _ = cut.wait_for(|cut| ends.iter().all(|node| !cut.contains(node))).await;
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut cut: watch::Receiver<BTreeSet<u32>>,
+    ends: Vec<u32>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        // Also the end of a connection does not pass while a node is cut off.
+        passes(&mut cut, &ends).await;
+        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
