@@ -11,7 +11,7 @@ mod system;
 mod tables;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -39,7 +39,8 @@ pub struct SqlEngine {
     coordinator: Arc<Coordinator>,
     metadata: Arc<Metadata>,
     session: Mutex<Option<(u64, SessionState)>>,
-    plans: Mutex<(u64, BTreeMap<PlanKey, Arc<Planned>>)>,
+    /// For look-ups only: their order decides nothing.
+    plans: Mutex<(u64, HashMap<PlanKey, Arc<Planned>>)>,
 }
 
 impl SqlEngine {
@@ -73,7 +74,7 @@ impl SqlEngine {
         for table in map.tables.values() {
             let partitions = map.groups.get(&table.group).map_or_else(Vec::new, |group| group.partitions.clone());
             let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions));
-            let name = datafusion::sql::TableReference::bare(table.name.as_str());
+            let name = datafusion::common::TableReference::bare(table.name.as_str());
             context.register_table(name, provider).map_err(failed)?;
         }
         let schema = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
@@ -89,7 +90,7 @@ impl SqlEngine {
     fn cached(&self, key: &PlanKey, catalog_version: u64) -> Option<Arc<Planned>> {
         let mut plans = self.plans.lock().expect("no panic under this lock");
         if plans.0 != catalog_version {
-            *plans = (catalog_version, BTreeMap::new());
+            *plans = (catalog_version, HashMap::new());
         }
         plans.1.get(key).cloned()
     }
