@@ -45,7 +45,11 @@ pub(super) async fn report(reporter: HealthReporter, metadata: Arc<Metadata>, da
         ticks.tick().await;
         let ready = unready(&metadata, &*data).is_none();
         if was_ready != Some(ready) {
-            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            let status = if ready {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
             reporter.set_service_status(READINESS, status).await;
             was_ready = Some(ready);
         }

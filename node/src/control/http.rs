@@ -32,7 +32,11 @@ pub async fn serve_http(
     metadata: Arc<Metadata>,
     data: Arc<dyn DataPlane>,
 ) -> io::Result<()> {
-    let site = Site { metrics, metadata, data };
+    let site = Site {
+        metrics,
+        metadata,
+        data,
+    };
     let router = Router::new()
         .route("/metrics", get(serve_metrics))
         .route("/livez", get(|| async { "ok\n" }))

@@ -94,20 +94,45 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("transactions", "Transactions, by how they ended", transactions);
-        registry.register_with_unit("transaction", "From a statement's arrival to its answer", Unit::Seconds, latency);
+        registry.register_with_unit(
+            "transaction",
+            "From a statement's arrival to its answer",
+            Unit::Seconds,
+            latency,
+        );
         registry.register("connections", "SQL connections", metrics.connections.clone());
         registry.register(
             "replication_lag_records",
             "Records that a partition's slowest backup in sync lacks, on its primary",
             metrics.lag.clone(),
         );
-        registry.register("in_sync_replicas", "Members of a partition's in-sync set", metrics.in_sync.clone());
-        registry.register("failovers", "Changes of primary that a death caused", metrics.failovers.clone());
-        registry.register("primaries", "Partitions whose primary this node is", metrics.primaries.clone());
+        registry.register(
+            "in_sync_replicas",
+            "Members of a partition's in-sync set",
+            metrics.in_sync.clone(),
+        );
+        registry.register(
+            "failovers",
+            "Changes of primary that a death caused",
+            metrics.failovers.clone(),
+        );
+        registry.register(
+            "primaries",
+            "Partitions whose primary this node is",
+            metrics.primaries.clone(),
+        );
         registry.register("map_version", "Version of the cluster map", metrics.map_version.clone());
         registry.register("lease_valid", "1 while this node holds a lease", metrics.lease.clone());
-        registry.register("metadata_leader", "1 while this node leads the metadata group", metrics.leads.clone());
-        registry.register("nodes_alive", "Nodes that the map calls alive", metrics.nodes_alive.clone());
+        registry.register(
+            "metadata_leader",
+            "1 while this node leads the metadata group",
+            metrics.leads.clone(),
+        );
+        registry.register(
+            "nodes_alive",
+            "Nodes that the map calls alive",
+            metrics.nodes_alive.clone(),
+        );
         metrics.registry = registry;
         metrics
     }
@@ -151,10 +176,21 @@ impl Metrics {
         self.nodes_alive.set(i64::try_from(alive).unwrap_or(i64::MAX));
         for partition in map.partitions.values() {
             let members = i64::try_from(partition.in_sync.len()).unwrap_or(i64::MAX);
-            self.in_sync.get_or_create(&ByPartition { partition: partition.partition_id }).set(members);
+            self.in_sync
+                .get_or_create(&ByPartition {
+                    partition: partition.partition_id,
+                })
+                .set(members);
         }
-        let mut last = self.last_failover.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let newer = map.failovers.iter().filter(|failover| last.is_none_or(|last| failover.at_micros > last)).count();
+        let mut last = self
+            .last_failover
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let newer = map
+            .failovers
+            .iter()
+            .filter(|failover| last.is_none_or(|last| failover.at_micros > last))
+            .count();
         self.failovers.inc_by(newer as u64);
         *last = map.failovers.iter().map(|failover| failover.at_micros).max().or(*last);
     }
@@ -178,8 +214,14 @@ mod tests {
         metrics.transaction(Outcome::Committed, Duration::from_micros(300));
         metrics.replication_lag(3, 7);
         let text = metrics.text();
-        assert!(text.contains("volt_transactions_total{outcome=\"committed\"} 1"), "{text}");
+        assert!(
+            text.contains("volt_transactions_total{outcome=\"committed\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("volt_transaction_seconds_count 1"), "{text}");
-        assert!(text.contains("volt_replication_lag_records{partition=\"3\"} 7"), "{text}");
+        assert!(
+            text.contains("volt_replication_lag_records{partition=\"3\"} 7"),
+            "{text}"
+        );
     }
 }

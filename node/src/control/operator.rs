@@ -48,11 +48,16 @@ impl ControlService {
     /// True when `done` came to hold in time.
     async fn wait_for(&self, deadline: Instant, done: impl Fn(&ClusterMap) -> bool) -> bool {
         let mut map = self.metadata.watch();
-        timeout_at(deadline, map.wait_for(|map| done(map))).await.is_ok_and(|changed| changed.is_ok())
+        timeout_at(deadline, map.wait_for(|map| done(map)))
+            .await
+            .is_ok_and(|changed| changed.is_ok())
     }
 
     async fn forward_report(&self, leader: NodeId, report: v1::ReportFailureRequest) -> Result<bool, Status> {
-        let address = self.peers.address(leader).ok_or_else(|| Status::unavailable("the leader's address is unknown"))?;
+        let address = self
+            .peers
+            .address(leader)
+            .ok_or_else(|| Status::unavailable("the leader's address is unknown"))?;
         let client = self.peers.control_service_at(&address);
         let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(client.report_failure(report).await?.into_inner().changed)
@@ -71,7 +76,10 @@ impl Control for ControlService {
         &self,
         request: Request<v1::InitialiseRequest>,
     ) -> Result<Response<v1::InitialiseResponse>, Status> {
-        let v1::InitialiseRequest { cluster_uuid, partitions } = request.into_inner();
+        let v1::InitialiseRequest {
+            cluster_uuid,
+            partitions,
+        } = request.into_inner();
         match self.metadata.initialise(&cluster_uuid, partitions).await {
             Ok(cluster_uuid) => Ok(Response::new(v1::InitialiseResponse { cluster_uuid })),
             Err(error @ EnterError::AlreadyInitialised(_)) => Err(Status::already_exists(error.to_string())),
@@ -80,10 +88,7 @@ impl Control for ControlService {
         }
     }
 
-    async fn get_status(
-        &self,
-        _: Request<v1::GetStatusRequest>,
-    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
         Ok(Response::new(status(&self.metadata)))
     }
 
@@ -94,7 +99,11 @@ impl Control for ControlService {
         let every = match request.get_ref().interval_ms {
             0 => WATCH_INTERVAL_MS,
             millis if WATCH_INTERVALS_MS.contains(&millis) => millis,
-            millis => return Err(Status::invalid_argument(format!("interval_ms must be 50 to 10000, not {millis}"))),
+            millis => {
+                return Err(Status::invalid_argument(format!(
+                    "interval_ms must be 50 to 10000, not {millis}"
+                )));
+            }
         };
         let mut ticks = interval(Duration::from_millis(u64::from(every)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,17 +152,33 @@ impl Control for ControlService {
     }
 
     async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
-        let v1::PromoteRequest { partition_id, epoch, node_id } = *request.get_ref();
-        self.propose(Command::WantPrimary { partition: partition_id, epoch, node_id }).await?;
+        let v1::PromoteRequest {
+            partition_id,
+            epoch,
+            node_id,
+        } = *request.get_ref();
+        self.propose(Command::WantPrimary {
+            partition: partition_id,
+            epoch,
+            node_id,
+        })
+        .await?;
         let is_primary = |map: &ClusterMap| {
-            map.partitions.get(&partition_id).is_some_and(|partition| partition.primary == Some(node_id))
+            map.partitions
+                .get(&partition_id)
+                .is_some_and(|partition| partition.primary == Some(node_id))
         };
         if !self.wait_for(Instant::now() + PROMOTE_LIMIT, is_primary).await {
             let waiting = self.membership.waiting().get(&partition_id).map(ToString::to_string);
             let why = waiting.unwrap_or_else(|| "its primary has not handed over".to_owned());
             return Err(Status::deadline_exceeded(format!("partition {partition_id}: {why}")));
         }
-        let epoch = self.metadata.map().partitions.get(&partition_id).map_or(0, |partition| partition.epoch);
+        let epoch = self
+            .metadata
+            .map()
+            .partitions
+            .get(&partition_id)
+            .map_or(0, |partition| partition.epoch);
         Ok(Response::new(v1::PromoteResponse { epoch }))
     }
 
@@ -168,20 +193,30 @@ impl Control for ControlService {
         let before = primaries(&self.metadata.map(), node_id);
         if !self.wait_for(deadline, |map| primaries(map, node_id) == 0).await {
             let left = primaries(&self.metadata.map(), node_id);
-            return Err(Status::deadline_exceeded(format!("node {node_id} still has {left} primaries")));
+            return Err(Status::deadline_exceeded(format!(
+                "node {node_id} still has {left} primaries"
+            )));
         }
         Ok(Response::new(v1::SwitchPrimariesResponse { switched: before }))
     }
 
     async fn rejoin(&self, request: Request<v1::RejoinRequest>) -> Result<Response<v1::RejoinResponse>, Status> {
         let node_id = request.get_ref().node_id;
-        self.propose(Command::SetDraining { node_id, draining: false }).await?;
+        self.propose(Command::SetDraining {
+            node_id,
+            draining: false,
+        })
+        .await?;
         Ok(Response::new(v1::RejoinResponse {}))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
         let node_id = request.get_ref().node_id;
-        self.propose(Command::SetDraining { node_id, draining: true }).await?;
+        self.propose(Command::SetDraining {
+            node_id,
+            draining: true,
+        })
+        .await?;
         Ok(Response::new(v1::DrainResponse {}))
     }
 

@@ -27,9 +27,15 @@ pub(super) struct PeerService {
 impl PeerService {
     /// The member, if the message is for it and not for who this node was before it lost its volume.
     fn member(&self, message: &RaftMessage) -> Result<&openraft::Raft<Group>, Status> {
-        let raft = self.metadata.raft().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
+        let raft = self
+            .metadata
+            .raft()
+            .ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
         if self.metadata.own_member() != Some(message.to) {
-            return Err(Status::failed_precondition(format!("member {} is not here", message.to)));
+            return Err(Status::failed_precondition(format!(
+                "member {} is not here",
+                message.to
+            )));
         }
         Ok(raft)
     }
@@ -47,7 +53,11 @@ fn encode<T: Serialize, E: std::error::Error>(
     let answer = answer.map_err(|error| Status::internal(error.to_string()))?;
     let payload = postcard::to_stdvec(&answer).map_err(|error| Status::internal(error.to_string()))?;
     let (from, to) = asked;
-    Ok(Response::new(RaftMessage { from: to, to: from, payload: payload.into() }))
+    Ok(Response::new(RaftMessage {
+        from: to,
+        to: from,
+        payload: payload.into(),
+    }))
 }
 
 #[tonic::async_trait]
@@ -59,7 +69,9 @@ impl Peer for PeerService {
     async fn hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
         let identity = self.metadata.identity();
         Ok(Response::new(HelloResponse {
-            cluster_uuid: identity.as_ref().map_or_else(String::new, |identity| identity.cluster_uuid.clone()),
+            cluster_uuid: identity
+                .as_ref()
+                .map_or_else(String::new, |identity| identity.cluster_uuid.clone()),
             node_id: self.metadata.node_id(),
             incarnation: identity.map_or(0, |identity| identity.incarnation),
             boot_id: self.metadata.boot_id(),
@@ -91,7 +103,10 @@ impl Peer for PeerService {
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
-        self.metadata.serve_propose(request.into_inner()).await.map(Response::new)
+        self.metadata
+            .serve_propose(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {

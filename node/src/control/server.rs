@@ -45,16 +45,29 @@ pub struct Services {
 
 /// Serves the peer port until the listener's world ends, or the future is dropped.
 pub async fn serve(listener: Box<dyn Listener>, services: Services) -> Result<(), tonic::transport::Error> {
-    let Services { metadata, membership, peers, data } = services;
+    let Services {
+        metadata,
+        membership,
+        peers,
+        data,
+    } = services;
     let reporter = HealthReporter::new();
     let health_service = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(reporter.clone()),
     );
     let health = tokio::spawn(health::report(reporter, Arc::clone(&metadata), Arc::clone(&data)));
-    let control = ControlService { metadata: Arc::clone(&metadata), membership: Arc::clone(&membership), peers };
-    let peer = PeerServer::new(PeerService { metadata, membership, data })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let control = ControlService {
+        metadata: Arc::clone(&metadata),
+        membership: Arc::clone(&membership),
+        peers,
+    };
+    let peer = PeerServer::new(PeerService {
+        metadata,
+        membership,
+        data,
+    })
+    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -97,7 +110,11 @@ impl Connected for Accepted {
 }
 
 impl AsyncRead for Accepted {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }

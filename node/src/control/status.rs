@@ -17,7 +17,11 @@ pub(super) fn status(metadata: &Metadata) -> v1::GetStatusResponse {
         map_version: map.version,
         serving: metadata.lease().is_valid(),
         nodes: map.nodes.values().map(|node| node_status(&map, node)).collect(),
-        partitions: map.partitions.values().map(|partition| partition_status(&map, partition)).collect(),
+        partitions: map
+            .partitions
+            .values()
+            .map(|partition| partition_status(&map, partition))
+            .collect(),
         max_replication: map.max_replication(),
         metadata_voters: metadata.voters().into_iter().collect(),
         recovering: map.recovering.iter().copied().collect(),

@@ -25,9 +25,9 @@ const EXAMINATIONS: u32 = 50;
 /// Pause between two looks.
 const EXAMINE_AGAIN: Duration = Duration::from_millis(4);
 /// Elections called for one death of a leader.
-const ELECTIONS: u32 = 20;
+const ELECTIONS: u32 = 5;
 /// Shortest pause between two of them; up to twice that.
-const ELECT_AGAIN_MS: u64 = 40;
+const ELECT_AGAIN_MS: u64 = 120;
 /// Looks for evidence against the leader before a vote for another is refused.
 const VOTE_PATIENCE: u32 = 8;
 /// Pause between them.
@@ -202,13 +202,13 @@ impl Membership {
     }
 
     /// The group's leader has ended: nobody waits for a timeout. A member that calls an election stops honouring the
-    /// old leader's claim, so that members that have the same evidence vote for each other at once.
+    /// old leader's claim, so that members that have the same evidence vote for each other at once. Then it leaves the
+    /// winner in peace for a while, and watches that there is one.
     async fn elect_another(&self, dead: NodeId) {
         for _ in 0..ELECTIONS {
-            if self.metadata.leader().is_some_and(|leader| leader != dead) {
-                return;
+            if self.metadata.leader().is_none_or(|leader| leader == dead) {
+                self.metadata.elect().await;
             }
-            self.metadata.elect().await;
             let pause = ELECT_AGAIN_MS + self.world.random.next_u64() % ELECT_AGAIN_MS;
             sleep(Duration::from_millis(pause)).await;
         }

@@ -53,7 +53,7 @@ fn step(map: &ClusterMap, partition: &PartitionInfo, busy: &mut BTreeMap<NodeId,
         }
     }
     let changed = in_sync != partition.in_sync || learners != partition.learners;
-    changed.then(|| PartitionChange {
+    changed.then_some(PartitionChange {
         partition: partition.partition_id,
         epoch: partition.epoch,
         primary: Some(primary),

@@ -39,6 +39,7 @@ impl Membership {
         let mut last = self.now();
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => {}
                 () = self.nudge.notified() => {}
             }
@@ -79,6 +80,7 @@ impl Membership {
         let mut leading = self.metadata.watch();
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => {}
                 _ = leading.changed() => {}
             }
@@ -113,29 +115,30 @@ impl Membership {
         let Some(judgement) = self.judge(&map) else { return };
         let (verdicts, revived) = (judgement.verdicts, judgement.revived);
         let mut changes = judgement.decision.changes;
-        let acted = !verdicts.is_empty() || !changes.is_empty() || !revived.is_empty();
+        let idle = verdicts.is_empty() && changes.is_empty() && revived.is_empty();
+        let mut changed = false;
         for verdict in verdicts {
             let own = take_changes_of(&map, &mut changes, verdict.node_id);
-            self.pronounce(judgement.term, verdict, own).await;
+            changed |= changed_partitions(self.pronounce(judgement.term, verdict, own).await.as_ref());
         }
         if !changes.is_empty() {
             let failover = self.note(&map, &changes);
-            self.propose(Command::ChangePartitions {
+            let command = Command::ChangePartitions {
                 term: judgement.term,
                 changes,
                 failover,
-            })
-            .await;
+            };
+            changed |= changed_partitions(self.propose(command).await.as_ref());
         }
         for (node_id, boot_id) in revived {
-            if self.propose(Command::NodeAlive { node_id, boot_id }).await {
+            if self.propose(Command::NodeAlive { node_id, boot_id }).await.is_some() {
                 self.pardon(node_id, boot_id);
             }
         }
-        if acted {
-            // The map has changed: look again at once.
+        if changed {
             self.nudge.notify_one();
-        } else {
+        }
+        if idle {
             self.rebalance(judgement.term, &map).await;
         }
     }
@@ -205,7 +208,7 @@ impl Membership {
         })
     }
 
-    async fn pronounce(&self, term: u64, verdict: Verdict, changes: Vec<PartitionChange>) {
+    async fn pronounce(&self, term: u64, verdict: Verdict, changes: Vec<PartitionChange>) -> Option<Applied> {
         let Verdict {
             node_id,
             boot_id,
@@ -233,7 +236,7 @@ impl Membership {
             at_micros,
             changes,
         };
-        self.propose(command).await;
+        self.propose(command).await
     }
 
     /// For the record: whose death these changes of primary end.
@@ -274,40 +277,49 @@ impl Membership {
         if done {
             return;
         }
+        let mut changed = false;
         let changes = rebalance(map);
         if !changes.is_empty() {
-            self.propose(Command::ChangePartitions {
+            let command = Command::ChangePartitions {
                 term,
                 changes,
                 failover: None,
-            })
-            .await;
+            };
+            changed = changed_partitions(self.propose(command).await.as_ref());
         }
         for node_id in drained(map) {
-            self.propose(Command::Drained { node_id }).await;
+            changed |= self.propose(Command::Drained { node_id }).await == Some(Applied::Done);
         }
+        // What came to nothing is not tried again before the map is another.
+        let version = if changed {
+            map.version
+        } else {
+            self.metadata.map().version
+        };
         if let Some(reign) = &mut self.lock().reign {
-            reign.balanced = map.version;
+            reign.balanced = version;
         }
     }
 
-    async fn propose(&self, command: Command) -> bool {
+    /// What the proposal did; None: nothing, or nobody knows.
+    async fn propose(&self, command: Command) -> Option<Applied> {
         match self.metadata.propose_as_leader(command).await {
-            Ok(Applied::Unchanged | Applied::Done | Applied::ManyChanged { .. }) => true,
-            Ok(other) => {
-                tracing::debug!(?other, "proposed");
-                true
-            }
+            Ok(applied) => Some(applied),
             Err(ProposeError::Refused(refusal)) => {
                 tracing::info!(%refusal, "a decision came too late");
-                false
+                None
             }
             Err(error) => {
                 tracing::info!(%error, "a decision could not be committed");
-                false
+                None
             }
         }
     }
+}
+
+/// True when it changed partitions: then there may be more to do at once.
+fn changed_partitions(applied: Option<&Applied>) -> bool {
+    matches!(applied, Some(Applied::ManyChanged { partitions }) if !partitions.is_empty())
 }
 
 impl Reign {

@@ -112,13 +112,12 @@ impl Membership {
             return BTreeSet::new();
         };
         let metrics = raft.metrics();
-        let members = metrics
+        metrics
             .borrow()
             .membership_config
             .membership()
             .nodes()
             .map(|(id, _)| node_of(*id))
-            .collect();
-        members
+            .collect()
     }
 }

@@ -111,7 +111,7 @@ impl Metadata {
                 partitions,
                 node,
             };
-            return self.propose(command).await.map(drop).map_err(failed);
+            return self.propose_as_leader(command).await.map(drop).map_err(failed);
         }
         if self.leader().is_some() {
             return match self.propose(Command::Join(introduction)).await {

@@ -149,14 +149,13 @@ impl Metadata {
             return BTreeSet::new();
         };
         let metrics = raft.metrics();
-        let voters = metrics
+        metrics
             .borrow()
             .membership_config
             .membership()
             .voter_ids()
             .map(node_of)
-            .collect();
-        voters
+            .collect()
     }
 
     /// Stops the member. The files can be opened again afterwards.
@@ -176,8 +175,7 @@ impl Metadata {
 
     pub(super) fn leading_member(&self) -> Option<MemberId> {
         let metrics = self.raft()?.metrics();
-        let leader = metrics.borrow().current_leader;
-        leader
+        metrics.borrow().current_leader
     }
 
     /// The term in which this node leads; None: it doesn't.

@@ -1,7 +1,8 @@
 //! Which nodes should hold which partition, and which of its members should be its primary: functions of the map.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use volt_engine::placement::place;
 use volt_engine::{NodeId, PartitionId};
 
 use super::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo};
@@ -161,39 +162,4 @@ impl<'a> Targets<'a> {
         *self.counts.entry(to).or_default() += 1;
         self.moves.insert(partition.partition_id, to);
     }
-}
-
-/// A stand-in for `volt_engine::placement::place`: weighted rendezvous hashing with zone spread.
-fn place(partition: PartitionId, nodes: &[(NodeId, &str, u32)], copies: usize) -> Vec<NodeId> {
-    let mut scored: Vec<(f64, NodeId, &str)> = nodes
-        .iter()
-        .filter(|(_, _, weight)| *weight > 0)
-        .map(|(node, zone, weight)| (score(partition, *node, *weight), *node, *zone))
-        .collect();
-    scored.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
-    let mut chosen = Vec::new();
-    let mut zones = BTreeSet::new();
-    for (_, node, zone) in &scored {
-        if chosen.len() < copies && zones.insert(*zone) {
-            chosen.push(*node);
-        }
-    }
-    for (_, node, _) in &scored {
-        if chosen.len() < copies && !chosen.contains(node) {
-            chosen.push(*node);
-        }
-    }
-    chosen
-}
-
-fn score(partition: PartitionId, node: NodeId, weight: u32) -> f64 {
-    let mut hash = (u64::from(partition) << 32) | u64::from(node);
-    for _ in 0..2 {
-        hash = hash.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        hash ^= hash >> 31;
-    }
-    let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    -f64::from(weight) / unit.ln()
 }

@@ -124,6 +124,7 @@ impl Metadata {
                 Attempt::Lost(why) => lost.insert(why).clone(),
                 Attempt::NotSent(why) => why,
             };
+            tracing::debug!(why, leader = self.leader(), "a proposal is tried again");
             if Instant::now() >= deadline {
                 let unknown = lost.map(ProposeError::Unknown);
                 return Err(unknown.unwrap_or(ProposeError::Unavailable(why)));

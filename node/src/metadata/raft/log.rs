@@ -286,7 +286,7 @@ impl RaftLogStorage<Group> for Log {
             .entries
             .extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
         let written = self.write(&bodies).await;
-        let result = written.as_ref().map(|()| ()).map_err(writing);
+        let result = written.as_ref().copied().map_err(writing);
         callback.log_io_completed(written);
         result
     }
