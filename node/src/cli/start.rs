@@ -1,6 +1,6 @@
 //! `volt-node start`: one node, until it is told to stop.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,10 +37,7 @@ pub async fn run(arguments: Start) -> anyhow::Result<()> {
     let node = Node::start(config, world).await?;
     tracing::info!(node_id, "started");
     tokio::select! {
-        ended = node.run_until_stopped() => {
-            ended?;
-            bail!("the node has stopped by itself");
-        }
+        failed = node.run_until_failed() => return Err(failed),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
