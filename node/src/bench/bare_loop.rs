@@ -16,7 +16,7 @@ const ENCRYPTION_REQUESTS: [u32; 2] = [80_877_103, 80_877_104];
 /// AuthenticationOk, three parameters, ReadyForQuery.
 const GREETING: &[&[u8]] = &[
     b"R\0\0\0\x08\0\0\0\0",
-    b"S\0\0\0\x18server_version\015.0\0",
+    b"S\0\0\0\x18server_version\x0015.0\0",
     b"S\0\0\0\x19client_encoding\0UTF8\0",
     b"S\0\0\0\x23standard_conforming_strings\0on\0",
     READY,
