@@ -7,28 +7,36 @@
 
 use std::sync::{Arc, OnceLock};
 
+use anyhow::Context;
+use async_trait::async_trait;
+use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Duration;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use volt_engine::{Lsn, PartitionId};
 use volt_proto::v1;
 
-use crate::config::{Durability, NodeConfig};
-use crate::control::{Control, DataPlane};
-use crate::gateway::Gateway;
+use crate::config::NodeConfig;
+use crate::control::metrics::Metrics;
+use crate::control::{Answers, DataPlane, Services, serve, serve_http};
+use crate::gateway::{Gateway, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
+use crate::metadata::map::PartitionInfo;
 use crate::peers::Peers;
 use crate::query::SqlEngine;
-use crate::recovery::log::{self, Log, LogOptions};
+use crate::recovery::log::{Log, LogOptions};
 use crate::recovery::replay::Replay;
-use crate::replication::{self, Replicas};
+use crate::replication::replica::Replica;
+use crate::replication::{Replicas, fill, receiver};
 use crate::txn::Coordinator;
-use crate::world::World;
+use crate::world::{Listener, World};
 
 /// Messages of one stream that wait to be sent.
-const STREAM_QUEUE: usize = 64;
+const STREAM_QUEUE: usize = 16;
 /// Longest time that a stop gives the other nodes to take the primaries over.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(8);
 /// How often a stop looks whether they have.
@@ -38,8 +46,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct Node {
     metadata: Arc<Metadata>,
     data: Arc<Data>,
-    control: Control,
     gateway: OnceLock<Gateway>,
+    servers: Vec<JoinHandle<()>>,
     /// Why it can't go on, once it can't.
     failed: watch::Sender<Option<String>>,
 }
@@ -58,28 +66,36 @@ impl Node {
         let data = Arc::new(Data::default());
         let metadata = Metadata::open(world.clone(), config.clone(), boot_id, Arc::clone(&peers)).await?;
         let report: Arc<dyn ReplicaReport> = Arc::clone(&data) as _;
-        let membership = Membership::new(
-            world.clone(),
-            config.clone(),
-            Arc::clone(&metadata),
-            Arc::clone(&peers),
-            report,
-        );
+        let membership =
+            Membership::new(world.clone(), config.clone(), Arc::clone(&metadata), Arc::clone(&peers), report);
+        let listen = async |address: String| {
+            let listener = world.network.listen(&address).await;
+            listener.with_context(|| format!("cannot listen on {address}"))
+        };
+        let (peer_port, http_port) = (listen(config.peer_listen()).await?, listen(config.http_listen()).await?);
+        let sql_port = listen(config.sql_listen()).await?;
         let plane: Arc<dyn DataPlane> = Arc::clone(&data) as _;
-        let control = Control::start(&config, &world, Arc::clone(&metadata), Arc::clone(&membership), plane).await?;
-        let node = Arc::new(Self {
-            metadata,
-            data,
-            control,
-            gateway: OnceLock::new(),
-            failed: watch::channel(None).0,
-        });
-        tokio::spawn({
-            let node = Arc::clone(&node);
-            async move {
-                if let Err(error) = node.come_up(config, world, peers, membership).await {
-                    node.failed.send_replace(Some(format!("{error:#}")));
-                }
+        let services = Services {
+            metadata: Arc::clone(&metadata),
+            membership: Arc::clone(&membership),
+            peers: Arc::clone(&peers),
+            data: Arc::clone(&plane),
+        };
+        let metrics = Arc::new(Metrics::default());
+        let failed = watch::channel(None).0;
+        let servers = vec![
+            tokio::spawn(ends(serve(peer_port, services), "the peer port", failed.clone())),
+            tokio::spawn(ends(
+                serve_http(http_port, metrics, Arc::clone(&metadata), plane),
+                "the HTTP port",
+                failed.clone(),
+            )),
+        ];
+        let node = Arc::new(Self { metadata, data, gateway: OnceLock::new(), servers, failed });
+        let coming = Arc::clone(&node);
+        tokio::spawn(async move {
+            if let Err(error) = coming.come_up(config, world, peers, membership, sql_port).await {
+                coming.failed.send_replace(Some(format!("{error:#}")));
             }
         });
         Ok(node)
@@ -91,6 +107,7 @@ impl Node {
         world: World,
         peers: Arc<Peers>,
         membership: Arc<Membership>,
+        sql_port: Box<dyn Listener>,
     ) -> anyhow::Result<()> {
         if self.metadata.identity().is_none() {
             self.metadata.enter().await?;
@@ -101,7 +118,7 @@ impl Node {
             world.clone(),
             Arc::clone(&self.metadata),
             peers,
-            (Arc::clone(&log), durability(config.durability)),
+            (Arc::clone(&log), config.durability),
             recovered,
         );
         let coordinator = Coordinator::new(Arc::clone(&replicas));
@@ -111,9 +128,8 @@ impl Node {
         coordinator.start();
         self.metadata.enter().await?;
         let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata)));
-        let gateway = Gateway::start(&config, &world, database).await?;
-        self.control.serving(&gateway);
-        let _ = self.gateway.set(gateway);
+        let limits = Limits { max_connections: config.max_connections, authentication: config.authentication };
+        let _ = self.gateway.set(Gateway::serve(sql_port, limits, Arc::clone(&world.random), database));
         // A log that can't be written acknowledges nothing any more: another replica must take over.
         let failure = log.wait_failure().await;
         anyhow::bail!("the log has stopped: {failure}")
@@ -124,23 +140,23 @@ impl Node {
         &self,
         config: &NodeConfig,
         world: &World,
-    ) -> anyhow::Result<(Arc<Log>, Vec<replication::replica::Replica>)> {
+    ) -> anyhow::Result<(Arc<Log>, Vec<Replica>)> {
         let identity = self.metadata.identity().ok_or_else(|| anyhow::anyhow!("no identity"))?;
         let cluster = uuid::Uuid::try_parse(&identity.cluster_uuid)?;
         let mut replay = Replay::default();
-        let options = LogOptions::new(durability(config.durability));
+        let options = LogOptions::new(config.durability);
         let mut take =
             |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
         let log = Log::open(world, options, cluster, &mut take).await?;
         Ok((Arc::new(log), replay.finish()))
     }
 
-    /// Returns why the node can't go on, once it can't.
-    pub async fn run_until_failed(&self) -> anyhow::Error {
+    /// Returns when the node can't go on, with the reason.
+    pub async fn run_until_stopped(&self) -> anyhow::Result<()> {
         let mut failed = self.failed.subscribe();
         match failed.wait_for(Option::is_some).await {
-            Ok(why) => anyhow::anyhow!("{}", why.as_deref().unwrap_or("unknown")),
-            Err(_) => anyhow::anyhow!("the node is gone"),
+            Ok(why) => anyhow::bail!("{}", why.as_deref().unwrap_or_default()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -150,7 +166,7 @@ impl Node {
         if let Some(gateway) = self.gateway.get() {
             gateway.stop().await;
         }
-        self.control.stop().await;
+        self.servers.iter().for_each(JoinHandle::abort);
         if let Some((replicas, _)) = self.data.parts.get() {
             let _ = replicas.log.close().await;
         }
@@ -166,7 +182,7 @@ impl Node {
         }
         while tokio::time::Instant::now() < deadline {
             let map = self.metadata.map();
-            let others = |partition: &crate::metadata::map::PartitionInfo| {
+            let others = |partition: &PartitionInfo| {
                 partition.in_sync.iter().any(|&member| member != node_id && map.is_alive(member))
             };
             let left = map.partitions.values().filter(|info| info.primary == Some(node_id) && others(info)).count();
@@ -183,12 +199,17 @@ impl Node {
     }
 }
 
-fn durability(of: Durability) -> log::Durability {
-    match of {
-        Durability::Memory => log::Durability::Memory,
-        Durability::Async => log::Durability::Async,
-        Durability::Fsync => log::Durability::Fsync,
-    }
+/// A server that ends takes the node with it.
+async fn ends<E: std::fmt::Display>(
+    server: impl Future<Output = Result<(), E>>,
+    name: &str,
+    failed: watch::Sender<Option<String>>,
+) {
+    let why = match server.await {
+        Ok(()) => format!("{name} is no longer served"),
+        Err(error) => format!("{name}: {error}"),
+    };
+    failed.send_replace(Some(why));
 }
 
 impl ReplicaReport for Data {
@@ -200,5 +221,38 @@ impl ReplicaReport for Data {
 impl Data {
     fn parts(&self) -> Result<&(Arc<Replicas>, Arc<Coordinator>), Status> {
         self.parts.get().ok_or_else(|| Status::unavailable("this node is starting"))
+    }
+}
+
+fn answers<T: Send + 'static>(receiver: mpsc::Receiver<Result<T, Status>>) -> Answers<T> {
+    ReceiverStream::new(receiver).boxed()
+}
+
+#[async_trait]
+impl DataPlane for Data {
+    async fn replicate(
+        &self,
+        requests: Streaming<v1::ReplicateRequest>,
+    ) -> Result<Answers<v1::ReplicateResponse>, Status> {
+        let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+        tokio::spawn(receiver::serve(Arc::clone(&self.parts()?.0), requests, sender));
+        Ok(answers(receiver))
+    }
+
+    async fn fill(&self, request: v1::FillRequest) -> Result<Answers<v1::FillChunk>, Status> {
+        let (sender, receiver) = mpsc::channel(fill::CHUNKS_IN_FLIGHT);
+        tokio::spawn(fill::serve(Arc::clone(&self.parts()?.0), request, sender));
+        Ok(answers(receiver))
+    }
+
+    async fn calls(&self, requests: Streaming<v1::CallBatch>) -> Result<Answers<v1::ReplyBatch>, Status> {
+        let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+        let coordinator = Arc::clone(&self.parts()?.1);
+        tokio::spawn(async move { coordinator.serve_calls(requests, sender).await });
+        Ok(answers(receiver))
+    }
+
+    fn not_serving(&self) -> Vec<PartitionId> {
+        self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.not_serving())
     }
 }

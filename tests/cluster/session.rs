@@ -67,11 +67,13 @@ fn has_psql() -> bool {
 }
 
 fn session() -> Result<()> {
-    let sql_port = free_run_of_three()?;
-    let mut dev = Dev::start(
-        &["--nodes", "3", "--ephemeral", "--sql-port", &sql_port.to_string()],
-        READY,
-    )?;
+    let (sql, peer, http) = (
+        free_run_of_three()?.to_string(),
+        free_run_of_three()?.to_string(),
+        free_run_of_three()?.to_string(),
+    );
+    let ports = ["--sql-port", &sql, "--peer-port", &peer, "--http-port", &http];
+    let mut dev = Dev::start(&[&["--nodes", "3", "--ephemeral"], &ports[..]].concat(), READY)?;
     ensure!(dev.nodes.len() == 3, "{:?}", dev.seen);
     let (one, three) = (dev.sql_port(1), dev.sql_port(3));
     psql(

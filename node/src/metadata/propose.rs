@@ -103,6 +103,13 @@ impl Command {
 }
 
 impl Metadata {
+    /// Returns when this node knows all that was committed before the call.
+    pub async fn refresh(&self) -> Result<(), ProposeError> {
+        // Changes nothing: this node is alive, so nobody waits for its recovery.
+        let barrier = Command::RecoveryDone { node_id: self.node_id() };
+        self.propose(barrier).await.map(drop)
+    }
+
     /// Has a command committed and applied by the group, and returns when this node has applied it too.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let deadline = Instant::now() + LIMIT;

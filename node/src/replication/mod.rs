@@ -10,10 +10,10 @@
 //! partitions, one stream to each other node. Nothing is awaited under the mutex.
 
 mod epochs;
-mod fill;
+pub(crate) mod fill;
 mod handover;
 pub(crate) mod hold;
-mod receiver;
+pub(crate) mod receiver;
 pub(crate) mod replica;
 #[cfg(test)]
 mod replica_tests;
@@ -27,12 +27,14 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
+use volt_proto::v1;
 
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
 use crate::peers::Peers;
-use crate::recovery::log::{Durability, Log, LogEntry, Ticket};
+use crate::config::Durability;
+use crate::recovery::log::{Log, LogEntry, Ticket};
 use crate::statement::CommitWait;
 use crate::world::World;
 
@@ -329,6 +331,30 @@ impl Replicas {
                 return;
             }
         }
+    }
+
+    /// Where every replica here ends: for promotion.
+    pub(crate) fn ends(&self) -> Vec<v1::ReplicaEnd> {
+        let end = |slot: &Slot| {
+            let replica = lock(slot);
+            v1::ReplicaEnd {
+                partition_id: replica.partition,
+                last_epoch: replica.history.epoch_at(replica.appended),
+                appended: replica.appended,
+                committed: replica.committed,
+            }
+        };
+        self.all().iter().map(end).collect()
+    }
+
+    /// Partitions that the map gives this process and that it doesn't serve yet.
+    pub(crate) fn not_serving(&self) -> Vec<PartitionId> {
+        let map = self.metadata.map();
+        let ours = map.partitions.values().filter(|info| {
+            info.primary == Some(self.node_id) && info.primary_boot == self.boot_id
+        });
+        let serves = |partition| self.with(partition, |replica| replica.reign().is_some()) == Some(true);
+        ours.map(|info| info.partition_id).filter(|&partition| !serves(partition)).collect()
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -13,7 +13,8 @@ use volt_proto::v1::partition_ack::Outcome;
 use super::replica::{Answer, Batch, Received, Replica, Role};
 use super::tail::Record;
 use super::{Replicas, fill, lock};
-use crate::recovery::log::{Durability, LogEntry, Ticket};
+use crate::config::Durability;
+use crate::recovery::log::{LogEntry, Ticket};
 
 /// Answered messages that wait for the disk.
 const ANSWERS_IN_FLIGHT: usize = 64;

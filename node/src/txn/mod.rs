@@ -151,6 +151,11 @@ impl Coordinator {
         }
     }
 
+    /// Returns when all of these are committed, or with the first that can't be, by its place, and why.
+    pub async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {
+        self.replicas.wait_committed(waits).await
+    }
+
     // ---- Asking
 
     /// Asks the primary of `partition`, as this node's map has it.

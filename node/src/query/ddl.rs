@@ -1,0 +1,171 @@
+//! CREATE TABLE and DROP TABLE: from the syntax to the metadata group's commands.
+
+use datafusion::sql::sqlparser::ast::{
+    ColumnDef, ColumnOption, CreateTable, DataType as Ast, ExactNumberInfo, Expr as AstExpr, Ident, ObjectName,
+    TableConstraint, TimezoneInfo, UnaryOperator, Value as AstValue,
+};
+use volt_engine::catalog::{Column, ColumnDefault};
+use volt_engine::plan::eval::cast_value;
+use volt_engine::value::{DataType, Value};
+
+use super::syntax::{TableClauses, position_of};
+use super::types::FREE_NUMERIC;
+use crate::error::SqlError;
+use crate::metadata::command::NewTable;
+
+/// The name as it is stored: unquoted ones in lower case.
+pub(super) fn name_of(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// The name of a table in `public`.
+pub(super) fn table_name(name: &ObjectName) -> Result<String, SqlError> {
+    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(name_of).collect();
+    match parts.as_slice() {
+        [table] => Ok(table.clone()),
+        [schema, table] if schema == "public" => Ok(table.clone()),
+        [schema, _] => Err(SqlError::new("3F000", format!("schema \"{schema}\" does not exist"))),
+        _ => Err(SqlError::unsupported(format!("the name {name}"))),
+    }
+}
+
+/// A table to be made.
+pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str) -> Result<NewTable, SqlError> {
+    if create.query.is_some() || create.like.is_some() || create.temporary {
+        return Err(SqlError::unsupported("CREATE TABLE AS, LIKE or TEMPORARY"));
+    }
+    let name = table_name(&create.name)?;
+    let mut key: Vec<String> = Vec::new();
+    let mut columns: Vec<Column> = Vec::new();
+    for definition in &create.columns {
+        let column = column(definition, &mut key, sql)?;
+        if columns.iter().any(|before| before.name == column.name) {
+            let error = SqlError::new("42701", format!("column \"{}\" specified more than once", column.name));
+            return Err(located(error, sql, &column.name));
+        }
+        columns.push(column);
+    }
+    for constraint in &create.constraints {
+        let TableConstraint::PrimaryKey(primary) = constraint else {
+            return Err(SqlError::unsupported(format!("the constraint {constraint}")));
+        };
+        if !key.is_empty() {
+            return Err(SqlError::new("42P16", format!("multiple primary keys for table \"{name}\" are not allowed")));
+        }
+        for column in &primary.columns {
+            let AstExpr::Identifier(ident) = &column.column.expr else {
+                return Err(SqlError::unsupported(format!("the key {column}")));
+            };
+            key.push(name_of(ident));
+        }
+    }
+    if key.is_empty() {
+        return Err(SqlError::new("42P16", format!("table \"{name}\" needs a primary key"))
+            .hint("Rows are partitioned and found by the primary key: name it with PRIMARY KEY (column, ...)."));
+    }
+    let place = |wanted: &String| {
+        columns.iter().position(|column| column.name == *wanted).ok_or_else(|| {
+            located(SqlError::new("42703", format!("column \"{wanted}\" named in key does not exist")), sql, wanted)
+        })
+    };
+    let primary_key = key.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    let partition_column = match &clauses.partition_by {
+        None => primary_key[0],
+        Some(wanted) => place(wanted)?,
+    };
+    if !primary_key.contains(&partition_column) {
+        return Err(SqlError::new("42P16", "the partition column must be part of the primary key")
+            .hint("Otherwise a key would be unique in its own partition only."));
+    }
+    for &place in &primary_key {
+        columns[place].nullable = false;
+    }
+    Ok(NewTable { name, columns, primary_key, partition_column })
+}
+
+fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
+    match position_of(sql, name) {
+        Some(position) => error.at(position),
+        None => error,
+    }
+}
+
+fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Column, SqlError> {
+    let name = name_of(&definition.name);
+    let data_type = data_type(&definition.data_type, sql)?;
+    let mut column = Column { name: name.clone(), data_type, nullable: true, default: None };
+    for option in &definition.options {
+        match &option.option {
+            ColumnOption::Null => column.nullable = true,
+            ColumnOption::NotNull => column.nullable = false,
+            ColumnOption::Default(expr) => column.default = Some(default(expr, data_type)?),
+            ColumnOption::PrimaryKey(_) if key.is_empty() => key.push(name.clone()),
+            ColumnOption::PrimaryKey(_) => return Err(SqlError::new("42P16", "multiple primary keys are not allowed")),
+            other => return Err(SqlError::unsupported(format!("the column option {other}"))),
+        }
+    }
+    Ok(column)
+}
+
+fn data_type(ast: &Ast, sql: &str) -> Result<DataType, SqlError> {
+    Ok(match ast {
+        Ast::Boolean | Ast::Bool => DataType::Boolean,
+        Ast::Int(None) | Ast::Integer(None) | Ast::Int4(None) | Ast::SmallInt(None) | Ast::Int2(None) => DataType::Int,
+        Ast::BigInt(None) | Ast::Int8(None) => DataType::BigInt,
+        Ast::DoublePrecision | Ast::Float8 | Ast::Double(_) | Ast::Real | Ast::Float4 | Ast::Float(_) => DataType::Double,
+        Ast::Numeric(info) | Ast::Decimal(info) | Ast::Dec(info) => numeric(info)?,
+        Ast::Varchar(Some(length)) | Ast::CharacterVarying(Some(length)) | Ast::CharVarying(Some(length)) => {
+            DataType::Varchar(length.to_string().parse().map_err(|_| SqlError::new("22023", "length of VARCHAR"))?)
+        }
+        Ast::Varchar(None) | Ast::CharacterVarying(None) | Ast::CharVarying(None) | Ast::Text => DataType::Text,
+        Ast::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => DataType::Timestamp,
+        Ast::Bytea => DataType::Bytea,
+        Ast::Custom(name, _) => {
+            let name = name.to_string();
+            return Err(located(SqlError::new("42704", format!("type \"{name}\" does not exist")), sql, &name));
+        }
+        other => return Err(SqlError::unsupported(format!("the type {other}"))),
+    })
+}
+
+fn numeric(info: &ExactNumberInfo) -> Result<DataType, SqlError> {
+    let (precision, scale) = match *info {
+        ExactNumberInfo::None => return Ok(FREE_NUMERIC),
+        ExactNumberInfo::Precision(precision) => (precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
+    };
+    let (precision, scale) = (u8::try_from(precision).unwrap_or(u8::MAX), u8::try_from(scale).unwrap_or(u8::MAX));
+    if !(1..=28).contains(&precision) || scale > precision {
+        return Err(SqlError::new("22023", "NUMERIC has 1 to 28 digits in all, and no more of them after the point"));
+    }
+    Ok(DataType::Numeric { precision, scale })
+}
+
+fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
+    if let AstExpr::Function(function) = expr
+        && matches!(function.name.to_string().to_lowercase().as_str(), "now" | "current_timestamp")
+    {
+        return Ok(ColumnDefault::Now);
+    }
+    let value = constant(expr).ok_or_else(|| SqlError::unsupported(format!("the default {expr}")))?;
+    Ok(ColumnDefault::Value(cast_value(value, to)?))
+}
+
+fn constant(expr: &AstExpr) -> Option<Value> {
+    match expr {
+        AstExpr::Nested(inner) => constant(inner),
+        AstExpr::UnaryOp { op: UnaryOperator::Minus, expr } => match constant(expr)? {
+            Value::Text(text) => Some(Value::Text(format!("-{text}"))),
+            _ => None,
+        },
+        AstExpr::Value(value) => match &value.value {
+            AstValue::Null => Some(Value::Null),
+            AstValue::Boolean(value) => Some(Value::Boolean(*value)),
+            AstValue::Number(digits, _) => Some(Value::Text(digits.to_string())),
+            AstValue::SingleQuotedString(text) | AstValue::EscapedStringLiteral(text) => Some(Value::Text(text.clone())),
+            _ => None,
+        },
+        AstExpr::Cast { expr, .. } => constant(expr),
+        _ => None,
+    }
+}

@@ -1,0 +1,83 @@
+//! DataFusion's errors in PostgreSQL's words.
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, SchemaError};
+
+use super::syntax::position_of;
+use crate::error::SqlError;
+
+/// An error of planning or of running `sql`.
+pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> SqlError {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => from_datafusion(*inner, sql),
+        DataFusionError::Shared(inner) => from_text(&inner.to_string(), sql),
+        DataFusionError::Collection(errors) => match errors.into_iter().next() {
+            Some(first) => from_datafusion(first, sql),
+            None => SqlError::internal("an error without a cause"),
+        },
+        DataFusionError::ArrowError(error, _) => from_arrow(*error),
+        DataFusionError::SchemaError(error, _) => from_schema(&error, sql),
+        DataFusionError::External(error) => match error.downcast::<SqlError>() {
+            Ok(error) => *error,
+            Err(other) => SqlError::internal(other),
+        },
+        DataFusionError::NotImplemented(what) => SqlError::new("0A000", what),
+        DataFusionError::Plan(what) => from_text(&what, sql),
+        DataFusionError::SQL(error, _) => SqlError::new("42601", error.to_string()),
+        other => from_text(&other.to_string(), sql),
+    }
+}
+
+fn from_schema(error: &SchemaError, sql: &str) -> SqlError {
+    let (sqlstate, message, name) = match error {
+        SchemaError::FieldNotFound { field, .. } => {
+            ("42703", format!("column \"{}\" does not exist", field.flat_name().replace("public.", "")), field.name.clone())
+        }
+        SchemaError::AmbiguousReference { field } => {
+            ("42702", format!("column reference \"{}\" is ambiguous", field.name), field.name.clone())
+        }
+        SchemaError::DuplicateUnqualifiedField { name } => {
+            ("42701", format!("column \"{name}\" specified more than once"), name.clone())
+        }
+        other => return SqlError::new("42P10", other.to_string()),
+    };
+    place(SqlError::new(sqlstate, message), sql, &name)
+}
+
+fn place(error: SqlError, sql: &str, name: &str) -> SqlError {
+    match position_of(sql, name) {
+        Some(position) => error.at(position),
+        None => error,
+    }
+}
+
+fn from_text(text: &str, sql: &str) -> SqlError {
+    let quoted = text.split('\'').nth(1).unwrap_or_default();
+    if text.contains("table '") && text.contains("not found") {
+        let name = quoted.rsplit('.').next().unwrap_or(quoted);
+        return place(SqlError::new("42P01", format!("relation \"{name}\" does not exist")), sql, name);
+    }
+    if text.contains("Invalid function") {
+        return place(SqlError::new("42883", format!("function {quoted} does not exist")), sql, quoted);
+    }
+    if text.contains("Divide by zero") {
+        return SqlError::new("22012", "division by zero");
+    }
+    if text.contains("Cannot cast") || text.contains("Cast error") {
+        return SqlError::new("22P02", text.to_owned());
+    }
+    if text.contains("verflow") {
+        return SqlError::new("22003", text.to_owned());
+    }
+    SqlError::new("42601", text.to_owned())
+}
+
+/// An error of Arrow's kernels.
+pub(super) fn from_arrow(error: ArrowError) -> SqlError {
+    match error {
+        ArrowError::DivideByZero => SqlError::new("22012", "division by zero"),
+        ArrowError::ArithmeticOverflow(what) => SqlError::new("22003", what),
+        ArrowError::CastError(what) | ArrowError::ParseError(what) => SqlError::new("22P02", what),
+        other => SqlError::internal(other),
+    }
+}

@@ -1,0 +1,291 @@
+//! Running a planned statement.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::common::ParamValues;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+use volt_engine::PartitionId;
+use volt_engine::placement::partition_index;
+use volt_engine::plan::eval::{Scope, cast_value};
+use volt_engine::plan::{Action, Expr, Program, StatementContext};
+use volt_engine::value::{DataType, Value, ValueRef};
+
+use super::SqlEngine;
+use super::compile::Route;
+use super::errors::from_datafusion;
+use super::prepare::{Plan, Planned, ProgramPlan};
+use super::tables::Reading;
+use super::types::{give_batch, to_scalar};
+use crate::error::SqlError;
+use crate::metadata::ProposeError;
+use crate::metadata::command::{Applied, Command, Refusal};
+use crate::metadata::map::ReplicationMode;
+use crate::recovery::rejoin::recover_node;
+use crate::statement::{Completion, Prepared, RowSink};
+
+/// A query whose snapshot was lost with a primary is run again so often, as long as it has returned nothing.
+const QUERY_TRIES: u32 = 5;
+
+impl SqlEngine {
+    /// Runs a program here and now, if its partition is here.
+    pub(super) fn try_here(
+        &self,
+        planned: &Planned,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Option<Result<Completion, SqlError>> {
+        let Plan::Program(plan) = &planned.plan else { return None };
+        if planned.catalog_version != self.metadata.map().catalog_version {
+            return None;
+        }
+        let partition = match self.only_partition(plan, parameters)? {
+            Ok(partition) => partition,
+            Err(error) => return Some(Err(error)),
+        };
+        let executed = self.coordinator.try_local(partition, &plan.program, parameters, sink)?;
+        Some(executed.map(|executed| Completion {
+            tag: plan.tag,
+            rows: Some(executed.affected),
+            notices: Vec::new(),
+            wait: executed.wait,
+        }))
+    }
+
+    /// The partition, when it is one for sure.
+    fn only_partition(&self, plan: &ProgramPlan, parameters: &[Value]) -> Option<Result<PartitionId, SqlError>> {
+        let key = match (&plan.route, &plan.program.action) {
+            (Route::Single(key), _) => key,
+            (Route::Rows, Action::Insert { rows }) if rows.len() == 1 => &rows[0][plan.table.partition_column],
+            _ => return None,
+        };
+        Some(partition_of(plan, key, parameters))
+    }
+
+    pub(super) async fn run(
+        &self,
+        planned: &Planned,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<Completion, SqlError> {
+        let done = |tag| Completion { tag, ..Completion::default() };
+        match &planned.plan {
+            Plan::Empty => Ok(done("")),
+            Plan::Set => Ok(done("SET")),
+            Plan::Show(value) => {
+                sink.row(&[ValueRef::Text(value)]);
+                Ok(done("SHOW"))
+            }
+            Plan::Program(plan) => {
+                let rows = self.run_program(plan, parameters, sink).await?;
+                Ok(Completion { rows: Some(rows), ..done(plan.tag) })
+            }
+            Plan::Query { .. } => {
+                let rows = self.run_query(planned, parameters, sink).await?;
+                Ok(Completion { rows: Some(rows), ..done("SELECT") })
+            }
+            Plan::CreateTable { table, replication, if_not_exists } => {
+                let notices = self.create_table(table.clone(), *replication, *if_not_exists).await?;
+                Ok(Completion { notices, ..done("CREATE TABLE") })
+            }
+            Plan::DropTable { names, if_exists } => {
+                let notices = self.drop_tables(names, *if_exists, &planned.sql).await?;
+                Ok(Completion { notices, ..done("DROP TABLE") })
+            }
+            Plan::RecoverNode(node) => {
+                for step in recover_node(&self.metadata, *node).await? {
+                    sink.row(&[ValueRef::Text(&step)]);
+                }
+                Ok(done("RECOVER NODE"))
+            }
+            Plan::DrainNode(node) => {
+                self.metadata.propose(Command::SetDraining { node_id: *node, draining: true }).await?;
+                sink.row(&[ValueRef::Text(&format!("node {node} is being drained; see system.nodes"))]);
+                Ok(done("DRAIN NODE"))
+            }
+        }
+    }
+
+    // ---- Row programs
+
+    async fn run_program(
+        &self,
+        plan: &ProgramPlan,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<u64, SqlError> {
+        if let Some(partition) = self.only_partition(plan, parameters) {
+            return self.coordinator.run_single(partition?, &plan.program, parameters, sink).await;
+        }
+        let parts: Vec<(PartitionId, Arc<Program>)> = match (&plan.route, &plan.program.action) {
+            (Route::Rows, Action::Insert { rows }) => by_partition(plan, rows, parameters)?,
+            _ => plan.partitions.iter().map(|&partition| (partition, Arc::clone(&plan.program))).collect(),
+        };
+        match parts.as_slice() {
+            [] => Ok(0),
+            [(partition, program)] => self.coordinator.run_single(*partition, program, parameters, sink).await,
+            _ => self.coordinator.run_multi(parts, parameters).await,
+        }
+    }
+
+    // ---- Queries
+
+    async fn run_query(&self, planned: &Planned, parameters: &[Value], sink: &mut dyn RowSink) -> Result<u64, SqlError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut given = 0;
+            match self.try_query(planned, parameters, sink, &mut given).await {
+                Err(error) if error.sqlstate == "57P03" && given == 0 && tries < QUERY_TRIES => {
+                    tracing::debug!(%error, "a query is run again");
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(given),
+            }
+        }
+    }
+
+    async fn try_query(
+        &self,
+        planned: &Planned,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+        given: &mut u64,
+    ) -> Result<(), SqlError> {
+        let Plan::Query { plan, session, partitions } = &planned.plan else {
+            return Err(SqlError::internal("not a query"));
+        };
+        let failed = |error| from_datafusion(error, &planned.sql);
+        let mut plan = (**plan).clone();
+        if !parameters.is_empty() {
+            let scalars = parameters.iter().zip(planned.parameters());
+            let scalars = scalars.map(|(value, data_type)| to_scalar(value, *data_type)).collect::<Result<Vec<_>, _>>()?;
+            plan = plan.with_param_values(ParamValues::from(scalars)).map_err(failed)?;
+        }
+        let mut config = session.config().clone();
+        if !partitions.is_empty() {
+            let snapshot = self.coordinator.snapshot(partitions).await?;
+            let coordinator = Arc::clone(&self.coordinator);
+            config = config.with_extension(Arc::new(Reading { coordinator, snapshot }));
+        }
+        let state = SessionStateBuilder::new_from_existing((**session).clone()).with_config(config).build();
+        let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let mut batches = execute_stream(physical, state.task_ctx()).map_err(failed)?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(failed)?;
+            give_batch(&batch, sink)?;
+            *given += batch.num_rows() as u64;
+        }
+        Ok(())
+    }
+
+    // ---- Tables
+
+    async fn create_table(
+        &self,
+        table: crate::metadata::command::NewTable,
+        replication: u32,
+        if_not_exists: bool,
+    ) -> Result<Vec<(&'static str, &'static str, String)>, SqlError> {
+        let name = table.name.clone();
+        let command = Command::CreateTable { table, replication, mode: ReplicationMode::Sync };
+        match self.metadata.propose(command).await {
+            Ok(Applied::TableCreated(_)) => {}
+            Ok(other) => return Err(SqlError::internal(format!("unexpected answer {other:?}"))),
+            Err(ProposeError::Refused(Refusal::TableExists(_))) if if_not_exists => {
+                return Ok(vec![("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"))]);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let map = self.metadata.map();
+        let alive = map.nodes.values().filter(|node| node.state.is_alive()).count();
+        let mut notices = Vec::new();
+        if replication as usize + 1 > alive {
+            notices.push((
+                "WARNING",
+                "01000",
+                format!(
+                    "table \"{name}\" is degraded: REPLICATION = {replication} needs {} nodes, {alive} are alive; \
+                     the missing copies are made when nodes are added",
+                    replication + 1
+                ),
+            ));
+        }
+        Ok(notices)
+    }
+
+    async fn drop_tables(
+        &self,
+        names: &[String],
+        if_exists: bool,
+        sql: &str,
+    ) -> Result<Vec<(&'static str, &'static str, String)>, SqlError> {
+        let mut notices = Vec::new();
+        for name in names {
+            let mut found = self.metadata.map().table(name).map(|table| table.id);
+            if found.is_none() {
+                self.metadata.refresh().await?;
+                found = self.metadata.map().table(name).map(|table| table.id);
+            }
+            match found {
+                Some(table) => {
+                    self.metadata.propose(Command::DropTable { table }).await?;
+                }
+                None if if_exists => {
+                    notices.push(("NOTICE", "00000", format!("table \"{name}\" does not exist, skipping")));
+                }
+                None => {
+                    let error = SqlError::new("42P01", format!("table \"{name}\" does not exist"));
+                    return Err(match super::syntax::position_of(sql, name) {
+                        Some(position) => error.at(position),
+                        None => error,
+                    });
+                }
+            }
+        }
+        Ok(notices)
+    }
+}
+
+/// The partition of a key expression's value.
+fn partition_of(plan: &ProgramPlan, key: &Expr, parameters: &[Value]) -> Result<PartitionId, SqlError> {
+    let direct = match key {
+        Expr::Parameter(place) => parameters.get(*place).map(Value::as_ref),
+        Expr::Literal(value) => Some(value.as_ref()),
+        _ => None,
+    };
+    let column = &plan.table.columns[plan.table.partition_column];
+    if let Some(value) = direct
+        && matches!(
+            (value, column.data_type),
+            (ValueRef::Int(_) | ValueRef::BigInt(_), DataType::Int | DataType::BigInt) | (ValueRef::Text(_), DataType::Text)
+        )
+    {
+        return Ok(at_index(plan, value));
+    }
+    let context = StatementContext { now_micros: 0 };
+    let scope = Scope { row: None, parameters, context: &context };
+    let value = cast_value(key.eval(&scope)?, column.data_type)?;
+    Ok(at_index(plan, value.as_ref()))
+}
+
+fn at_index(plan: &ProgramPlan, value: ValueRef<'_>) -> PartitionId {
+    plan.partitions[partition_index(value, plan.partitions.len() as u32) as usize]
+}
+
+/// The rows of an INSERT, each with its partition's.
+fn by_partition(
+    plan: &ProgramPlan,
+    rows: &[Vec<Expr>],
+    parameters: &[Value],
+) -> Result<Vec<(PartitionId, Arc<Program>)>, SqlError> {
+    let mut parts: BTreeMap<PartitionId, Vec<Vec<Expr>>> = BTreeMap::new();
+    for row in rows {
+        let partition = partition_of(plan, &row[plan.table.partition_column], parameters)?;
+        parts.entry(partition).or_default().push(row.clone());
+    }
+    let program = |rows| Arc::new(Program { action: Action::Insert { rows }, ..Program::clone(&plan.program) });
+    Ok(parts.into_iter().map(|(partition, rows)| (partition, program(rows))).collect())
+}

@@ -1,0 +1,179 @@
+//! From SQL text to rows. DataFusion parses, binds, coerces and optimises every statement once; a plan of
+//! transactional shape becomes a row program that runs inside its partition, the rest runs in DataFusion over a snapshot.
+
+mod compile;
+mod ddl;
+mod errors;
+mod execute;
+mod prepare;
+mod syntax;
+mod system;
+mod tables;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use datafusion::execution::session_state::SessionState;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use volt_engine::value::{DataType, Value};
+
+use crate::error::SqlError;
+use crate::metadata::Metadata;
+use crate::metadata::map::ClusterMap;
+use crate::statement::{CommitWait, Completion, Database, Prepared, RowSink};
+use crate::txn::Coordinator;
+use prepare::Planned;
+use tables::VoltTable;
+
+/// Plans that are kept; when there are more, all are dropped.
+const MAX_PLANS: usize = 4_096;
+/// Texts longer than this are planned each time.
+const MAX_CACHED_TEXT_BYTES: usize = 16 << 10;
+
+type PlanKey = (String, Vec<Option<DataType>>);
+
+/// The database, as the gateway sees it.
+pub struct SqlEngine {
+    coordinator: Arc<Coordinator>,
+    metadata: Arc<Metadata>,
+    session: Mutex<Option<(u64, SessionState)>>,
+    /// For look-ups only: their order decides nothing.
+    plans: Mutex<(u64, HashMap<PlanKey, Arc<Planned>>)>,
+}
+
+impl SqlEngine {
+    /// Over this node's coordinator.
+    pub fn new(coordinator: Arc<Coordinator>, metadata: Arc<Metadata>) -> Self {
+        Self { coordinator, metadata, session: Mutex::default(), plans: Mutex::default() }
+    }
+
+    /// DataFusion's session for a catalog: made when the catalog has changed.
+    fn session(&self, map: &ClusterMap) -> Result<SessionState, SqlError> {
+        let mut session = self.session.lock().expect("no panic under this lock");
+        if let Some((version, state)) = session.as_ref()
+            && *version == map.catalog_version
+        {
+            return Ok(state.clone());
+        }
+        let state = self.new_session(map)?;
+        *session = Some((map.catalog_version, state.clone()));
+        Ok(state)
+    }
+
+    fn new_session(&self, map: &ClusterMap) -> Result<SessionState, SqlError> {
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema("volt", "public")
+            .with_information_schema(true)
+            .with_target_partitions(1);
+        config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        let context = SessionContext::new_with_config(config);
+        let failed = |error| errors::from_datafusion(error, "");
+        for table in map.tables.values() {
+            let partitions = map.groups.get(&table.group).map_or_else(Vec::new, |group| group.partitions.clone());
+            let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions));
+            let name = datafusion::common::TableReference::bare(table.name.as_str());
+            context.register_table(name, provider).map_err(failed)?;
+        }
+        let schema = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
+        for (name, table) in system::system_tables(&self.metadata) {
+            use datafusion::catalog::SchemaProvider;
+            schema.register_table(name.to_owned(), table).map_err(failed)?;
+        }
+        let catalog = context.catalog("volt").ok_or_else(|| SqlError::internal("no catalog"))?;
+        catalog.register_schema("system", schema).map_err(failed)?;
+        Ok(context.state())
+    }
+
+    fn cached(&self, key: &PlanKey, catalog_version: u64) -> Option<Arc<Planned>> {
+        let mut plans = self.plans.lock().expect("no panic under this lock");
+        if plans.0 != catalog_version {
+            *plans = (catalog_version, HashMap::new());
+        }
+        plans.1.get(key).cloned()
+    }
+
+    fn keep(&self, key: PlanKey, planned: &Arc<Planned>) {
+        if key.0.len() > MAX_CACHED_TEXT_BYTES || !planned.is_cacheable() {
+            return;
+        }
+        let mut plans = self.plans.lock().expect("no panic under this lock");
+        if plans.0 != planned.catalog_version {
+            return;
+        }
+        if plans.1.len() >= MAX_PLANS {
+            plans.1.clear();
+        }
+        plans.1.insert(key, Arc::clone(planned));
+    }
+
+    async fn planned(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<Planned>, SqlError> {
+        let key = (sql.to_owned(), types.to_vec());
+        let map = self.metadata.map();
+        if let Some(planned) = self.cached(&key, map.catalog_version) {
+            return Ok(planned);
+        }
+        let planned = match self.plan(sql, types, &map).await {
+            // Another node may have made it a moment ago: once more with the newest catalog.
+            Err(error) if matches!(error.sqlstate.as_str(), "42P01" | "42703") => {
+                self.metadata.refresh().await?;
+                let newest = self.metadata.map();
+                if newest.catalog_version == map.catalog_version {
+                    return Err(error);
+                }
+                self.plan(sql, types, &newest).await?
+            }
+            planned => planned?,
+        };
+        let planned = Arc::new(planned);
+        self.keep(key, &planned);
+        Ok(planned)
+    }
+}
+
+#[async_trait]
+impl Database for SqlEngine {
+    fn split(&self, sql: &str) -> Result<Vec<(String, u32)>, SqlError> {
+        syntax::split(sql)
+    }
+
+    async fn prepare(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<dyn Prepared>, SqlError> {
+        Ok(self.planned(sql, types).await?)
+    }
+
+    fn try_execute(
+        &self,
+        prepared: &dyn Prepared,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Option<Result<Completion, SqlError>> {
+        let planned = prepared.as_any().downcast_ref::<Planned>()?;
+        self.try_here(planned, parameters, sink)
+    }
+
+    async fn execute(
+        &self,
+        prepared: Arc<dyn Prepared>,
+        parameters: Vec<Value>,
+        sink: &mut dyn RowSink,
+    ) -> Result<Completion, SqlError> {
+        let Some(planned) = prepared.as_any().downcast_ref::<Planned>() else {
+            return Err(SqlError::internal("a statement that was prepared elsewhere"));
+        };
+        if planned.catalog_version == self.metadata.map().catalog_version {
+            return self.run(planned, &parameters, sink).await;
+        }
+        let types: Vec<Option<DataType>> = planned.parameters().iter().map(|data_type| Some(*data_type)).collect();
+        let again = self.planned(&planned.sql, &types).await?;
+        if again.columns() != planned.columns() {
+            return Err(SqlError::new("0A000", "cached plan must not change result type"));
+        }
+        self.run(&again, &parameters, sink).await
+    }
+
+    async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {
+        self.coordinator.wait_committed(waits).await
+    }
+}

@@ -1,0 +1,275 @@
+//! Planning a statement: what it is, what parameters it takes, what it returns, and how it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{ObjectType, Set, Statement};
+use volt_engine::catalog::{ColumnDefault, Table};
+use volt_engine::plan::Program;
+use volt_engine::value::DataType;
+use volt_engine::{NodeId, PartitionId};
+
+use super::SqlEngine;
+use super::compile::{Route, compile, refused};
+use super::ddl;
+use super::errors::from_datafusion;
+use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
+use super::types::{from_arrow, to_arrow};
+use crate::error::SqlError;
+use crate::metadata::command::NewTable;
+use crate::metadata::map::ClusterMap;
+use crate::statement::{Prepared, ResultColumn};
+
+/// A statement with its plan.
+pub(super) struct Planned {
+    pub(super) sql: String,
+    /// The catalog that it was planned with.
+    pub(super) catalog_version: u64,
+    parameters: Vec<DataType>,
+    columns: Vec<ResultColumn>,
+    pub(super) plan: Plan,
+}
+
+/// How a statement runs.
+pub(super) enum Plan {
+    /// Nothing to do.
+    Empty,
+    /// A row program.
+    Program(ProgramPlan),
+    /// A query, by DataFusion over a snapshot of these partitions.
+    Query { plan: Box<LogicalPlan>, session: Box<SessionState>, partitions: Vec<PartitionId> },
+    /// CREATE TABLE.
+    CreateTable { table: NewTable, replication: u32, if_not_exists: bool },
+    /// DROP TABLE.
+    DropTable { names: Vec<String>, if_exists: bool },
+    /// RECOVER NODE.
+    RecoverNode(NodeId),
+    /// DRAIN NODE.
+    DrainNode(NodeId),
+    /// SET and RESET: nothing here depends on them.
+    Set,
+    /// SHOW: its one row.
+    Show(String),
+}
+
+/// A row program and where it runs.
+pub(super) struct ProgramPlan {
+    pub(super) program: Arc<Program>,
+    pub(super) route: Route,
+    pub(super) table: Arc<Table>,
+    /// The table's partitions, by index.
+    pub(super) partitions: Vec<PartitionId>,
+    /// The command tag's words.
+    pub(super) tag: &'static str,
+}
+
+impl Prepared for Planned {
+    fn parameters(&self) -> &[DataType] {
+        &self.parameters
+    }
+
+    fn columns(&self) -> &[ResultColumn] {
+        &self.columns
+    }
+
+    fn returns_rows(&self) -> bool {
+        match &self.plan {
+            Plan::Query { .. } | Plan::Show(_) | Plan::RecoverNode(_) | Plan::DrainNode(_) => true,
+            Plan::Program(program) => program.program.is_read_only(),
+            _ => false,
+        }
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Planned {
+    /// Only what will be asked for again with the same text.
+    pub(super) fn is_cacheable(&self) -> bool {
+        matches!(self.plan, Plan::Program(_) | Plan::Query { .. })
+    }
+}
+
+fn text_column(name: &str) -> Vec<ResultColumn> {
+    vec![ResultColumn { name: name.to_owned(), data_type: DataType::Text }]
+}
+
+impl SqlEngine {
+    pub(super) async fn plan(
+        &self,
+        sql: &str,
+        types: &[Option<DataType>],
+        map: &ClusterMap,
+    ) -> Result<Planned, SqlError> {
+        let simple = |plan, columns| Planned {
+            sql: sql.to_owned(),
+            catalog_version: map.catalog_version,
+            parameters: Vec::new(),
+            columns,
+            plan,
+        };
+        let statement = match parse(sql)? {
+            Parsed::Empty => return Ok(simple(Plan::Empty, Vec::new())),
+            Parsed::RecoverNode(node) => return Ok(simple(Plan::RecoverNode(node), text_column("recovery"))),
+            Parsed::DrainNode(node) => return Ok(simple(Plan::DrainNode(node), text_column("drain"))),
+            Parsed::CreateTable(statement, clauses) => {
+                let Statement::CreateTable(create) = &*statement else {
+                    return Err(SqlError::unsupported("this CREATE TABLE"));
+                };
+                let table = ddl::new_table(create, &clauses, sql)?;
+                let replication = clauses.replication.unwrap_or(DEFAULT_REPLICATION);
+                let plan = Plan::CreateTable { table, replication, if_not_exists: create.if_not_exists };
+                return Ok(simple(plan, Vec::new()));
+            }
+            Parsed::Sql(statement) => *statement,
+        };
+        match &statement {
+            Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+                self.plan_by_datafusion(sql, statement, types, map).await
+            }
+            Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map).await,
+            Statement::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
+                let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
+                Ok(simple(Plan::DropTable { names, if_exists: *if_exists }, Vec::new()))
+            }
+            Statement::Set(Set::SetTransaction { .. }) => Err(SqlError::unsupported("SET TRANSACTION")),
+            Statement::Set(_) | Statement::Reset(_) => Ok(simple(Plan::Set, Vec::new())),
+            Statement::ShowVariable { variable } => {
+                let name = variable.iter().map(|part| part.value.to_lowercase()).collect::<Vec<_>>().join("_");
+                let value = setting(&name)
+                    .ok_or_else(|| SqlError::new("42704", format!("unrecognized configuration parameter \"{name}\"")))?;
+                Ok(simple(Plan::Show(value.to_owned()), text_column(&name)))
+            }
+            Statement::StartTransaction { .. } | Statement::Commit { .. } | Statement::Rollback { .. } | Statement::Savepoint { .. } => {
+                Err(SqlError::unsupported("a transaction of several statements")
+                    .hint("Each statement is a transaction of its own, over any number of rows and partitions."))
+            }
+            other => {
+                let text = other.to_string();
+                let words = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+                Err(SqlError::unsupported(words))
+            }
+        }
+    }
+
+    async fn plan_by_datafusion(
+        &self,
+        sql: &str,
+        statement: Statement,
+        types: &[Option<DataType>],
+        map: &ClusterMap,
+    ) -> Result<Planned, SqlError> {
+        let failed = |error| from_datafusion(error, sql);
+        let session = self.session(map)?;
+        let statement = DfStatement::Statement(Box::new(statement));
+        let plan = session.statement_to_plan(statement).await.map_err(failed)?;
+        let parameters = parameters(&plan, types).map_err(failed)?;
+        let plan = session.optimize(&plan).map_err(failed)?;
+        let find = |name: &str| map.table(name).cloned();
+        let columns: Vec<ResultColumn> = match &plan {
+            LogicalPlan::Dml(_) => Vec::new(),
+            plan => plan.schema().fields().iter().map(|field| ResultColumn {
+                name: field.name().clone(),
+                data_type: from_arrow(field.data_type()),
+            }).collect(),
+        };
+        let compiled = compile(&plan, find);
+        let plan = match compiled {
+            Ok((program, route)) => {
+                let table = map.tables.get(&program.table).cloned();
+                let table = table.ok_or_else(|| SqlError::internal("a program without its table"))?;
+                let partitions = map.groups.get(&table.group).map_or_else(Vec::new, |group| group.partitions.clone());
+                Plan::Program(ProgramPlan { tag: tag(&program), program: Arc::new(program), route, table, partitions })
+            }
+            Err(why) if matches!(plan, LogicalPlan::Dml(_)) => return Err(refused(why)),
+            Err(_) => {
+                let partitions = partitions_read(&plan, map);
+                Plan::Query { plan: Box::new(plan), session: Box::new(session), partitions }
+            }
+        };
+        Ok(Planned { sql: sql.to_owned(), catalog_version: map.catalog_version, parameters, columns, plan })
+    }
+}
+
+fn tag(program: &Program) -> &'static str {
+    use volt_engine::plan::Action;
+    match program.action {
+        Action::Select { .. } => "SELECT",
+        Action::Insert { .. } => "INSERT 0",
+        Action::Update { .. } => "UPDATE",
+        Action::Delete { .. } => "DELETE",
+    }
+}
+
+/// The types of `$1`, `$2` and so on: what the client says, else what the plan infers, else text.
+fn parameters(plan: &LogicalPlan, types: &[Option<DataType>]) -> Result<Vec<DataType>, datafusion::common::DataFusionError> {
+    let inferred: BTreeMap<usize, DataType> = plan
+        .get_parameter_types()?
+        .into_iter()
+        .filter_map(|(id, data_type)| {
+            let number = id.trim_start_matches('$').parse::<usize>().ok()?;
+            Some((number, data_type.map_or(DataType::Text, |data_type| from_arrow(&data_type))))
+        })
+        .collect();
+    let count = inferred.keys().last().copied().unwrap_or(0).max(types.len());
+    let of = |number: usize| {
+        let said = types.get(number - 1).copied().flatten();
+        inferred.get(&number).copied().or(said).unwrap_or(DataType::Text)
+    };
+    Ok((1..=count).map(of).collect())
+}
+
+/// Every partition of every table of ours that a plan scans.
+fn partitions_read(plan: &LogicalPlan, map: &ClusterMap) -> Vec<PartitionId> {
+    use datafusion::common::tree_node::TreeNodeRecursion;
+    let mut partitions = std::collections::BTreeSet::new();
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.table_name.schema().is_none_or(|schema| schema == "public")
+            && let Some(table) = map.table(scan.table_name.table())
+            && let Some(group) = map.groups.get(&table.group)
+        {
+            partitions.extend(group.partitions.iter().copied());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    partitions.into_iter().collect()
+}
+
+/// The settings that drivers ask for.
+fn setting(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "server_version" => "15.0",
+        "server_encoding" | "client_encoding" => "UTF8",
+        "datestyle" => "ISO, MDY",
+        "timezone" | "time_zone" => "UTC",
+        "standard_conforming_strings" | "integer_datetimes" => "on",
+        "transaction_isolation" | "transaction_isolation_level" | "default_transaction_isolation" => "serializable",
+        "transaction_read_only" | "default_transaction_read_only" => "off",
+        "search_path" => "public",
+        "statement_timeout" | "lock_timeout" => "0",
+        "application_name" => "",
+        "extra_float_digits" => "1",
+        "max_identifier_length" => "63",
+        _ => return None,
+    })
+}
+
+/// What a column without a value becomes, for the planner.
+pub(super) fn default_expr(default: &ColumnDefault, data_type: DataType) -> Option<datafusion::logical_expr::Expr> {
+    match default {
+        ColumnDefault::Value(value) => {
+            let scalar = super::types::to_scalar(value, data_type).ok()?;
+            Some(datafusion::logical_expr::Expr::Literal(scalar, None))
+        }
+        ColumnDefault::Now => {
+            let now = datafusion::functions::datetime::expr_fn::now();
+            Some(datafusion::logical_expr::cast(now, to_arrow(data_type)))
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! From text to statements: PostgreSQL's dialect by sqlparser, and the few clauses that are ours.
+//!
+//! `CREATE TABLE ... [PARTITION BY (column)] [WITH REPLICATION = n [MODE sync]]`, `RECOVER NODE n`, `DRAIN NODE n`.
+
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use volt_engine::NodeId;
+
+use crate::error::SqlError;
+
+/// Backups of a table that names no REPLICATION.
+pub(super) const DEFAULT_REPLICATION: u32 = 1;
+
+/// A statement, parsed.
+pub(super) enum Parsed {
+    /// Nothing but blanks and comments.
+    Empty,
+    /// PostgreSQL's own.
+    Sql(Box<Statement>),
+    /// CREATE TABLE with our clauses taken out of it.
+    CreateTable(Box<Statement>, TableClauses),
+    /// RECOVER NODE.
+    RecoverNode(NodeId),
+    /// DRAIN NODE.
+    DrainNode(NodeId),
+}
+
+/// Our clauses of CREATE TABLE.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TableClauses {
+    /// REPLICATION, if given.
+    pub(super) replication: Option<u32>,
+    /// PARTITION BY, if given.
+    pub(super) partition_by: Option<String>,
+}
+
+/// Splits at top-level semicolons: (text, characters before it).
+pub(super) fn split(sql: &str) -> Result<Vec<(String, u32)>, SqlError> {
+    let tokens = tokenize(sql)?;
+    let (mut statements, mut start) = (Vec::new(), 0);
+    let mut add = |from: usize, to: usize| {
+        let text = &sql[from..to];
+        let blank = tokenize(text).is_ok_and(|tokens| tokens.iter().all(is_blank));
+        if !blank {
+            statements.push((text.to_owned(), sql[..from].chars().count() as u32));
+        }
+    };
+    for token in &tokens {
+        if token.token == Token::SemiColon {
+            add(start, offset(sql, token.span.start));
+            start = offset(sql, token.span.end);
+        }
+    }
+    add(start, sql.len());
+    Ok(statements)
+}
+
+fn is_blank(token: &TokenWithSpan) -> bool {
+    matches!(token.token, Token::Whitespace(_) | Token::EOF | Token::SemiColon)
+}
+
+fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
+    let dialect = PostgreSqlDialect {};
+    Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
+        let position = character(sql, error.location);
+        SqlError::new("42601", error.message).at(position)
+    })
+}
+
+/// Bytes before a location.
+fn offset(sql: &str, location: Location) -> usize {
+    let mut line_start = 0;
+    for _ in 1..location.line {
+        line_start += sql[line_start..].find('\n').map_or(0, |at| at + 1);
+    }
+    let column = (location.column as usize).saturating_sub(1);
+    sql[line_start..].char_indices().nth(column).map_or(sql.len(), |(at, _)| line_start + at)
+}
+
+/// The place of a location, in characters from 1.
+fn character(sql: &str, location: Location) -> u32 {
+    sql[..offset(sql, location)].chars().count() as u32 + 1
+}
+
+/// Where a name stands in the text, in characters from 1.
+pub(super) fn position_of(sql: &str, name: &str) -> Option<u32> {
+    let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
+    let tokens = tokenize(sql).ok()?;
+    let found = tokens.iter().find(|token| match &token.token {
+        Token::Word(word) => word.value.eq_ignore_ascii_case(name),
+        _ => false,
+    })?;
+    Some(character(sql, found.span.start))
+}
+
+/// Parses one statement.
+pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
+    let mut tokens = tokenize(sql)?;
+    tokens.retain(|token| !is_blank(token) || token.token == Token::EOF);
+    let words: Vec<String> = tokens.iter().map(word).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] | [""] => return Ok(Parsed::Empty),
+        ["RECOVER", "NODE", number, ..] => return Ok(Parsed::RecoverNode(node(sql, &tokens, number)?)),
+        ["DRAIN", "NODE", number, ..] => return Ok(Parsed::DrainNode(node(sql, &tokens, number)?)),
+        _ => {}
+    }
+    let creates = words.first().is_some_and(|word| word == "CREATE") && words.get(1).is_some_and(|word| word == "TABLE");
+    if !creates {
+        return Ok(Parsed::Sql(Box::new(parse_tokens(sql, tokens)?)));
+    }
+    let clauses = take_clauses(sql, &mut tokens)?;
+    Ok(Parsed::CreateTable(Box::new(parse_tokens(sql, tokens)?), clauses))
+}
+
+fn word(token: &TokenWithSpan) -> String {
+    match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
+        Token::EOF => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn node(sql: &str, tokens: &[TokenWithSpan], number: &str) -> Result<NodeId, SqlError> {
+    if let Some(extra) = tokens.get(3).filter(|token| token.token != Token::EOF) {
+        return Err(syntax_error(sql, extra));
+    }
+    number.parse().map_err(|_| syntax_error(sql, &tokens[2]))
+}
+
+fn syntax_error(sql: &str, token: &TokenWithSpan) -> SqlError {
+    if token.token == Token::EOF {
+        return SqlError::new("42601", "syntax error at end of input").at(sql.chars().count() as u32 + 1);
+    }
+    let near = token.token.to_string();
+    SqlError::new("42601", format!("syntax error at or near \"{near}\"")).at(character(sql, token.span.start))
+}
+
+/// Takes our clauses from behind the column list.
+fn take_clauses(sql: &str, tokens: &mut Vec<TokenWithSpan>) -> Result<TableClauses, SqlError> {
+    let mut clauses = TableClauses::default();
+    let (mut depth, mut end) = (0_u32, None);
+    for (place, token) in tokens.iter().enumerate() {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    end = Some(place + 1);
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    let Some(end) = end else { return Ok(clauses) };
+    let rest: Vec<TokenWithSpan> = tokens.split_off(end);
+    let mut at = 0;
+    let words: Vec<String> = rest.iter().map(word).collect();
+    let is = |place: usize, expected: &str| words.get(place).is_some_and(|word| word == expected);
+    while rest.get(at).is_some_and(|token| token.token != Token::EOF) {
+        if is(at, "PARTITION") && is(at + 1, "BY") && is(at + 2, "(") && is(at + 4, ")") {
+            clauses.partition_by = match &rest[at + 3].token {
+                Token::Word(word) if word.quote_style.is_some() => Some(word.value.clone()),
+                Token::Word(word) => Some(word.value.to_lowercase()),
+                _ => return Err(syntax_error(sql, &rest[at + 3])),
+            };
+            at += 5;
+        } else if is(at, "WITH") {
+            at = take_with(sql, &rest, &words, at + 1, &mut clauses)?;
+        } else if is(at, "REPLICATED") {
+            return Err(SqlError::unsupported("a table that is REPLICATED on every node").at(character(sql, rest[at].span.start)));
+        } else {
+            return Err(syntax_error(sql, &rest[at]));
+        }
+    }
+    tokens.extend(rest.into_iter().filter(|token| token.token == Token::EOF));
+    Ok(clauses)
+}
+
+fn take_with(
+    sql: &str,
+    rest: &[TokenWithSpan],
+    words: &[String],
+    mut at: usize,
+    clauses: &mut TableClauses,
+) -> Result<usize, SqlError> {
+    let is = |place: usize, expected: &str| words.get(place).is_some_and(|word| word == expected);
+    let failed = |place: usize| match rest.get(place).or_else(|| rest.last()) {
+        Some(token) => syntax_error(sql, token),
+        None => SqlError::new("42601", "syntax error at end of input"),
+    };
+    let parenthesised = is(at, "(");
+    at += usize::from(parenthesised);
+    loop {
+        if is(at, "REPLICATION") && is(at + 1, "=") {
+            let number = words.get(at + 2).and_then(|word| word.parse().ok());
+            clauses.replication = Some(number.ok_or_else(|| failed(at + 2))?);
+            at += 3;
+        } else if is(at, "MODE") {
+            at += 1 + usize::from(is(at + 1, "="));
+            match words.get(at).map(|word| word.trim_matches('\'').to_ascii_uppercase()).as_deref() {
+                Some("SYNC") => {}
+                Some(mode @ ("SEMI_SYNC" | "ASYNC")) => {
+                    return Err(SqlError::unsupported(format!("replication mode {}", mode.to_lowercase())));
+                }
+                _ => return Err(failed(at)),
+            }
+            at += 1;
+        } else {
+            return Err(failed(at));
+        }
+        if is(at, ",") {
+            at += 1;
+        } else if !is(at, "MODE") {
+            break;
+        }
+    }
+    if parenthesised {
+        if !is(at, ")") {
+            return Err(failed(at));
+        }
+        at += 1;
+    }
+    Ok(at)
+}
+
+fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
+    let dialect = PostgreSqlDialect {};
+    let end = tokens.last().cloned();
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    let parsed = parser.parse_statement();
+    let statement = match parsed {
+        Ok(statement) => statement,
+        Err(ParserError::RecursionLimitExceeded) => return Err(SqlError::new("54001", "statement too complex")),
+        Err(ParserError::ParserError(message) | ParserError::TokenizerError(message)) => {
+            return Err(from_parser(sql, &message, end.as_ref()));
+        }
+    };
+    let next = parser.peek_token();
+    if next.token != Token::EOF {
+        return Err(syntax_error(sql, &next));
+    }
+    Ok(statement)
+}
+
+/// `Expected: x, found: y at Line: 1, Column: 8`, in PostgreSQL's words.
+fn from_parser(sql: &str, message: &str, end: Option<&TokenWithSpan>) -> SqlError {
+    let place = message.rsplit_once(" at Line: ").and_then(|(before, place)| {
+        let (line, column) = place.split_once(", Column: ")?;
+        let location = Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? };
+        let found = before.rsplit_once("found: ").map(|(_, found)| found);
+        Some((location, found))
+    });
+    let _ = (end, Keyword::NoKeyword);
+    match place {
+        Some((location, Some(found))) if found != "EOF" => {
+            SqlError::new("42601", format!("syntax error at or near \"{found}\"")).at(character(sql, location))
+        }
+        Some((location, _)) => SqlError::new("42601", message.to_owned()).at(character(sql, location)),
+        None if message.contains("EOF") => {
+            SqlError::new("42601", "syntax error at end of input").at(sql.chars().count() as u32 + 1)
+        }
+        None => SqlError::new("42601", message.to_owned()),
+    }
+}

@@ -1,0 +1,185 @@
+//! `system.*`: the cluster map, and what this node sees, as tables.
+
+use std::sync::Arc;
+
+use volt_engine::value::{DataType, Value};
+
+use super::tables::{SystemTable, system_schema};
+use crate::metadata::Metadata;
+use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo};
+
+type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
+
+const INT: DataType = DataType::Int;
+const BIGINT: DataType = DataType::BigInt;
+const TEXT: DataType = DataType::Text;
+const BOOLEAN: DataType = DataType::Boolean;
+
+/// Name, columns and rows of each system table.
+const TABLES: &[(&str, &[(&str, DataType)], Rows)] = &[
+    (
+        "nodes",
+        &[
+            ("node_id", INT),
+            ("name", TEXT),
+            ("address", TEXT),
+            ("sql_address", TEXT),
+            ("zone", TEXT),
+            ("is_alive", BOOLEAN),
+            ("state", TEXT),
+            ("incarnation", BIGINT),
+            ("primaries", INT),
+            ("backups", INT),
+            ("learners", INT),
+        ],
+        nodes,
+    ),
+    (
+        "partitions",
+        &[
+            ("partition_id", INT),
+            ("group_id", INT),
+            ("index", INT),
+            ("epoch", BIGINT),
+            ("primary", INT),
+            ("in_sync", TEXT),
+            ("learners", TEXT),
+            ("replication", INT),
+        ],
+        partitions,
+    ),
+    (
+        "replicas",
+        &[("partition_id", INT), ("node_id", INT), ("role", TEXT), ("in_sync", BOOLEAN), ("epoch", BIGINT)],
+        replicas,
+    ),
+    (
+        "tables",
+        &[("table_id", INT), ("name", TEXT), ("replication", INT), ("mode", TEXT), ("partition_column", TEXT), ("partitions", INT)],
+        tables,
+    ),
+    (
+        "failovers",
+        &[("at", DataType::Timestamp), ("node_id", INT), ("partitions", INT), ("detector", TEXT), ("evidence", TEXT)],
+        failovers,
+    ),
+    ("recoveries", &[("node_id", INT), ("state", TEXT)], recoveries),
+];
+
+/// The system tables, by name.
+pub(super) fn system_tables(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {
+    let table = |&(name, columns, rows): &(&'static str, &[(&str, DataType)], Rows)| {
+        let metadata = Arc::clone(metadata);
+        let rows = Arc::new(move || rows(&metadata.map()));
+        (name, Arc::new(SystemTable { schema: system_schema(columns), rows }))
+    };
+    TABLES.iter().map(table).collect()
+}
+
+fn int(value: impl TryInto<i32>) -> Value {
+    value.try_into().map_or(Value::Null, Value::Int)
+}
+
+fn bigint(value: u64) -> Value {
+    i64::try_from(value).map_or(Value::Null, Value::BigInt)
+}
+
+fn text(value: impl ToString) -> Value {
+    Value::Text(value.to_string())
+}
+
+fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Active => "active",
+        NodeState::Draining => "draining",
+        NodeState::Drained => "drained",
+        NodeState::Dead { .. } => "dead",
+    }
+}
+
+fn nodes(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |node: &crate::metadata::map::NodeInfo| {
+        let roles = map.roles(node.node_id);
+        vec![
+            int(node.node_id),
+            text(&node.name),
+            text(&node.address),
+            text(&node.sql_address),
+            text(&node.zone),
+            Value::Boolean(node.state.is_alive()),
+            text(state(node.state)),
+            bigint(node.incarnation),
+            int(roles.primaries),
+            int(roles.backups),
+            int(roles.learners),
+        ]
+    };
+    map.nodes.values().map(row).collect()
+}
+
+fn list(nodes: &std::collections::BTreeSet<u32>) -> Value {
+    text(nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
+}
+
+fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |partition: &PartitionInfo| {
+        vec![
+            int(partition.partition_id),
+            int(partition.group),
+            int(partition.index),
+            bigint(partition.epoch),
+            map.living_primary(partition).map_or(Value::Null, int),
+            list(&partition.in_sync),
+            list(&partition.learners),
+            map.groups.get(&partition.group).map_or(Value::Null, |group| int(group.replication)),
+        ]
+    };
+    map.partitions.values().map(row).collect()
+}
+
+fn replicas(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let of = |partition: &PartitionInfo| {
+        let row = |node: u32, role: &str, in_sync: bool| {
+            vec![int(partition.partition_id), int(node), text(role), Value::Boolean(in_sync), bigint(partition.epoch)]
+        };
+        let members = partition.in_sync.iter().map(|&node| {
+            let role = if partition.primary == Some(node) { "primary" } else { "backup" };
+            row(node, role, true)
+        });
+        let learners = partition.learners.iter().map(|&node| row(node, "learner", false));
+        members.chain(learners).collect::<Vec<_>>()
+    };
+    map.partitions.values().flat_map(of).collect()
+}
+
+fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |table: &Arc<volt_engine::catalog::Table>| {
+        let group = map.groups.get(&table.group);
+        vec![
+            int(table.id),
+            text(&table.name),
+            group.map_or(Value::Null, |group| int(group.replication)),
+            text("sync"),
+            text(&table.columns[table.partition_column].name),
+            group.map_or(Value::Null, |group| int(group.partitions.len())),
+        ]
+    };
+    map.tables.values().map(row).collect()
+}
+
+fn failovers(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |failover: &crate::metadata::map::Failover| {
+        vec![
+            Value::Timestamp(failover.at_micros),
+            int(failover.node_id),
+            int(failover.partitions),
+            text(&failover.detector),
+            text(&failover.evidence),
+        ]
+    };
+    map.failovers.iter().map(row).collect()
+}
+
+fn recoveries(map: &ClusterMap) -> Vec<Vec<Value>> {
+    map.recovering.iter().map(|&node| vec![int(node), text("asked for")]).collect()
+}

@@ -1,0 +1,176 @@
+//! Our tables as DataFusion sees them: a scan reads every partition at the query's snapshot.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr as DfExpr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::StreamExt;
+use volt_engine::catalog::Table;
+use volt_engine::plan::Expr;
+use volt_engine::value::Value;
+use volt_engine::{PartitionId, TableId};
+
+use super::types::{schema_of, to_batch};
+use crate::txn::{Coordinator, Snapshot};
+
+/// What a query reads: put into its session's configuration.
+pub(super) struct Reading {
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
+/// One of our tables.
+#[derive(Debug)]
+pub(super) struct VoltTable {
+    pub(super) table: Arc<Table>,
+    pub(super) partitions: Vec<PartitionId>,
+    schema: SchemaRef,
+    defaults: Vec<Option<DfExpr>>,
+}
+
+impl VoltTable {
+    pub(super) fn new(table: Arc<Table>, partitions: Vec<PartitionId>) -> Self {
+        let schema = schema_of(&table.columns);
+        let default = |column: &volt_engine::catalog::Column| {
+            column.default.as_ref().and_then(|default| super::prepare::default_expr(default, column.data_type))
+        };
+        let defaults = table.columns.iter().map(default).collect();
+        Self { table, partitions, schema, defaults }
+    }
+}
+
+#[async_trait]
+impl TableProvider for VoltTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&DfExpr> {
+        let place = self.table.columns.iter().position(|ours| ours.name == column)?;
+        self.defaults[place].as_ref()
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[DfExpr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(reading) = state.config().get_extension::<Reading>() else {
+            return Err(DataFusionError::Internal("a scan without a snapshot".to_owned()));
+        };
+        let project: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema: SchemaRef = Arc::new(self.schema.project(&project)?);
+        let stream = |partition: &PartitionId| {
+            let part = ScanPart {
+                reading: Arc::clone(&reading),
+                partition: *partition,
+                table: self.table.id,
+                project: project.clone(),
+                filter: None,
+                schema: Arc::clone(&schema),
+            };
+            Arc::new(part) as Arc<dyn PartitionStream>
+        };
+        let parts = self.partitions.iter().map(stream).collect();
+        Ok(Arc::new(StreamingTableExec::try_new(schema, parts, None, Vec::new(), false, limit)?))
+    }
+}
+
+/// A table's rows in one partition.
+struct ScanPart {
+    reading: Arc<Reading>,
+    partition: PartitionId,
+    table: TableId,
+    project: Vec<usize>,
+    filter: Option<Expr>,
+    schema: SchemaRef,
+}
+
+impl std::fmt::Debug for ScanPart {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "table {} in partition {}", self.table, self.partition)
+    }
+}
+
+impl PartitionStream for ScanPart {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let Reading { coordinator, snapshot } = &*self.reading;
+        let schema = Arc::clone(&self.schema);
+        let chunks = coordinator.scan(snapshot, self.partition, self.table, self.project.clone(), self.filter.clone());
+        let batches = chunks.map(move |chunk| {
+            let batch = chunk.and_then(|rows| to_batch(&schema, &rows));
+            batch.map_err(|error| DataFusionError::External(Box::new(error)))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+    }
+}
+
+/// A system table: made anew from the cluster map for every query.
+pub(super) struct SystemTable {
+    pub(super) schema: SchemaRef,
+    pub(super) rows: Arc<dyn Fn() -> Vec<Vec<Value>> + Send + Sync>,
+}
+
+impl std::fmt::Debug for SystemTable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "system table of {} columns", self.schema.fields().len())
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[DfExpr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = (self.rows)();
+        let columns: Result<Vec<_>> = self
+            .schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(place, field)| {
+                let values = rows.iter().map(|row| row[place].as_ref());
+                super::types::array(field.data_type(), values).map_err(|error| DataFusionError::External(Box::new(error)))
+            })
+            .collect();
+        let batch = datafusion::arrow::record_batch::RecordBatch::try_new(Arc::clone(&self.schema), columns?)?;
+        let table = datafusion::datasource::MemTable::try_new(Arc::clone(&self.schema), vec![vec![batch]])?;
+        table.scan(state, projection, filters, limit).await
+    }
+}
+
+/// The schema of a system table.
+pub(super) fn system_schema(columns: &[(&str, volt_engine::value::DataType)]) -> SchemaRef {
+    use datafusion::arrow::datatypes::Field;
+    let field = |(name, data_type): &(&str, _)| Field::new(*name, super::types::to_arrow(*data_type), true);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
