@@ -1,6 +1,6 @@
 //! `volt-node start`: one node, until it is told to stop.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,7 +37,10 @@ pub async fn run(arguments: Start) -> anyhow::Result<()> {
     let node = Node::start(config, world).await?;
     tracing::info!(node_id, "started");
     tokio::select! {
-        failed = node.run_until_failed() => return Err(failed),
+        ended = node.run_until_stopped() => {
+            ended?;
+            bail!("the node has stopped by itself");
+        }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
