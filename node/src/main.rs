@@ -35,6 +35,8 @@ enum Command {
 enum Bench {
     /// Kills nodes of a cluster of its own, and prints how long writes stop
     Failover(bench::failover::FailoverArguments),
+    /// Serves the least that a server can do, as a ceiling to hold the gateway against
+    BareLoop(bench::bare_loop::BareLoopArguments),
 }
 
 #[tokio::main]
@@ -47,6 +49,7 @@ async fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Sql(arguments) => cli::sql::run(arguments).await,
         Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
+        Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,3 +1,4 @@
 //! Measurements that anybody can run: `volt-node bench ...`.
 
+pub mod bare_loop;
 pub mod failover;

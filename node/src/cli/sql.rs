@@ -81,7 +81,8 @@ fn texts(arguments: &Sql) -> anyhow::Result<Vec<String>> {
 /// An error as psql words it.
 fn explain(error: &tokio_postgres::Error) -> String {
     let Some(error) = error.as_db_error() else {
-        return error.to_string();
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        return format!("{error}{}", cause.unwrap_or_default());
     };
     let mut text = format!(
         "{}:  {} (SQLSTATE {})",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use volt_proto::v1::{GetStatusResponse, InitialiseRequest};
 
@@ -232,12 +232,23 @@ impl DevCluster {
         Ok(())
     }
 
-    /// Returns when every node holds a lease.
+    /// Returns when every node holds a lease and takes SQL connections.
     async fn wait_until_serving(&mut self) -> anyhow::Result<()> {
         self.wait_for("serves", |cluster, answers| {
             answers.len() == cluster.nodes.len() && answers.iter().all(|status| status.serving)
         })
-        .await
+        .await?;
+        let deadline = Instant::now() + READY_TIMEOUT;
+        for node in &self.nodes {
+            let port = node.settings.sql_port;
+            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                if Instant::now() > deadline {
+                    bail!("node {} does not listen on port {port}", node.settings.node_id);
+                }
+                sleep(READY_POLL).await;
+            }
+        }
+        Ok(())
     }
 
     /// Returns when the cluster is whole: all nodes serve, and each partition has all its replicas in sync.
