@@ -1,7 +1,7 @@
 # What people do here. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint kube-up kube-down
+.PHONY: help run test lint bench kube-up kube-down
 
 ARGS ?= --nodes 3 --data ./data
 NODES ?= 3
@@ -19,6 +19,11 @@ lint: ## formatting, clippy, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+bench: ## the gateway against a bare loop, and the pause of a failover (psql, pgbench)
+	cargo build --release -p volt-node
+	tests/bench/wire.sh
+	$${CARGO_TARGET_DIR:-target}/release/volt-node bench failover
 
 kube-up: ## a Kubernetes on this machine with this source's images in it: make kube-up NODES=3 (root, Go)
 	@NODES=$(NODES) tests/kubernetes/up.sh

@@ -38,7 +38,7 @@ use crate::world::{Listener, World};
 /// Messages of one stream that wait to be sent.
 const STREAM_QUEUE: usize = 16;
 /// Longest time that a stop gives the other nodes to take the primaries over.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(8);
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 /// How often a stop looks whether they have.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -66,8 +66,13 @@ impl Node {
         let data = Arc::new(Data::default());
         let metadata = Metadata::open(world.clone(), config.clone(), boot_id, Arc::clone(&peers)).await?;
         let report: Arc<dyn ReplicaReport> = Arc::clone(&data) as _;
-        let membership =
-            Membership::new(world.clone(), config.clone(), Arc::clone(&metadata), Arc::clone(&peers), report);
+        let membership = Membership::new(
+            world.clone(),
+            config.clone(),
+            Arc::clone(&metadata),
+            Arc::clone(&peers),
+            report,
+        );
         let listen = async |address: String| {
             let listener = world.network.listen(&address).await;
             listener.with_context(|| format!("cannot listen on {address}"))
@@ -91,7 +96,13 @@ impl Node {
                 failed.clone(),
             )),
         ];
-        let node = Arc::new(Self { metadata, data, gateway: OnceLock::new(), servers, failed });
+        let node = Arc::new(Self {
+            metadata,
+            data,
+            gateway: OnceLock::new(),
+            servers,
+            failed,
+        });
         let coming = Arc::clone(&node);
         tokio::spawn(async move {
             if let Err(error) = coming.come_up(config, world, peers, membership, sql_port).await {
@@ -128,25 +139,25 @@ impl Node {
         coordinator.start();
         self.metadata.enter().await?;
         let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata)));
-        let limits = Limits { max_connections: config.max_connections, authentication: config.authentication };
-        let _ = self.gateway.set(Gateway::serve(sql_port, limits, Arc::clone(&world.random), database));
+        let limits = Limits {
+            max_connections: config.max_connections,
+            authentication: config.authentication,
+        };
+        let _ = self
+            .gateway
+            .set(Gateway::serve(sql_port, limits, Arc::clone(&world.random), database));
         // A log that can't be written acknowledges nothing any more: another replica must take over.
         let failure = log.wait_failure().await;
         anyhow::bail!("the log has stopped: {failure}")
     }
 
     /// Reads the log back into replicas.
-    async fn read_back(
-        &self,
-        config: &NodeConfig,
-        world: &World,
-    ) -> anyhow::Result<(Arc<Log>, Vec<Replica>)> {
+    async fn read_back(&self, config: &NodeConfig, world: &World) -> anyhow::Result<(Arc<Log>, Vec<Replica>)> {
         let identity = self.metadata.identity().ok_or_else(|| anyhow::anyhow!("no identity"))?;
         let cluster = uuid::Uuid::try_parse(&identity.cluster_uuid)?;
         let mut replay = Replay::default();
         let options = LogOptions::new(config.durability);
-        let mut take =
-            |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
+        let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
         let log = Log::open(world, options, cluster, &mut take).await?;
         Ok((Arc::new(log), replay.finish()))
     }
@@ -177,15 +188,25 @@ impl Node {
         let node_id = self.metadata.node_id();
         let yields = Command::SetYields { node_id, yields: true };
         let deadline = tokio::time::Instant::now() + HAND_OVER_LIMIT;
-        if !matches!(tokio::time::timeout_at(deadline, self.metadata.propose(yields)).await, Ok(Ok(_))) {
+        if !matches!(
+            tokio::time::timeout_at(deadline, self.metadata.propose(yields)).await,
+            Ok(Ok(_))
+        ) {
             return;
         }
         while tokio::time::Instant::now() < deadline {
             let map = self.metadata.map();
             let others = |partition: &PartitionInfo| {
-                partition.in_sync.iter().any(|&member| member != node_id && map.is_alive(member))
+                partition
+                    .in_sync
+                    .iter()
+                    .any(|&member| member != node_id && map.is_alive(member))
             };
-            let left = map.partitions.values().filter(|info| info.primary == Some(node_id) && others(info)).count();
+            let left = map
+                .partitions
+                .values()
+                .filter(|info| info.primary == Some(node_id) && others(info))
+                .count();
             if left == 0 {
                 return;
             }
@@ -195,7 +216,10 @@ impl Node {
 
     /// (partition, committed LSN, checksum of the rows at it) of every replica: same LSN, same bytes.
     pub fn replica_checksums(&self) -> Vec<(PartitionId, Lsn, u64)> {
-        self.data.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.checksums())
+        self.data
+            .parts
+            .get()
+            .map_or_else(Vec::new, |(replicas, _)| replicas.checksums())
     }
 }
 
@@ -220,7 +244,9 @@ impl ReplicaReport for Data {
 
 impl Data {
     fn parts(&self) -> Result<&(Arc<Replicas>, Arc<Coordinator>), Status> {
-        self.parts.get().ok_or_else(|| Status::unavailable("this node is starting"))
+        self.parts
+            .get()
+            .ok_or_else(|| Status::unavailable("this node is starting"))
     }
 }
 
@@ -253,6 +279,8 @@ impl DataPlane for Data {
     }
 
     fn not_serving(&self) -> Vec<PartitionId> {
-        self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.not_serving())
+        self.parts
+            .get()
+            .map_or_else(Vec::new, |(replicas, _)| replicas.not_serving())
     }
 }

@@ -106,7 +106,9 @@ impl Metadata {
     /// Returns when this node knows all that was committed before the call.
     pub async fn refresh(&self) -> Result<(), ProposeError> {
         // Changes nothing: this node is alive, so nobody waits for its recovery.
-        let barrier = Command::RecoveryDone { node_id: self.node_id() };
+        let barrier = Command::RecoveryDone {
+            node_id: self.node_id(),
+        };
         self.propose(barrier).await.map(drop)
     }
 

@@ -47,10 +47,15 @@ fn scanned(plan: &LogicalPlan) -> Option<String> {
 }
 
 /// Compiles an optimised plan.
-pub(super) fn compile(plan: &LogicalPlan, table: impl Fn(&str) -> Option<std::sync::Arc<Table>>) -> Compiled<(Program, Route)> {
+pub(super) fn compile(
+    plan: &LogicalPlan,
+    table: impl Fn(&str) -> Option<std::sync::Arc<Table>>,
+) -> Compiled<(Program, Route)> {
     match plan {
         LogicalPlan::Dml(dml) => {
-            let Some(table) = table(dml.table_name.table()) else { return not("a write to a table that is not ours") };
+            let Some(table) = table(dml.table_name.table()) else {
+                return not("a write to a table that is not ours");
+            };
             let action = match &dml.op {
                 WriteOp::Insert(_) => Compiler(&table).insert(&dml.input)?,
                 WriteOp::Update => Compiler(&table).update(&dml.input)?,
@@ -60,10 +65,18 @@ pub(super) fn compile(plan: &LogicalPlan, table: impl Fn(&str) -> Option<std::sy
             Ok(finish(&table, action))
         }
         plan => {
-            let Some(table) = scanned(plan).and_then(|name| table(&name)) else { return not("not one table") };
+            let Some(table) = scanned(plan).and_then(|name| table(&name)) else {
+                return not("not one table");
+            };
             let action = Compiler(&table).select(plan)?;
             let (program, route) = finish(&table, action);
-            let ordered = matches!(program.action, Action::Select { access: Access::Point(_), .. });
+            let ordered = matches!(
+                program.action,
+                Action::Select {
+                    access: Access::Point(_),
+                    ..
+                }
+            );
             // Rows of several partitions, a LIMIT over them, and long scans are DataFusion's.
             if !matches!(route, Route::Single(_)) || !ordered {
                 return not("not a point");
@@ -81,8 +94,13 @@ fn finish(table: &Table, action: Action) -> (Program, Route) {
     let route = match access {
         None => Route::Rows,
         Some(Access::Point(values) | Access::Prefix(values)) => {
-            let place = table.primary_key.iter().position(|&column| column == table.partition_column);
-            place.and_then(|place| values.get(place)).map_or(Route::All, |value| Route::Single(value.clone()))
+            let place = table
+                .primary_key
+                .iter()
+                .position(|&column| column == table.partition_column);
+            place
+                .and_then(|place| values.get(place))
+                .map_or(Route::All, |value| Route::Single(value.clone()))
         }
         Some(Access::Scan) => Route::All,
     };
@@ -141,17 +159,28 @@ impl Compiler<'_> {
             Some(exprs) => exprs.iter().map(|expr| self.expr(expr)).collect::<Compiled<Vec<_>>>()?,
             None => {
                 let columns = plan.schema().columns();
-                columns.iter().map(|column| self.column(column)).collect::<Compiled<Vec<_>>>()?
+                columns
+                    .iter()
+                    .map(|column| self.column(column))
+                    .collect::<Compiled<Vec<_>>>()?
             }
         };
         let (access, filter) = self.access(&peeled.filters)?;
-        Ok(Action::Select { access, filter, project, limit: peeled.limit, offset: peeled.offset })
+        Ok(Action::Select {
+            access,
+            filter,
+            project,
+            limit: peeled.limit,
+            offset: peeled.offset,
+        })
     }
 
     /// The input's projection gives every column its new value, in the table's order.
     fn update(&self, plan: &LogicalPlan) -> Compiled<Action> {
         let peeled = self.peel(plan)?;
-        let Some(exprs) = peeled.project else { return not("an UPDATE without values") };
+        let Some(exprs) = peeled.project else {
+            return not("an UPDATE without values");
+        };
         let mut set = Vec::new();
         for (place, expr) in exprs.iter().enumerate() {
             let value = self.expr(expr)?;
@@ -161,7 +190,9 @@ impl Compiler<'_> {
         }
         if set.iter().any(|&(place, _)| place == self.0.partition_column) {
             let name = &self.0.columns[self.0.partition_column].name;
-            return not(format!("changing the partition column \"{name}\", because the row would move to another partition,"));
+            return not(format!(
+                "changing the partition column \"{name}\", because the row would move to another partition,"
+            ));
         }
         let (access, filter) = self.access(&peeled.filters)?;
         Ok(Action::Update { access, filter, set })
@@ -181,19 +212,27 @@ impl Compiler<'_> {
         let places: Vec<Option<usize>> = self.0.columns.iter().map(|column| place(&column.name)).collect();
         let rows = rows.into_iter().map(|row| {
             let value = |(column, place): (usize, &Option<usize>)| match place {
-                Some(place) => row.get(*place).cloned().ok_or_else(|| NotCompiled("a row that is too short".to_owned())),
+                Some(place) => row
+                    .get(*place)
+                    .cloned()
+                    .ok_or_else(|| NotCompiled("a row that is too short".to_owned())),
                 None => Ok(self.default_of(column)),
             };
             places.iter().enumerate().map(value).collect::<Compiled<Vec<Expr>>>()
         });
-        Ok(Action::Insert { rows: rows.collect::<Compiled<Vec<_>>>()? })
+        Ok(Action::Insert {
+            rows: rows.collect::<Compiled<Vec<_>>>()?,
+        })
     }
 
     fn default_of(&self, column: usize) -> Expr {
         match &self.0.columns[column].default {
             None => Expr::Literal(Value::Null),
             Some(ColumnDefault::Value(value)) => Expr::Literal(value.clone()),
-            Some(ColumnDefault::Now) => Expr::Call { function: Function::Now, arguments: Vec::new() },
+            Some(ColumnDefault::Now) => Expr::Call {
+                function: Function::Now,
+                arguments: Vec::new(),
+            },
         }
     }
 
@@ -209,10 +248,16 @@ impl Compiler<'_> {
                 let inner = self.rows(&projection.input)?;
                 let schema = projection.input.schema();
                 let row = |row: &Vec<Expr>| {
-                    projection.expr.iter().map(|expr| self.expr_over(expr, &|column| {
-                        let place = schema.maybe_index_of_column(column)?;
-                        row.get(place).cloned()
-                    })).collect()
+                    projection
+                        .expr
+                        .iter()
+                        .map(|expr| {
+                            self.expr_over(expr, &|column| {
+                                let place = schema.maybe_index_of_column(column)?;
+                                row.get(place).cloned()
+                            })
+                        })
+                        .collect()
                 };
                 inner.iter().map(row).collect()
             }
@@ -228,7 +273,12 @@ impl Compiler<'_> {
         }
         let mut key = Vec::new();
         for &column in &self.0.primary_key {
-            let Some(place) = conditions.iter().position(|condition| key_value(condition, column).is_some()) else { break };
+            let Some(place) = conditions
+                .iter()
+                .position(|condition| key_value(condition, column).is_some())
+            else {
+                break;
+            };
             let condition = conditions.remove(place);
             key.extend(key_value(&condition, column).cloned());
         }
@@ -247,7 +297,9 @@ impl Compiler<'_> {
 
     fn column(&self, column: &DfColumn) -> Compiled<Expr> {
         let place = self.0.columns.iter().position(|ours| ours.name == column.name);
-        place.map(Expr::Column).ok_or_else(|| NotCompiled(format!("column {}", column.name)))
+        place
+            .map(Expr::Column)
+            .ok_or_else(|| NotCompiled(format!("column {}", column.name)))
     }
 
     fn expr(&self, expr: &DfExpr) -> Compiled<Expr> {
@@ -257,7 +309,12 @@ impl Compiler<'_> {
     fn expr_over(&self, expr: &DfExpr, column: &dyn Fn(&DfColumn) -> Option<Expr>) -> Compiled<Expr> {
         let recurse = |expr: &DfExpr| self.expr_over(expr, column);
         let boxed = |expr: &DfExpr| recurse(expr).map(Box::new);
-        let unary = |op: UnaryOp, operand: &DfExpr| Ok(Expr::Unary { op, operand: boxed(operand)? });
+        let unary = |op: UnaryOp, operand: &DfExpr| {
+            Ok(Expr::Unary {
+                op,
+                operand: boxed(operand)?,
+            })
+        };
         match expr {
             DfExpr::Alias(alias) => recurse(&alias.expr),
             DfExpr::Column(name) => column(name).ok_or_else(|| NotCompiled(format!("column {name}"))),
@@ -266,12 +323,25 @@ impl Compiler<'_> {
                 None => not(format!("the constant {scalar}")),
             },
             DfExpr::Placeholder(placeholder) => {
-                let number = placeholder.id.trim_start_matches('$').parse::<usize>().ok().filter(|number| *number > 0);
-                number.map(|number| Expr::Parameter(number - 1)).ok_or_else(|| NotCompiled(placeholder.id.clone()))
+                let number = placeholder
+                    .id
+                    .trim_start_matches('$')
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|number| *number > 0);
+                number
+                    .map(|number| Expr::Parameter(number - 1))
+                    .ok_or_else(|| NotCompiled(placeholder.id.clone()))
             }
             DfExpr::BinaryExpr(BinaryExpr { left, op, right }) => {
-                let Some(op) = binary(*op) else { return not(format!("the operator {op}")) };
-                Ok(Expr::Binary { op, left: boxed(left)?, right: boxed(right)? })
+                let Some(op) = binary(*op) else {
+                    return not(format!("the operator {op}"));
+                };
+                Ok(Expr::Binary {
+                    op,
+                    left: boxed(left)?,
+                    right: boxed(right)?,
+                })
             }
             DfExpr::Not(operand) => unary(UnaryOp::Not, operand),
             DfExpr::IsNull(operand) => unary(UnaryOp::IsNull, operand),
@@ -281,20 +351,48 @@ impl Compiler<'_> {
             DfExpr::IsNotTrue(operand) => unary(UnaryOp::IsNotTrue, operand),
             DfExpr::IsNotFalse(operand) => unary(UnaryOp::IsNotFalse, operand),
             DfExpr::Negative(operand) => unary(UnaryOp::Negate, operand),
-            DfExpr::Cast(cast) => Ok(Expr::Cast { operand: boxed(&cast.expr)?, to: from_arrow(cast.field.data_type()) }),
+            DfExpr::Cast(cast) => Ok(Expr::Cast {
+                operand: boxed(&cast.expr)?,
+                to: from_arrow(cast.field.data_type()),
+            }),
             DfExpr::Between(between) => {
                 let operand = recurse(&between.expr)?;
-                let side = |op, bound: Expr| Expr::Binary { op, left: Box::new(operand.clone()), right: Box::new(bound) };
+                let side = |op, bound: Expr| Expr::Binary {
+                    op,
+                    left: Box::new(operand.clone()),
+                    right: Box::new(bound),
+                };
                 let low = side(BinaryOp::GreaterOrEqual, recurse(&between.low)?);
                 let high = side(BinaryOp::LessOrEqual, recurse(&between.high)?);
-                let both = Expr::Binary { op: BinaryOp::And, left: Box::new(low), right: Box::new(high) };
-                Ok(if between.negated { Expr::Unary { op: UnaryOp::Not, operand: Box::new(both) } } else { both })
+                let both = Expr::Binary {
+                    op: BinaryOp::And,
+                    left: Box::new(low),
+                    right: Box::new(high),
+                };
+                Ok(if between.negated {
+                    Expr::Unary {
+                        op: UnaryOp::Not,
+                        operand: Box::new(both),
+                    }
+                } else {
+                    both
+                })
             }
             DfExpr::InList(InList { expr, list, negated }) => {
                 let list = list.iter().map(recurse).collect::<Compiled<Vec<_>>>()?;
-                Ok(Expr::InList { operand: boxed(expr)?, list, negated: *negated })
+                Ok(Expr::InList {
+                    operand: boxed(expr)?,
+                    list,
+                    negated: *negated,
+                })
             }
-            DfExpr::Like(Like { negated, expr, pattern, escape_char: None, case_insensitive }) => Ok(Expr::Like {
+            DfExpr::Like(Like {
+                negated,
+                expr,
+                pattern,
+                escape_char: None,
+                case_insensitive,
+            }) => Ok(Expr::Like {
                 operand: boxed(expr)?,
                 pattern: boxed(pattern)?,
                 negated: *negated,
@@ -303,10 +401,15 @@ impl Compiler<'_> {
             DfExpr::Case(case) if case.expr.is_none() => {
                 let arm = |(when, then): &(Box<DfExpr>, Box<DfExpr>)| Ok((recurse(when)?, recurse(then)?));
                 let arms = case.when_then_expr.iter().map(arm).collect::<Compiled<Vec<_>>>()?;
-                Ok(Expr::Case { arms, otherwise: case.else_expr.as_deref().map(boxed).transpose()? })
+                Ok(Expr::Case {
+                    arms,
+                    otherwise: case.else_expr.as_deref().map(boxed).transpose()?,
+                })
             }
             DfExpr::ScalarFunction(ScalarFunction { func, args }) => {
-                let Some(function) = function(func.name()) else { return not(format!("the function {}", func.name())) };
+                let Some(function) = function(func.name()) else {
+                    return not(format!("the function {}", func.name()));
+                };
                 let arguments = args.iter().map(recurse).collect::<Compiled<Vec<_>>>()?;
                 Ok(Expr::Call { function, arguments })
             }
@@ -329,7 +432,11 @@ fn count(expr: Option<&DfExpr>) -> Compiled<Option<u64>> {
 
 fn flatten(condition: Expr, into: &mut Vec<Expr>) {
     match condition {
-        Expr::Binary { op: BinaryOp::And, left, right } => {
+        Expr::Binary {
+            op: BinaryOp::And,
+            left,
+            right,
+        } => {
             flatten(*left, into);
             flatten(*right, into);
         }
@@ -339,7 +446,14 @@ fn flatten(condition: Expr, into: &mut Vec<Expr>) {
 
 /// `column = value`, either way round, where the value is known before any row.
 fn key_value(condition: &Expr, column: usize) -> Option<&Expr> {
-    let Expr::Binary { op: BinaryOp::Equal, left, right } = condition else { return None };
+    let Expr::Binary {
+        op: BinaryOp::Equal,
+        left,
+        right,
+    } = condition
+    else {
+        return None;
+    };
     match (&**left, &**right) {
         (Expr::Column(found), value) if *found == column && is_constant(value) => Some(value),
         (value, Expr::Column(found)) if *found == column && is_constant(value) => Some(value),

@@ -15,7 +15,11 @@ use crate::metadata::command::NewTable;
 
 /// The name as it is stored: unquoted ones in lower case.
 pub(super) fn name_of(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
+    }
 }
 
 /// The name of a table in `public`.
@@ -50,7 +54,10 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
             return Err(SqlError::unsupported(format!("the constraint {constraint}")));
         };
         if !key.is_empty() {
-            return Err(SqlError::new("42P16", format!("multiple primary keys for table \"{name}\" are not allowed")));
+            return Err(SqlError::new(
+                "42P16",
+                format!("multiple primary keys for table \"{name}\" are not allowed"),
+            ));
         }
         for column in &primary.columns {
             let AstExpr::Identifier(ident) = &column.column.expr else {
@@ -65,7 +72,11 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
     }
     let place = |wanted: &String| {
         columns.iter().position(|column| column.name == *wanted).ok_or_else(|| {
-            located(SqlError::new("42703", format!("column \"{wanted}\" named in key does not exist")), sql, wanted)
+            located(
+                SqlError::new("42703", format!("column \"{wanted}\" named in key does not exist")),
+                sql,
+                wanted,
+            )
         })
     };
     let primary_key = key.iter().map(place).collect::<Result<Vec<_>, _>>()?;
@@ -74,13 +85,20 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         Some(wanted) => place(wanted)?,
     };
     if !primary_key.contains(&partition_column) {
-        return Err(SqlError::new("42P16", "the partition column must be part of the primary key")
-            .hint("Otherwise a key would be unique in its own partition only."));
+        return Err(
+            SqlError::new("42P16", "the partition column must be part of the primary key")
+                .hint("Otherwise a key would be unique in its own partition only."),
+        );
     }
     for &place in &primary_key {
         columns[place].nullable = false;
     }
-    Ok(NewTable { name, columns, primary_key, partition_column })
+    Ok(NewTable {
+        name,
+        columns,
+        primary_key,
+        partition_column,
+    })
 }
 
 fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
@@ -93,7 +111,12 @@ fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
 fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Column, SqlError> {
     let name = name_of(&definition.name);
     let data_type = data_type(&definition.data_type, sql)?;
-    let mut column = Column { name: name.clone(), data_type, nullable: true, default: None };
+    let mut column = Column {
+        name: name.clone(),
+        data_type,
+        nullable: true,
+        default: None,
+    };
     for option in &definition.options {
         match &option.option {
             ColumnOption::Null => column.nullable = true,
@@ -112,17 +135,28 @@ fn data_type(ast: &Ast, sql: &str) -> Result<DataType, SqlError> {
         Ast::Boolean | Ast::Bool => DataType::Boolean,
         Ast::Int(None) | Ast::Integer(None) | Ast::Int4(None) | Ast::SmallInt(None) | Ast::Int2(None) => DataType::Int,
         Ast::BigInt(None) | Ast::Int8(None) => DataType::BigInt,
-        Ast::DoublePrecision | Ast::Float8 | Ast::Double(_) | Ast::Real | Ast::Float4 | Ast::Float(_) => DataType::Double,
+        Ast::DoublePrecision | Ast::Float8 | Ast::Double(_) | Ast::Real | Ast::Float4 | Ast::Float(_) => {
+            DataType::Double
+        }
         Ast::Numeric(info) | Ast::Decimal(info) | Ast::Dec(info) => numeric(info)?,
         Ast::Varchar(Some(length)) | Ast::CharacterVarying(Some(length)) | Ast::CharVarying(Some(length)) => {
-            DataType::Varchar(length.to_string().parse().map_err(|_| SqlError::new("22023", "length of VARCHAR"))?)
+            DataType::Varchar(
+                length
+                    .to_string()
+                    .parse()
+                    .map_err(|_| SqlError::new("22023", "length of VARCHAR"))?,
+            )
         }
         Ast::Varchar(None) | Ast::CharacterVarying(None) | Ast::CharVarying(None) | Ast::Text => DataType::Text,
         Ast::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => DataType::Timestamp,
         Ast::Bytea => DataType::Bytea,
         Ast::Custom(name, _) => {
             let name = name.to_string();
-            return Err(located(SqlError::new("42704", format!("type \"{name}\" does not exist")), sql, &name));
+            return Err(located(
+                SqlError::new("42704", format!("type \"{name}\" does not exist")),
+                sql,
+                &name,
+            ));
         }
         other => return Err(SqlError::unsupported(format!("the type {other}"))),
     })
@@ -134,16 +168,25 @@ fn numeric(info: &ExactNumberInfo) -> Result<DataType, SqlError> {
         ExactNumberInfo::Precision(precision) => (precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
     };
-    let (precision, scale) = (u8::try_from(precision).unwrap_or(u8::MAX), u8::try_from(scale).unwrap_or(u8::MAX));
+    let (precision, scale) = (
+        u8::try_from(precision).unwrap_or(u8::MAX),
+        u8::try_from(scale).unwrap_or(u8::MAX),
+    );
     if !(1..=28).contains(&precision) || scale > precision {
-        return Err(SqlError::new("22023", "NUMERIC has 1 to 28 digits in all, and no more of them after the point"));
+        return Err(SqlError::new(
+            "22023",
+            "NUMERIC has 1 to 28 digits in all, and no more of them after the point",
+        ));
     }
     Ok(DataType::Numeric { precision, scale })
 }
 
 fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
     if let AstExpr::Function(function) = expr
-        && matches!(function.name.to_string().to_lowercase().as_str(), "now" | "current_timestamp")
+        && matches!(
+            function.name.to_string().to_lowercase().as_str(),
+            "now" | "current_timestamp"
+        )
     {
         return Ok(ColumnDefault::Now);
     }
@@ -154,7 +197,10 @@ fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
 fn constant(expr: &AstExpr) -> Option<Value> {
     match expr {
         AstExpr::Nested(inner) => constant(inner),
-        AstExpr::UnaryOp { op: UnaryOperator::Minus, expr } => match constant(expr)? {
+        AstExpr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr,
+        } => match constant(expr)? {
             Value::Text(text) => Some(Value::Text(format!("-{text}"))),
             _ => None,
         },
@@ -162,7 +208,9 @@ fn constant(expr: &AstExpr) -> Option<Value> {
             AstValue::Null => Some(Value::Null),
             AstValue::Boolean(value) => Some(Value::Boolean(*value)),
             AstValue::Number(digits, _) => Some(Value::Text(digits.to_string())),
-            AstValue::SingleQuotedString(text) | AstValue::EscapedStringLiteral(text) => Some(Value::Text(text.clone())),
+            AstValue::SingleQuotedString(text) | AstValue::EscapedStringLiteral(text) => {
+                Some(Value::Text(text.clone()))
+            }
             _ => None,
         },
         AstExpr::Cast { expr, .. } => constant(expr),

@@ -30,15 +30,21 @@ pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> SqlError {
 
 fn from_schema(error: &SchemaError, sql: &str) -> SqlError {
     let (sqlstate, message, name) = match error {
-        SchemaError::FieldNotFound { field, .. } => {
-            ("42703", format!("column \"{}\" does not exist", field.flat_name().replace("public.", "")), field.name.clone())
-        }
-        SchemaError::AmbiguousReference { field } => {
-            ("42702", format!("column reference \"{}\" is ambiguous", field.name), field.name.clone())
-        }
-        SchemaError::DuplicateUnqualifiedField { name } => {
-            ("42701", format!("column \"{name}\" specified more than once"), name.clone())
-        }
+        SchemaError::FieldNotFound { field, .. } => (
+            "42703",
+            format!("column \"{}\" does not exist", field.flat_name().replace("public.", "")),
+            field.name.clone(),
+        ),
+        SchemaError::AmbiguousReference { field } => (
+            "42702",
+            format!("column reference \"{}\" is ambiguous", field.name),
+            field.name.clone(),
+        ),
+        SchemaError::DuplicateUnqualifiedField { name } => (
+            "42701",
+            format!("column \"{name}\" specified more than once"),
+            name.clone(),
+        ),
         other => return SqlError::new("42P10", other.to_string()),
     };
     place(SqlError::new(sqlstate, message), sql, &name)
@@ -55,10 +61,18 @@ fn from_text(text: &str, sql: &str) -> SqlError {
     let quoted = text.split('\'').nth(1).unwrap_or_default();
     if text.contains("table '") && text.contains("not found") {
         let name = quoted.rsplit('.').next().unwrap_or(quoted);
-        return place(SqlError::new("42P01", format!("relation \"{name}\" does not exist")), sql, name);
+        return place(
+            SqlError::new("42P01", format!("relation \"{name}\" does not exist")),
+            sql,
+            name,
+        );
     }
     if text.contains("Invalid function") {
-        return place(SqlError::new("42883", format!("function {quoted} does not exist")), sql, quoted);
+        return place(
+            SqlError::new("42883", format!("function {quoted} does not exist")),
+            sql,
+            quoted,
+        );
     }
     if text.contains("Divide by zero") {
         return SqlError::new("22012", "division by zero");

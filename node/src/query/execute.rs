@@ -37,7 +37,9 @@ impl SqlEngine {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
-        let Plan::Program(plan) = &planned.plan else { return None };
+        let Plan::Program(plan) = &planned.plan else {
+            return None;
+        };
         if planned.catalog_version != self.metadata.map().catalog_version {
             return None;
         }
@@ -70,7 +72,10 @@ impl SqlEngine {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
-        let done = |tag| Completion { tag, ..Completion::default() };
+        let done = |tag| Completion {
+            tag,
+            ..Completion::default()
+        };
         match &planned.plan {
             Plan::Empty => Ok(done("")),
             Plan::Set => Ok(done("SET")),
@@ -80,19 +85,35 @@ impl SqlEngine {
             }
             Plan::Program(plan) => {
                 let rows = self.run_program(plan, parameters, sink).await?;
-                Ok(Completion { rows: Some(rows), ..done(plan.tag) })
+                Ok(Completion {
+                    rows: Some(rows),
+                    ..done(plan.tag)
+                })
             }
             Plan::Query { .. } => {
                 let rows = self.run_query(planned, parameters, sink).await?;
-                Ok(Completion { rows: Some(rows), ..done("SELECT") })
+                Ok(Completion {
+                    rows: Some(rows),
+                    ..done("SELECT")
+                })
             }
-            Plan::CreateTable { table, replication, if_not_exists } => {
+            Plan::CreateTable {
+                table,
+                replication,
+                if_not_exists,
+            } => {
                 let notices = self.create_table(table.clone(), *replication, *if_not_exists).await?;
-                Ok(Completion { notices, ..done("CREATE TABLE") })
+                Ok(Completion {
+                    notices,
+                    ..done("CREATE TABLE")
+                })
             }
             Plan::DropTable { names, if_exists } => {
                 let notices = self.drop_tables(names, *if_exists, &planned.sql).await?;
-                Ok(Completion { notices, ..done("DROP TABLE") })
+                Ok(Completion {
+                    notices,
+                    ..done("DROP TABLE")
+                })
             }
             Plan::RecoverNode(node) => {
                 for step in recover_node(&self.metadata, *node).await? {
@@ -101,8 +122,15 @@ impl SqlEngine {
                 Ok(done("RECOVER NODE"))
             }
             Plan::DrainNode(node) => {
-                self.metadata.propose(Command::SetDraining { node_id: *node, draining: true }).await?;
-                sink.row(&[ValueRef::Text(&format!("node {node} is being drained; see system.nodes"))]);
+                self.metadata
+                    .propose(Command::SetDraining {
+                        node_id: *node,
+                        draining: true,
+                    })
+                    .await?;
+                sink.row(&[ValueRef::Text(&format!(
+                    "node {node} is being drained; see system.nodes"
+                ))]);
                 Ok(done("DRAIN NODE"))
             }
         }
@@ -117,11 +145,18 @@ impl SqlEngine {
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
         if let Some(partition) = self.only_partition(plan, parameters) {
-            return self.coordinator.run_single(partition?, &plan.program, parameters, sink).await;
+            return self
+                .coordinator
+                .run_single(partition?, &plan.program, parameters, sink)
+                .await;
         }
         let parts: Vec<(PartitionId, Arc<Program>)> = match (&plan.route, &plan.program.action) {
             (Route::Rows, Action::Insert { rows }) => by_partition(plan, rows, parameters)?,
-            _ => plan.partitions.iter().map(|&partition| (partition, Arc::clone(&plan.program))).collect(),
+            _ => plan
+                .partitions
+                .iter()
+                .map(|&partition| (partition, Arc::clone(&plan.program)))
+                .collect(),
         };
         match parts.as_slice() {
             [] => Ok(0),
@@ -132,7 +167,12 @@ impl SqlEngine {
 
     // ---- Queries
 
-    async fn run_query(&self, planned: &Planned, parameters: &[Value], sink: &mut dyn RowSink) -> Result<u64, SqlError> {
+    async fn run_query(
+        &self,
+        planned: &Planned,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<u64, SqlError> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -154,14 +194,21 @@ impl SqlEngine {
         sink: &mut dyn RowSink,
         given: &mut u64,
     ) -> Result<(), SqlError> {
-        let Plan::Query { plan, session, partitions } = &planned.plan else {
+        let Plan::Query {
+            plan,
+            session,
+            partitions,
+        } = &planned.plan
+        else {
             return Err(SqlError::internal("not a query"));
         };
         let failed = |error| from_datafusion(error, &planned.sql);
         let mut plan = (**plan).clone();
         if !parameters.is_empty() {
             let scalars = parameters.iter().zip(planned.parameters());
-            let scalars = scalars.map(|(value, data_type)| to_scalar(value, *data_type)).collect::<Result<Vec<_>, _>>()?;
+            let scalars = scalars
+                .map(|(value, data_type)| to_scalar(value, *data_type))
+                .collect::<Result<Vec<_>, _>>()?;
             plan = plan.with_param_values(ParamValues::from(scalars)).map_err(failed)?;
         }
         let mut config = session.config().clone();
@@ -170,13 +217,16 @@ impl SqlEngine {
             let coordinator = Arc::clone(&self.coordinator);
             config = config.with_extension(Arc::new(Reading { coordinator, snapshot }));
         }
-        let state = SessionStateBuilder::new_from_existing((**session).clone()).with_config(config).build();
+        let state = SessionStateBuilder::new_from_existing((**session).clone())
+            .with_config(config)
+            .build();
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
         let mut batches = execute_stream(physical, state.task_ctx()).map_err(failed)?;
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(failed)?;
             give_batch(&batch, sink)?;
             *given += batch.num_rows() as u64;
+            sink.flow().await?;
         }
         Ok(())
     }
@@ -190,12 +240,20 @@ impl SqlEngine {
         if_not_exists: bool,
     ) -> Result<Vec<(&'static str, &'static str, String)>, SqlError> {
         let name = table.name.clone();
-        let command = Command::CreateTable { table, replication, mode: ReplicationMode::Sync };
+        let command = Command::CreateTable {
+            table,
+            replication,
+            mode: ReplicationMode::Sync,
+        };
         match self.metadata.propose(command).await {
             Ok(Applied::TableCreated(_)) => {}
             Ok(other) => return Err(SqlError::internal(format!("unexpected answer {other:?}"))),
             Err(ProposeError::Refused(Refusal::TableExists(_))) if if_not_exists => {
-                return Ok(vec![("NOTICE", "42P07", format!("relation \"{name}\" already exists, skipping"))]);
+                return Ok(vec![(
+                    "NOTICE",
+                    "42P07",
+                    format!("relation \"{name}\" already exists, skipping"),
+                )]);
             }
             Err(error) => return Err(error.into()),
         }
@@ -260,13 +318,18 @@ fn partition_of(plan: &ProgramPlan, key: &Expr, parameters: &[Value]) -> Result<
     if let Some(value) = direct
         && matches!(
             (value, column.data_type),
-            (ValueRef::Int(_) | ValueRef::BigInt(_), DataType::Int | DataType::BigInt) | (ValueRef::Text(_), DataType::Text)
+            (ValueRef::Int(_) | ValueRef::BigInt(_), DataType::Int | DataType::BigInt)
+                | (ValueRef::Text(_), DataType::Text)
         )
     {
         return Ok(at_index(plan, value));
     }
     let context = StatementContext { now_micros: 0 };
-    let scope = Scope { row: None, parameters, context: &context };
+    let scope = Scope {
+        row: None,
+        parameters,
+        context: &context,
+    };
     let value = cast_value(key.eval(&scope)?, column.data_type)?;
     Ok(at_index(plan, value.as_ref()))
 }
@@ -286,6 +349,14 @@ fn by_partition(
         let partition = partition_of(plan, &row[plan.table.partition_column], parameters)?;
         parts.entry(partition).or_default().push(row.clone());
     }
-    let program = |rows| Arc::new(Program { action: Action::Insert { rows }, ..Program::clone(&plan.program) });
-    Ok(parts.into_iter().map(|(partition, rows)| (partition, program(rows))).collect())
+    let program = |rows| {
+        Arc::new(Program {
+            action: Action::Insert { rows },
+            ..Program::clone(&plan.program)
+        })
+    };
+    Ok(parts
+        .into_iter()
+        .map(|(partition, rows)| (partition, program(rows)))
+        .collect())
 }

@@ -46,7 +46,12 @@ pub struct SqlEngine {
 impl SqlEngine {
     /// Over this node's coordinator.
     pub fn new(coordinator: Arc<Coordinator>, metadata: Arc<Metadata>) -> Self {
-        Self { coordinator, metadata, session: Mutex::default(), plans: Mutex::default() }
+        Self {
+            coordinator,
+            metadata,
+            session: Mutex::default(),
+            plans: Mutex::default(),
+        }
     }
 
     /// DataFusion's session for a catalog: made when the catalog has changed.
@@ -72,7 +77,10 @@ impl SqlEngine {
         let context = SessionContext::new_with_config(config);
         let failed = |error| errors::from_datafusion(error, "");
         for table in map.tables.values() {
-            let partitions = map.groups.get(&table.group).map_or_else(Vec::new, |group| group.partitions.clone());
+            let partitions = map
+                .groups
+                .get(&table.group)
+                .map_or_else(Vec::new, |group| group.partitions.clone());
             let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions));
             let name = datafusion::common::TableReference::bare(table.name.as_str());
             context.register_table(name, provider).map_err(failed)?;
@@ -82,7 +90,9 @@ impl SqlEngine {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }
-        let catalog = context.catalog("volt").ok_or_else(|| SqlError::internal("no catalog"))?;
+        let catalog = context
+            .catalog("volt")
+            .ok_or_else(|| SqlError::internal("no catalog"))?;
         catalog.register_schema("system", schema).map_err(failed)?;
         Ok(context.state())
     }

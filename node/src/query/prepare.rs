@@ -40,9 +40,17 @@ pub(super) enum Plan {
     /// A row program.
     Program(ProgramPlan),
     /// A query, by DataFusion over a snapshot of these partitions.
-    Query { plan: Box<LogicalPlan>, session: Box<SessionState>, partitions: Vec<PartitionId> },
+    Query {
+        plan: Box<LogicalPlan>,
+        session: Box<SessionState>,
+        partitions: Vec<PartitionId>,
+    },
     /// CREATE TABLE.
-    CreateTable { table: NewTable, replication: u32, if_not_exists: bool },
+    CreateTable {
+        table: NewTable,
+        replication: u32,
+        if_not_exists: bool,
+    },
     /// DROP TABLE.
     DropTable { names: Vec<String>, if_exists: bool },
     /// RECOVER NODE.
@@ -96,7 +104,10 @@ impl Planned {
 }
 
 fn text_column(name: &str) -> Vec<ResultColumn> {
-    vec![ResultColumn { name: name.to_owned(), data_type: DataType::Text }]
+    vec![ResultColumn {
+        name: name.to_owned(),
+        data_type: DataType::Text,
+    }]
 }
 
 impl SqlEngine {
@@ -123,7 +134,11 @@ impl SqlEngine {
                 };
                 let table = ddl::new_table(create, &clauses, sql)?;
                 let replication = clauses.replication.unwrap_or(DEFAULT_REPLICATION);
-                let plan = Plan::CreateTable { table, replication, if_not_exists: create.if_not_exists };
+                let plan = Plan::CreateTable {
+                    table,
+                    replication,
+                    if_not_exists: create.if_not_exists,
+                };
                 return Ok(simple(plan, Vec::new()));
             }
             Parsed::Sql(statement) => *statement,
@@ -133,22 +148,39 @@ impl SqlEngine {
                 self.plan_by_datafusion(sql, statement, types, map).await
             }
             Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map).await,
-            Statement::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
+            Statement::Drop {
+                object_type: ObjectType::Table,
+                if_exists,
+                names,
+                ..
+            } => {
                 let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
-                Ok(simple(Plan::DropTable { names, if_exists: *if_exists }, Vec::new()))
+                Ok(simple(
+                    Plan::DropTable {
+                        names,
+                        if_exists: *if_exists,
+                    },
+                    Vec::new(),
+                ))
             }
             Statement::Set(Set::SetTransaction { .. }) => Err(SqlError::unsupported("SET TRANSACTION")),
             Statement::Set(_) | Statement::Reset(_) => Ok(simple(Plan::Set, Vec::new())),
             Statement::ShowVariable { variable } => {
-                let name = variable.iter().map(|part| part.value.to_lowercase()).collect::<Vec<_>>().join("_");
-                let value = setting(&name)
-                    .ok_or_else(|| SqlError::new("42704", format!("unrecognized configuration parameter \"{name}\"")))?;
+                let name = variable
+                    .iter()
+                    .map(|part| part.value.to_lowercase())
+                    .collect::<Vec<_>>()
+                    .join("_");
+                let value = setting(&name).ok_or_else(|| {
+                    SqlError::new("42704", format!("unrecognized configuration parameter \"{name}\""))
+                })?;
                 Ok(simple(Plan::Show(value.to_owned()), text_column(&name)))
             }
-            Statement::StartTransaction { .. } | Statement::Commit { .. } | Statement::Rollback { .. } | Statement::Savepoint { .. } => {
-                Err(SqlError::unsupported("a transaction of several statements")
-                    .hint("Each statement is a transaction of its own, over any number of rows and partitions."))
-            }
+            Statement::StartTransaction { .. }
+            | Statement::Commit { .. }
+            | Statement::Rollback { .. }
+            | Statement::Savepoint { .. } => Err(SqlError::unsupported("a transaction of several statements")
+                .hint("Each statement is a transaction of its own, over any number of rows and partitions.")),
             other => {
                 let text = other.to_string();
                 let words = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
@@ -173,26 +205,50 @@ impl SqlEngine {
         let find = |name: &str| map.table(name).cloned();
         let columns: Vec<ResultColumn> = match &plan {
             LogicalPlan::Dml(_) => Vec::new(),
-            plan => plan.schema().fields().iter().map(|field| ResultColumn {
-                name: field.name().clone(),
-                data_type: from_arrow(field.data_type()),
-            }).collect(),
+            plan => plan
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| ResultColumn {
+                    name: field.name().clone(),
+                    data_type: from_arrow(field.data_type()),
+                })
+                .collect(),
         };
         let compiled = compile(&plan, find);
         let plan = match compiled {
             Ok((program, route)) => {
                 let table = map.tables.get(&program.table).cloned();
                 let table = table.ok_or_else(|| SqlError::internal("a program without its table"))?;
-                let partitions = map.groups.get(&table.group).map_or_else(Vec::new, |group| group.partitions.clone());
-                Plan::Program(ProgramPlan { tag: tag(&program), program: Arc::new(program), route, table, partitions })
+                let partitions = map
+                    .groups
+                    .get(&table.group)
+                    .map_or_else(Vec::new, |group| group.partitions.clone());
+                Plan::Program(ProgramPlan {
+                    tag: tag(&program),
+                    program: Arc::new(program),
+                    route,
+                    table,
+                    partitions,
+                })
             }
             Err(why) if matches!(plan, LogicalPlan::Dml(_)) => return Err(refused(why)),
             Err(_) => {
                 let partitions = partitions_read(&plan, map);
-                Plan::Query { plan: Box::new(plan), session: Box::new(session), partitions }
+                Plan::Query {
+                    plan: Box::new(plan),
+                    session: Box::new(session),
+                    partitions,
+                }
             }
         };
-        Ok(Planned { sql: sql.to_owned(), catalog_version: map.catalog_version, parameters, columns, plan })
+        Ok(Planned {
+            sql: sql.to_owned(),
+            catalog_version: map.catalog_version,
+            parameters,
+            columns,
+            plan,
+        })
     }
 }
 
@@ -207,13 +263,19 @@ fn tag(program: &Program) -> &'static str {
 }
 
 /// The types of `$1`, `$2` and so on: what the client says, else what the plan infers, else text.
-fn parameters(plan: &LogicalPlan, types: &[Option<DataType>]) -> Result<Vec<DataType>, datafusion::common::DataFusionError> {
+fn parameters(
+    plan: &LogicalPlan,
+    types: &[Option<DataType>],
+) -> Result<Vec<DataType>, datafusion::common::DataFusionError> {
     let inferred: BTreeMap<usize, DataType> = plan
         .get_parameter_types()?
         .into_iter()
         .filter_map(|(id, data_type)| {
             let number = id.trim_start_matches('$').parse::<usize>().ok()?;
-            Some((number, data_type.map_or(DataType::Text, |data_type| from_arrow(&data_type))))
+            Some((
+                number,
+                data_type.map_or(DataType::Text, |data_type| from_arrow(&data_type)),
+            ))
         })
         .collect();
     let count = inferred.keys().last().copied().unwrap_or(0).max(types.len());

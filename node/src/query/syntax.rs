@@ -77,7 +77,10 @@ fn offset(sql: &str, location: Location) -> usize {
         line_start += sql[line_start..].find('\n').map_or(0, |at| at + 1);
     }
     let column = (location.column as usize).saturating_sub(1);
-    sql[line_start..].char_indices().nth(column).map_or(sql.len(), |(at, _)| line_start + at)
+    sql[line_start..]
+        .char_indices()
+        .nth(column)
+        .map_or(sql.len(), |(at, _)| line_start + at)
 }
 
 /// The place of a location, in characters from 1.
@@ -107,7 +110,8 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
         ["DRAIN", "NODE", number, ..] => return Ok(Parsed::DrainNode(node(sql, &tokens, number)?)),
         _ => {}
     }
-    let creates = words.first().is_some_and(|word| word == "CREATE") && words.get(1).is_some_and(|word| word == "TABLE");
+    let creates =
+        words.first().is_some_and(|word| word == "CREATE") && words.get(1).is_some_and(|word| word == "TABLE");
     if !creates {
         return Ok(Parsed::Sql(Box::new(parse_tokens(sql, tokens)?)));
     }
@@ -171,7 +175,8 @@ fn take_clauses(sql: &str, tokens: &mut Vec<TokenWithSpan>) -> Result<TableClaus
         } else if is(at, "WITH") {
             at = take_with(sql, &rest, &words, at + 1, &mut clauses)?;
         } else if is(at, "REPLICATED") {
-            return Err(SqlError::unsupported("a table that is REPLICATED on every node").at(character(sql, rest[at].span.start)));
+            return Err(SqlError::unsupported("a table that is REPLICATED on every node")
+                .at(character(sql, rest[at].span.start)));
         } else {
             return Err(syntax_error(sql, &rest[at]));
         }
@@ -201,10 +206,17 @@ fn take_with(
             at += 3;
         } else if is(at, "MODE") {
             at += 1 + usize::from(is(at + 1, "="));
-            match words.get(at).map(|word| word.trim_matches('\'').to_ascii_uppercase()).as_deref() {
+            match words
+                .get(at)
+                .map(|word| word.trim_matches('\'').to_ascii_uppercase())
+                .as_deref()
+            {
                 Some("SYNC") => {}
                 Some(mode @ ("SEMI_SYNC" | "ASYNC")) => {
-                    return Err(SqlError::unsupported(format!("replication mode {}", mode.to_lowercase())));
+                    return Err(SqlError::unsupported(format!(
+                        "replication mode {}",
+                        mode.to_lowercase()
+                    )));
                 }
                 _ => return Err(failed(at)),
             }
@@ -250,7 +262,10 @@ fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlE
 fn from_parser(sql: &str, message: &str, end: Option<&TokenWithSpan>) -> SqlError {
     let place = message.rsplit_once(" at Line: ").and_then(|(before, place)| {
         let (line, column) = place.split_once(", Column: ")?;
-        let location = Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? };
+        let location = Location {
+            line: line.trim().parse().ok()?,
+            column: column.trim().parse().ok()?,
+        };
         let found = before.rsplit_once("found: ").map(|(_, found)| found);
         Some((location, found))
     });

@@ -50,17 +50,36 @@ const TABLES: &[(&str, &[(&str, DataType)], Rows)] = &[
     ),
     (
         "replicas",
-        &[("partition_id", INT), ("node_id", INT), ("role", TEXT), ("in_sync", BOOLEAN), ("epoch", BIGINT)],
+        &[
+            ("partition_id", INT),
+            ("node_id", INT),
+            ("role", TEXT),
+            ("in_sync", BOOLEAN),
+            ("epoch", BIGINT),
+        ],
         replicas,
     ),
     (
         "tables",
-        &[("table_id", INT), ("name", TEXT), ("replication", INT), ("mode", TEXT), ("partition_column", TEXT), ("partitions", INT)],
+        &[
+            ("table_id", INT),
+            ("name", TEXT),
+            ("replication", INT),
+            ("mode", TEXT),
+            ("partition_column", TEXT),
+            ("partitions", INT),
+        ],
         tables,
     ),
     (
         "failovers",
-        &[("at", DataType::Timestamp), ("node_id", INT), ("partitions", INT), ("detector", TEXT), ("evidence", TEXT)],
+        &[
+            ("at", DataType::Timestamp),
+            ("node_id", INT),
+            ("partitions", INT),
+            ("detector", TEXT),
+            ("evidence", TEXT),
+        ],
         failovers,
     ),
     ("recoveries", &[("node_id", INT), ("state", TEXT)], recoveries),
@@ -71,7 +90,13 @@ pub(super) fn system_tables(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<
     let table = |&(name, columns, rows): &(&'static str, &[(&str, DataType)], Rows)| {
         let metadata = Arc::clone(metadata);
         let rows = Arc::new(move || rows(&metadata.map()));
-        (name, Arc::new(SystemTable { schema: system_schema(columns), rows }))
+        (
+            name,
+            Arc::new(SystemTable {
+                schema: system_schema(columns),
+                rows,
+            }),
+        )
     };
     TABLES.iter().map(table).collect()
 }
@@ -131,7 +156,9 @@ fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
             map.living_primary(partition).map_or(Value::Null, int),
             list(&partition.in_sync),
             list(&partition.learners),
-            map.groups.get(&partition.group).map_or(Value::Null, |group| int(group.replication)),
+            map.groups
+                .get(&partition.group)
+                .map_or(Value::Null, |group| int(group.replication)),
         ]
     };
     map.partitions.values().map(row).collect()
@@ -140,10 +167,20 @@ fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
 fn replicas(map: &ClusterMap) -> Vec<Vec<Value>> {
     let of = |partition: &PartitionInfo| {
         let row = |node: u32, role: &str, in_sync: bool| {
-            vec![int(partition.partition_id), int(node), text(role), Value::Boolean(in_sync), bigint(partition.epoch)]
+            vec![
+                int(partition.partition_id),
+                int(node),
+                text(role),
+                Value::Boolean(in_sync),
+                bigint(partition.epoch),
+            ]
         };
         let members = partition.in_sync.iter().map(|&node| {
-            let role = if partition.primary == Some(node) { "primary" } else { "backup" };
+            let role = if partition.primary == Some(node) {
+                "primary"
+            } else {
+                "backup"
+            };
             row(node, role, true)
         });
         let learners = partition.learners.iter().map(|&node| row(node, "learner", false));
@@ -181,5 +218,8 @@ fn failovers(map: &ClusterMap) -> Vec<Vec<Value>> {
 }
 
 fn recoveries(map: &ClusterMap) -> Vec<Vec<Value>> {
-    map.recovering.iter().map(|&node| vec![int(node), text("asked for")]).collect()
+    map.recovering
+        .iter()
+        .map(|&node| vec![int(node), text("asked for")])
+        .collect()
 }

@@ -39,10 +39,18 @@ impl VoltTable {
     pub(super) fn new(table: Arc<Table>, partitions: Vec<PartitionId>) -> Self {
         let schema = schema_of(&table.columns);
         let default = |column: &volt_engine::catalog::Column| {
-            column.default.as_ref().and_then(|default| super::prepare::default_expr(default, column.data_type))
+            column
+                .default
+                .as_ref()
+                .and_then(|default| super::prepare::default_expr(default, column.data_type))
         };
         let defaults = table.columns.iter().map(default).collect();
-        Self { table, partitions, schema, defaults }
+        Self {
+            table,
+            partitions,
+            schema,
+            defaults,
+        }
     }
 }
 
@@ -71,7 +79,9 @@ impl TableProvider for VoltTable {
         let Some(reading) = state.config().get_extension::<Reading>() else {
             return Err(DataFusionError::Internal("a scan without a snapshot".to_owned()));
         };
-        let project: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let project: Vec<usize> = projection
+            .cloned()
+            .unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema: SchemaRef = Arc::new(self.schema.project(&project)?);
         let stream = |partition: &PartitionId| {
             let part = ScanPart {
@@ -85,7 +95,14 @@ impl TableProvider for VoltTable {
             Arc::new(part) as Arc<dyn PartitionStream>
         };
         let parts = self.partitions.iter().map(stream).collect();
-        Ok(Arc::new(StreamingTableExec::try_new(schema, parts, None, Vec::new(), false, limit)?))
+        Ok(Arc::new(StreamingTableExec::try_new(
+            schema,
+            parts,
+            None,
+            Vec::new(),
+            false,
+            limit,
+        )?))
     }
 }
 
@@ -113,7 +130,13 @@ impl PartitionStream for ScanPart {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let Reading { coordinator, snapshot } = &*self.reading;
         let schema = Arc::clone(&self.schema);
-        let chunks = coordinator.scan(snapshot, self.partition, self.table, self.project.clone(), self.filter.clone());
+        let chunks = coordinator.scan(
+            snapshot,
+            self.partition,
+            self.table,
+            self.project.clone(),
+            self.filter.clone(),
+        );
         let batches = chunks.map(move |chunk| {
             let batch = chunk.and_then(|rows| to_batch(&schema, &rows));
             batch.map_err(|error| DataFusionError::External(Box::new(error)))
@@ -159,7 +182,8 @@ impl TableProvider for SystemTable {
             .enumerate()
             .map(|(place, field)| {
                 let values = rows.iter().map(|row| row[place].as_ref());
-                super::types::array(field.data_type(), values).map_err(|error| DataFusionError::External(Box::new(error)))
+                super::types::array(field.data_type(), values)
+                    .map_err(|error| DataFusionError::External(Box::new(error)))
             })
             .collect();
         let batch = datafusion::arrow::record_batch::RecordBatch::try_new(Arc::clone(&self.schema), columns?)?;

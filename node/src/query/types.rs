@@ -28,7 +28,10 @@ const FREE_SCALE: u8 = 10;
 const MAX_PRECISION: u8 = 28;
 
 /// NUMERIC without arguments.
-pub(super) const FREE_NUMERIC: DataType = DataType::Numeric { precision: MAX_PRECISION, scale: FREE_SCALE };
+pub(super) const FREE_NUMERIC: DataType = DataType::Numeric {
+    precision: MAX_PRECISION,
+    scale: FREE_SCALE,
+};
 
 /// The Arrow type of a column.
 pub(super) fn to_arrow(data_type: DataType) -> ArrowType {
@@ -54,11 +57,14 @@ pub(super) fn from_arrow(data_type: &ArrowType) -> DataType {
         ArrowType::Decimal32(precision, scale)
         | ArrowType::Decimal64(precision, scale)
         | ArrowType::Decimal128(precision, scale)
-        | ArrowType::Decimal256(precision, scale) => {
-            DataType::Numeric { precision: (*precision).min(MAX_PRECISION), scale: (*scale).clamp(0, MAX_PRECISION as i8) as u8 }
-        }
+        | ArrowType::Decimal256(precision, scale) => DataType::Numeric {
+            precision: (*precision).min(MAX_PRECISION),
+            scale: (*scale).clamp(0, MAX_PRECISION as i8) as u8,
+        },
         ArrowType::Timestamp(_, _) | ArrowType::Date32 | ArrowType::Date64 => DataType::Timestamp,
-        ArrowType::Binary | ArrowType::LargeBinary | ArrowType::BinaryView | ArrowType::FixedSizeBinary(_) => DataType::Bytea,
+        ArrowType::Binary | ArrowType::LargeBinary | ArrowType::BinaryView | ArrowType::FixedSizeBinary(_) => {
+            DataType::Bytea
+        }
         _ => DataType::Text,
     }
 }
@@ -84,7 +90,10 @@ pub(super) fn to_batch(schema: &SchemaRef, rows: &[Bytes]) -> Result<RecordBatch
 }
 
 /// An array of these values.
-pub(super) fn array<'a>(data_type: &ArrowType, values: impl Iterator<Item = ValueRef<'a>>) -> Result<ArrayRef, SqlError> {
+pub(super) fn array<'a>(
+    data_type: &ArrowType,
+    values: impl Iterator<Item = ValueRef<'a>>,
+) -> Result<ArrayRef, SqlError> {
     macro_rules! build {
         ($builder:expr, $($pattern:pat => $value:expr),+) => {{
             let mut builder = $builder;
@@ -130,7 +139,11 @@ pub(super) fn give_batch(batch: &RecordBatch, sink: &mut dyn RowSink) -> Result<
         .iter()
         .map(|column| {
             let target = to_arrow(from_arrow(column.data_type()));
-            if *column.data_type() == target { Ok(Arc::clone(column)) } else { cast(column, &target).map_err(super::errors::from_arrow) }
+            if *column.data_type() == target {
+                Ok(Arc::clone(column))
+            } else {
+                cast(column, &target).map_err(super::errors::from_arrow)
+            }
         })
         .collect();
     let columns = columns?;

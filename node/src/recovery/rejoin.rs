@@ -30,21 +30,35 @@ pub(crate) async fn recover_node(metadata: &Metadata, node: NodeId) -> Result<Ve
     let mut steps = Vec::new();
     if !before.state.is_alive() {
         let boot_id = before.boot_id;
-        metadata.propose(Command::RequestRecovery { node_id: node }).await.map_err(SqlError::from)?;
+        metadata
+            .propose(Command::RequestRecovery { node_id: node })
+            .await
+            .map_err(SqlError::from)?;
         let limit = Instant::now() + START_LIMIT;
-        wait_for(metadata, limit, |map| map.is_alive(node)).await.map_err(|()| {
-            SqlError::new("57014", format!("node {node} was not started within {} s", START_LIMIT.as_secs()))
+        wait_for(metadata, limit, |map| map.is_alive(node))
+            .await
+            .map_err(|()| {
+                SqlError::new(
+                    "57014",
+                    format!("node {node} was not started within {} s", START_LIMIT.as_secs()),
+                )
                 .hint("The wish stands: `volt-node dev` or the operator starts the process; is one of them running?")
-        })?;
+            })?;
         let same = metadata.map().is_current(node, boot_id);
-        let how = if same { "was heard from again" } else { "was started again" };
+        let how = if same {
+            "was heard from again"
+        } else {
+            "was started again"
+        };
         steps.push(format!("node {node} {how} after {} ms", began.elapsed().as_millis()));
     }
     let behind = metadata.map().roles(node).learners;
-    wait_for(metadata, Instant::now() + SYNC_LIMIT, |map| in_sync(map, node)).await.map_err(|()| {
-        SqlError::new("57014", format!("node {node} is not in sync yet"))
-            .hint("It goes on by itself; see system.replicas.")
-    })?;
+    wait_for(metadata, Instant::now() + SYNC_LIMIT, |map| in_sync(map, node))
+        .await
+        .map_err(|()| {
+            SqlError::new("57014", format!("node {node} is not in sync yet"))
+                .hint("It goes on by itself; see system.replicas.")
+        })?;
     let _ = metadata.propose(Command::RecoveryDone { node_id: node }).await;
     let roles = metadata.map().roles(node);
     steps.push(format!(

@@ -10,8 +10,8 @@ use volt_engine::effects::LogPayload;
 use volt_engine::partition::Partition;
 
 use super::log::LogEntry;
-use crate::replication::replica::Replica;
 use crate::replication::Record;
+use crate::replication::replica::Replica;
 
 /// The log contradicts itself: its checksums are right, but its records can't have been written in this order.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,10 @@ impl Replay {
             LogEntry::Truncate { after, .. } => {
                 let replica = self.replica(partition);
                 if after < replica.committed {
-                    return failed(partition, format!("cut to {after} below committed {}", replica.committed));
+                    return failed(
+                        partition,
+                        format!("cut to {after} below committed {}", replica.committed),
+                    );
                 }
                 replica.cut(after);
             }
@@ -86,7 +89,9 @@ impl Replay {
     }
 
     fn replica(&mut self, partition: PartitionId) -> &mut Replica {
-        self.replicas.entry(partition).or_insert_with(|| Replica::new(partition))
+        self.replicas
+            .entry(partition)
+            .or_insert_with(|| Replica::new(partition))
     }
 }
 

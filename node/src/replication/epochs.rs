@@ -14,7 +14,10 @@ impl EpochHistory {
         match self.0.last() {
             Some(&(last, _)) if last == epoch => {}
             Some(&(last, start)) => {
-                assert!(epoch > last && first > start, "epoch {epoch} at {first} after {last} at {start}");
+                assert!(
+                    epoch > last && first > start,
+                    "epoch {epoch} at {first} after {last} at {start}"
+                );
                 self.0.push((epoch, first));
             }
             None => self.0.push((epoch, first)),
@@ -61,13 +64,19 @@ mod tests {
     #[test]
     fn each_record_has_the_epoch_that_began_last() {
         let history = history(&[(1, 1), (3, 10), (4, 12)]);
-        assert_eq!([0, 1, 9, 10, 11, 12, 99].map(|lsn| history.epoch_at(lsn)), [0, 1, 1, 3, 3, 4, 4]);
+        assert_eq!(
+            [0, 1, 9, 10, 11, 12, 99].map(|lsn| history.epoch_at(lsn)),
+            [0, 1, 1, 3, 3, 4, 4]
+        );
     }
 
     #[test]
     fn an_epoch_ends_where_the_next_one_begins() {
         let history = history(&[(1, 1), (3, 10), (4, 12)]);
-        assert_eq!([0, 1, 2, 3, 4, 5].map(|epoch| history.end_of(epoch, 20)), [0, 9, 9, 11, 20, 20]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(|epoch| history.end_of(epoch, 20)),
+            [0, 9, 9, 11, 20, 20]
+        );
     }
 
     #[test]

@@ -54,10 +54,14 @@ async fn send(
     chunks: &mpsc::Sender<Result<v1::FillChunk, Status>>,
 ) -> Result<(), Status> {
     let gone = |_| Status::cancelled("the learner went away");
-    let slot = replicas.slot(request.partition_id).ok_or_else(|| Status::failed_precondition("no such replica here"))?;
+    let slot = replicas
+        .slot(request.partition_id)
+        .ok_or_else(|| Status::failed_precondition("no such replica here"))?;
     let (pin, epochs, first, mut cursor) = {
         let mut replica = lock(&slot);
-        let knows = replica.reign().is_some_and(|reign| reign.followers.contains_key(&request.node_id));
+        let knows = replica
+            .reign()
+            .is_some_and(|reign| reign.followers.contains_key(&request.node_id));
         if !knows {
             return Err(Status::failed_precondition("not the primary of this learner"));
         }
@@ -65,11 +69,16 @@ async fn send(
         replica.engine.pin(snapshot);
         replica.fill_holds.insert(request.node_id, snapshot);
         let (first, cursor) = replica.engine.dump_chunk(snapshot, None, CHUNK_BYTES);
-        let epochs = postcard::to_stdvec(&replica.history.until(snapshot)).map_err(|error| Status::internal(error.to_string()))?;
+        let epochs = postcard::to_stdvec(&replica.history.until(snapshot))
+            .map_err(|error| Status::internal(error.to_string()))?;
         (Pin(Arc::clone(&slot), snapshot), epochs, first, cursor)
     };
     let snapshot = pin.1;
-    let head = v1::FillChunk { snapshot_lsn: snapshot, epochs: epochs.into(), ..Default::default() };
+    let head = v1::FillChunk {
+        snapshot_lsn: snapshot,
+        epochs: epochs.into(),
+        ..Default::default()
+    };
     chunks.send(Ok(head)).await.map_err(gone)?;
     chunks.send(Ok(chunk(first, false))).await.map_err(gone)?;
     while let Some(after) = cursor {
@@ -85,7 +94,11 @@ async fn send(
 }
 
 fn chunk(payload: Bytes, last: bool) -> v1::FillChunk {
-    v1::FillChunk { payload, last, ..Default::default() }
+    v1::FillChunk {
+        payload,
+        last,
+        ..Default::default()
+    }
 }
 
 // ---- The learner's side
@@ -102,7 +115,9 @@ pub(crate) async fn fetch(replicas: Arc<Replicas>, partition: PartitionId, from:
                 Err(error) => return tracing::error!(partition, %error, "can't encode the epochs of a fill"),
             };
             let mut replica = lock(&slot);
-            replicas.log.append(partition, &LogEntry::FillDone { epoch, lsn, epochs });
+            replicas
+                .log
+                .append(partition, &LogEntry::FillDone { epoch, lsn, epochs });
             replica.filled(engine, history, lsn);
             // Nothing of it is acknowledged before the log has it: `ticket_of` looks at `durable`.
             replica.durable = 0;
@@ -124,12 +139,24 @@ async fn copy(
     from: NodeId,
     epoch: Epoch,
 ) -> Result<(Partition, EpochHistory, Lsn), Status> {
-    let mut client = replicas.peers.client(from).map_err(|error| Status::unavailable(error.to_string()))?;
-    let request = v1::FillRequest { partition_id: partition, epoch, node_id: replicas.node_id };
+    let mut client = replicas
+        .peers
+        .client(from)
+        .map_err(|error| Status::unavailable(error.to_string()))?;
+    let request = v1::FillRequest {
+        partition_id: partition,
+        epoch,
+        node_id: replicas.node_id,
+    };
     let late = |_| Status::deadline_exceeded("the primary sends nothing");
-    let mut chunks = tokio::time::timeout(CHUNK_WAIT, client.fill(request)).await.map_err(late)??.into_inner();
+    let mut chunks = tokio::time::timeout(CHUNK_WAIT, client.fill(request))
+        .await
+        .map_err(late)??
+        .into_inner();
     let mut next = async || -> Result<v1::FillChunk, Status> {
-        let chunk = tokio::time::timeout(CHUNK_WAIT, chunks.message()).await.map_err(late)??;
+        let chunk = tokio::time::timeout(CHUNK_WAIT, chunks.message())
+            .await
+            .map_err(late)??;
         chunk.ok_or_else(|| Status::aborted("the primary stopped half-way"))
     };
     let head = next().await?;
@@ -141,8 +168,12 @@ async fn copy(
         if chunk.last {
             return Ok((engine, history, head.snapshot_lsn));
         }
-        engine.load_chunk(&chunk.payload).map_err(|error| Status::data_loss(error.to_string()))?;
-        replicas.log.append(partition, &LogEntry::FillChunk { chunk: chunk.payload });
+        engine
+            .load_chunk(&chunk.payload)
+            .map_err(|error| Status::data_loss(error.to_string()))?;
+        replicas
+            .log
+            .append(partition, &LogEntry::FillChunk { chunk: chunk.payload });
         while replicas.log.queued_bytes() > LOG_QUEUE_BYTES {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }

@@ -25,7 +25,9 @@ impl Replicas {
     /// Begins to hand over every partition that this node leads and another one should.
     pub(super) fn hand_over_where_asked(self: &Arc<Self>, map: &ClusterMap) {
         for (partition, successor) in target_primaries(map) {
-            let Some(info) = map.partitions.get(&partition) else { continue };
+            let Some(info) = map.partitions.get(&partition) else {
+                continue;
+            };
             let ours = info.primary == Some(self.node_id) && info.primary_boot == self.boot_id;
             if ours && successor != self.node_id && self.stop_serving(partition, info.epoch) {
                 let replicas = Arc::clone(self);
@@ -37,7 +39,10 @@ impl Replicas {
     /// No new transaction starts from here on. False if that is so already, or another epoch reigns.
     fn stop_serving(&self, partition: PartitionId, epoch: Epoch) -> bool {
         let stopped = self.with(partition, |replica| {
-            let Some(reign) = replica.reign_mut().filter(|reign| reign.epoch == epoch && !reign.relinquishing) else {
+            let Some(reign) = replica
+                .reign_mut()
+                .filter(|reign| reign.epoch == epoch && !reign.relinquishing)
+            else {
                 return false;
             };
             reign.relinquishing = true;
@@ -73,7 +78,11 @@ impl Replicas {
                 in_sync: info.in_sync.clone(),
                 learners: info.learners.clone(),
             };
-            let command = Command::ChangePartition { by: self.node_id, boot_id: self.boot_id, change };
+            let command = Command::ChangePartition {
+                by: self.node_id,
+                boot_id: self.boot_id,
+                change,
+            };
             match self.metadata.propose(command).await {
                 Ok(_) => return tracing::debug!(partition, successor, "handed over"),
                 Err(ProposeError::Refused(_)) => return self.serve_again(partition),

@@ -62,13 +62,30 @@ impl Hold {
         if !granted {
             return Asked::Busy;
         }
-        self.holder = Some(Holder { transaction, effects: None, voted: None, since_ms: now_ms });
+        self.holder = Some(Holder {
+            transaction,
+            effects: None,
+            voted: None,
+            since_ms: now_ms,
+        });
         Asked::Granted
     }
 
     /// A new primary found a prepared transaction without a decision: it goes on holding.
-    pub(crate) fn restore(&mut self, transaction: TransactionId, effects: Effects, home: PartitionId, lsn: Lsn, now_ms: u64) {
-        self.holder = Some(Holder { transaction, effects: Some(effects), voted: Some((home, lsn)), since_ms: now_ms });
+    pub(crate) fn restore(
+        &mut self,
+        transaction: TransactionId,
+        effects: Effects,
+        home: PartitionId,
+        lsn: Lsn,
+        now_ms: u64,
+    ) {
+        self.holder = Some(Holder {
+            transaction,
+            effects: Some(effects),
+            voted: Some((home, lsn)),
+            since_ms: now_ms,
+        });
     }
 
     /// Ends the hold of `transaction`, if it has it, and wakes who waits. True if it had it.
@@ -127,7 +144,12 @@ mod tests {
     use super::*;
 
     fn transaction(began_micros: i64) -> TransactionId {
-        TransactionId { began_micros, node: 1, boot: 1, sequence: 1 }
+        TransactionId {
+            began_micros,
+            node: 1,
+            boot: 1,
+            sequence: 1,
+        }
     }
 
     #[test]
@@ -136,7 +158,10 @@ mod tests {
         assert_eq!(hold.ask(transaction(20), 0), Asked::Granted);
         assert_eq!(hold.ask(transaction(30), 0), Asked::Busy);
         assert_eq!(hold.ask(transaction(10), 0), Asked::Granted);
-        assert!(hold.held_by(transaction(20)).is_none(), "the younger one learns that it was wounded");
+        assert!(
+            hold.held_by(transaction(20)).is_none(),
+            "the younger one learns that it was wounded"
+        );
         assert!(!hold.release(transaction(20)));
     }
 

@@ -29,11 +29,11 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
+use crate::config::Durability;
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
 use crate::peers::Peers;
-use crate::config::Durability;
 use crate::recovery::log::{Log, LogEntry, Ticket};
 use crate::statement::CommitWait;
 use crate::world::World;
@@ -140,7 +140,9 @@ impl Replicas {
 
     fn remove(&self, partition: PartitionId) {
         let mut slots = self.slots.write().expect("no panic under this lock");
-        let Some(slot) = slots.get_mut(partition as usize).and_then(Option::take) else { return };
+        let Some(slot) = slots.get_mut(partition as usize).and_then(Option::take) else {
+            return;
+        };
         lock(&slot).follow(0);
         self.log.append(partition, &LogEntry::Dropped);
     }
@@ -173,7 +175,12 @@ impl Replicas {
         }
         let mut awaiting = self.awaiting_disk.lock().expect("no panic under this lock");
         let ticket = self.log.append(partition, &entry);
-        awaiting.push_back(AwaitingDisk { ticket, partition, epoch, lsn });
+        awaiting.push_back(AwaitingDisk {
+            ticket,
+            partition,
+            epoch,
+            lsn,
+        });
         ticket
     }
 
@@ -202,12 +209,18 @@ impl Replicas {
         let failed = |why: &str| {
             let partition = wait.partition;
             if wait.wrote {
-                SqlError::unknown_outcome(format!("partition {partition}: {why}; the write may or may not have happened"))
+                SqlError::unknown_outcome(format!(
+                    "partition {partition}: {why}; the write may or may not have happened"
+                ))
             } else {
-                SqlError::unavailable(format!("partition {partition}: {why}; what was read is not safe to show"))
+                SqlError::unavailable(format!(
+                    "partition {partition}: {why}; what was read is not safe to show"
+                ))
             }
         };
-        let slot = self.slot(wait.partition).ok_or_else(|| failed("this node has given the partition up"))?;
+        let slot = self
+            .slot(wait.partition)
+            .ok_or_else(|| failed("this node has given the partition up"))?;
         let receiver = {
             let mut replica = lock(&slot);
             if replica.committed < wait.lsn && replica.reign().is_none() {
@@ -244,7 +257,11 @@ impl Replicas {
 
     /// Takes the roles that the map gives this process. Older maps, from before this process joined, say nothing of it.
     fn on_map(self: &Arc<Self>, map: &ClusterMap) {
-        if map.nodes.get(&self.node_id).is_none_or(|node| node.boot_id != self.boot_id) {
+        if map
+            .nodes
+            .get(&self.node_id)
+            .is_none_or(|node| node.boot_id != self.boot_id)
+        {
             return;
         }
         self.keep_senders(map);
@@ -259,7 +276,9 @@ impl Replicas {
             }
         }
         for slot in self.all() {
-            lock(&slot).engine.retain_tables(|table| map.tables.contains_key(&table));
+            lock(&slot)
+                .engine
+                .retain_tables(|table| map.tables.contains_key(&table));
         }
         self.hand_over_where_asked(map);
         self.nudge.notify_one();
@@ -274,13 +293,22 @@ impl Replicas {
         if info.epoch < replica.epoch {
             return; // deposed already, by a primary whose entry this map doesn't have yet
         }
-        let others = |set: &BTreeSet<NodeId>| set.iter().copied().filter(|&node| node != self.node_id).collect::<Vec<_>>();
+        let others = |set: &BTreeSet<NodeId>| {
+            set.iter()
+                .copied()
+                .filter(|&node| node != self.node_id)
+                .collect::<Vec<_>>()
+        };
         let began = replica.reign().is_none();
         let new_epoch = replica.reign().map(|reign| reign.epoch) != Some(info.epoch);
         replica.reign_in(info.epoch, &others(&info.in_sync), &others(&info.learners));
         if began && let Some(prepared) = replica.engine.prepared() {
-            let (transaction, effects, home, lsn) =
-                (prepared.transaction, prepared.effects.clone(), prepared.home, prepared.lsn);
+            let (transaction, effects, home, lsn) = (
+                prepared.transaction,
+                prepared.effects.clone(),
+                prepared.home,
+                prepared.lsn,
+            );
             replica.hold.restore(transaction, effects, home, lsn, self.now_ms());
         }
         if new_epoch {
@@ -350,11 +378,14 @@ impl Replicas {
     /// Partitions that the map gives this process and that it doesn't serve yet.
     pub(crate) fn not_serving(&self) -> Vec<PartitionId> {
         let map = self.metadata.map();
-        let ours = map.partitions.values().filter(|info| {
-            info.primary == Some(self.node_id) && info.primary_boot == self.boot_id
-        });
+        let ours = map
+            .partitions
+            .values()
+            .filter(|info| info.primary == Some(self.node_id) && info.primary_boot == self.boot_id);
         let serves = |partition| self.with(partition, |replica| replica.reign().is_some()) == Some(true);
-        ours.map(|info| info.partition_id).filter(|&partition| !serves(partition)).collect()
+        ours.map(|info| info.partition_id)
+            .filter(|&partition| !serves(partition))
+            .collect()
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

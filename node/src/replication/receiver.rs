@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
-use volt_engine::effects::LogPayload;
 use volt_engine::PartitionId;
+use volt_engine::effects::LogPayload;
 use volt_proto::v1;
 use volt_proto::v1::partition_ack::Outcome;
 
@@ -92,7 +92,9 @@ fn take_batch(
 fn log_received(replicas: &Replicas, replica: &mut Replica, epoch: u64, received: Received) -> Ticket {
     let mut ticket = 0;
     if let Some(after) = received.cut {
-        ticket = replicas.log.append(replica.partition, &LogEntry::Truncate { epoch, after });
+        ticket = replicas
+            .log
+            .append(replica.partition, &LogEntry::Truncate { epoch, after });
     }
     for record in received.records {
         ticket = replicas.log_record(replica, record);
@@ -109,7 +111,11 @@ fn from_wire(batch: v1::PartitionBatch) -> Result<Batch, Status> {
             return Err(Status::invalid_argument("records out of order"));
         }
         LogPayload::decode(&record.payload).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        records.push(Record { lsn: record.lsn, epoch: record.epoch, payload: record.payload });
+        records.push(Record {
+            lsn: record.lsn,
+            epoch: record.epoch,
+            payload: record.payload,
+        });
     }
     Ok(Batch {
         epoch: batch.epoch,
@@ -122,7 +128,11 @@ fn from_wire(batch: v1::PartitionBatch) -> Result<Batch, Status> {
 }
 
 fn ack(partition_id: PartitionId, epoch: u64, answer: Answer) -> v1::PartitionAck {
-    let mut ack = v1::PartitionAck { partition_id, epoch, ..Default::default() };
+    let mut ack = v1::PartitionAck {
+        partition_id,
+        epoch,
+        ..Default::default()
+    };
     match answer {
         Answer::Accepted { matched } => {
             ack.set_outcome(Outcome::Accepted);

@@ -175,18 +175,32 @@ impl Replica {
     /// Takes the partition in `epoch`, or goes on in a new epoch. Applies all it holds. The caller then appends the
     /// `EpochStart` record. `members` are the other nodes of the in-sync set, `learners` those being filled.
     pub(crate) fn reign_in(&mut self, epoch: Epoch, members: &[NodeId], learners: &[NodeId]) {
-        assert!(epoch >= self.epoch, "partition {}: epoch {epoch} after {}", self.partition, self.epoch);
+        assert!(
+            epoch >= self.epoch,
+            "partition {}: epoch {epoch} after {}",
+            self.partition,
+            self.epoch
+        );
         self.epoch = epoch;
         if self.reign().is_none() {
             self.apply_until(self.appended);
-            let reign = Reign { epoch, began_epoch: epoch, followers: BTreeMap::new(), relinquishing: false };
+            let reign = Reign {
+                epoch,
+                began_epoch: epoch,
+                followers: BTreeMap::new(),
+                relinquishing: false,
+            };
             self.role = Role::Primary(reign);
         }
-        let Role::Primary(reign) = &mut self.role else { unreachable!("set above") };
+        let Role::Primary(reign) = &mut self.role else {
+            unreachable!("set above")
+        };
         // A proposal of an older epoch has been decided: the members say how.
         let decided = reign.epoch != epoch;
         reign.epoch = epoch;
-        reign.followers.retain(|node, _| members.contains(node) || learners.contains(node));
+        reign
+            .followers
+            .retain(|node, _| members.contains(node) || learners.contains(node));
         self.fill_holds.retain(|node, _| reign.followers.contains_key(node));
         for &node in members.iter().chain(learners) {
             let member = members.contains(&node);
@@ -199,9 +213,17 @@ impl Replica {
 
     /// Appends a record of this reign, applied at once. The caller hands it to the log.
     pub(crate) fn append(&mut self, payload: &LogPayload) -> Record {
-        let Role::Primary(reign) = &self.role else { panic!("partition {}: only a primary appends", self.partition) };
-        let record = Record { lsn: self.appended + 1, epoch: reign.epoch, payload: payload.encode() };
-        self.engine.apply_record(record.lsn, payload).expect("a record that was just made is sound");
+        let Role::Primary(reign) = &self.role else {
+            panic!("partition {}: only a primary appends", self.partition)
+        };
+        let record = Record {
+            lsn: self.appended + 1,
+            epoch: reign.epoch,
+            payload: payload.encode(),
+        };
+        self.engine
+            .apply_record(record.lsn, payload)
+            .expect("a record that was just made is sound");
         self.push(record.clone());
         record
     }
@@ -209,7 +231,9 @@ impl Replica {
     /// What `node` needs next, at most `max_bytes` of it; None when nothing.
     pub(crate) fn batch_for(&mut self, node: NodeId, max_bytes: usize) -> Option<Batch> {
         let (committed, appended) = (self.committed, self.appended);
-        let Role::Primary(reign) = &mut self.role else { return None };
+        let Role::Primary(reign) = &mut self.role else {
+            return None;
+        };
         let epoch = reign.epoch;
         let follower = reign.followers.get_mut(&node)?;
         let (previous_lsn, fill) = match follower.progress {
@@ -224,48 +248,73 @@ impl Replica {
                 return self.batch_for(node, max_bytes);
             };
             let mut bytes = 0;
-            records.extend(newer.take_while(|record| {
-                let first = bytes == 0;
-                bytes += record.payload.len() + 32;
-                first || bytes <= max_bytes
-            }).cloned());
+            records.extend(
+                newer
+                    .take_while(|record| {
+                        let first = bytes == 0;
+                        bytes += record.payload.len() + 32;
+                        first || bytes <= max_bytes
+                    })
+                    .cloned(),
+            );
             if records.is_empty() && follower.told_committed >= committed {
                 return None;
             }
-            follower.progress = Progress::Streaming { next: next + records.len() as Lsn };
+            follower.progress = Progress::Streaming {
+                next: next + records.len() as Lsn,
+            };
         }
         follower.told_committed = committed;
         let previous_epoch = self.history.epoch_at(previous_lsn);
-        Some(Batch { epoch, committed, previous_lsn, previous_epoch, records, fill })
+        Some(Batch {
+            epoch,
+            committed,
+            previous_lsn,
+            previous_epoch,
+            records,
+            fill,
+        })
     }
 
     /// True when `node` has records to be sent, beyond telling it what is committed.
     pub(crate) fn has_records_for(&self, node: NodeId) -> bool {
-        self.reign().and_then(|reign| reign.followers.get(&node)).is_some_and(|follower| match follower.progress {
-            Progress::Streaming { next } => next <= self.appended,
-            Progress::Probe | Progress::Filling => false,
-        })
+        self.reign()
+            .and_then(|reign| reign.followers.get(&node))
+            .is_some_and(|follower| match follower.progress {
+                Progress::Streaming { next } => next <= self.appended,
+                Progress::Probe | Progress::Filling => false,
+            })
     }
 
     /// True when a sweep has something to tell `node`: its end is to be asked, or it doesn't know what is committed.
     pub(crate) fn is_behind(&self, node: NodeId) -> bool {
-        self.reign().and_then(|reign| reign.followers.get(&node)).is_some_and(|follower| match follower.progress {
-            Progress::Streaming { next } => next <= self.appended || follower.told_committed < self.committed,
-            Progress::Probe | Progress::Filling => true,
-        })
+        self.reign()
+            .and_then(|reign| reign.followers.get(&node))
+            .is_some_and(|follower| match follower.progress {
+                Progress::Streaming { next } => next <= self.appended || follower.told_committed < self.committed,
+                Progress::Probe | Progress::Filling => true,
+            })
     }
 
     /// A follower's answer. True when more is to be sent to it at once.
     pub(crate) fn answered(&mut self, node: NodeId, epoch: Epoch, answer: Answer) -> bool {
         let appended = self.appended;
-        let Role::Primary(reign) = &mut self.role else { return false };
+        let Role::Primary(reign) = &mut self.role else {
+            return false;
+        };
         if epoch < reign.began_epoch {
             return false;
         }
-        let Some(follower) = reign.followers.get_mut(&node) else { return false };
+        let Some(follower) = reign.followers.get_mut(&node) else {
+            return false;
+        };
         match answer {
             Answer::Accepted { matched } => {
-                assert!(matched <= appended, "partition {}: node {node} acknowledges the future", self.partition);
+                assert!(
+                    matched <= appended,
+                    "partition {}: node {node} acknowledges the future",
+                    self.partition
+                );
                 follower.acked = follower.acked.max(matched);
                 let probing = !matches!(follower.progress, Progress::Streaming { .. });
                 if probing {
@@ -275,7 +324,10 @@ impl Replica {
                 self.advance_commit();
                 probing
             }
-            Answer::Gap { appended: theirs, last_epoch } => {
+            Answer::Gap {
+                appended: theirs,
+                last_epoch,
+            } => {
                 let common = theirs.min(self.history.end_of(last_epoch, appended));
                 if follower.acked > common {
                     // It lost what it had acknowledged: another process, or another disk. It counts from nothing.
@@ -390,8 +442,17 @@ impl Replica {
         received.fill = batch.fill;
         let ours = self.history.epoch_at(batch.previous_lsn);
         if batch.previous_lsn > self.appended || ours != batch.previous_epoch {
-            let appended = self.appended.min(batch.previous_lsn).min(self.history.end_of(batch.previous_epoch, self.appended));
-            return (Answer::Gap { appended, last_epoch: self.history.epoch_at(appended) }, received);
+            let appended = self
+                .appended
+                .min(batch.previous_lsn)
+                .min(self.history.end_of(batch.previous_epoch, self.appended));
+            return (
+                Answer::Gap {
+                    appended,
+                    last_epoch: self.history.epoch_at(appended),
+                },
+                received,
+            );
         }
         let mut matched = batch.previous_lsn;
         for record in batch.records {
@@ -415,7 +476,12 @@ impl Replica {
 
     /// Cuts the log after `lsn`, undoing what had been applied of the rest (a deposed primary's own records).
     pub(crate) fn cut(&mut self, lsn: Lsn) {
-        assert!(lsn >= self.committed, "partition {}: cut to {lsn} below committed {}", self.partition, self.committed);
+        assert!(
+            lsn >= self.committed,
+            "partition {}: cut to {lsn} below committed {}",
+            self.partition,
+            self.committed
+        );
         self.tail.cut(lsn);
         self.engine.undo_after(lsn);
         self.appended = lsn;
@@ -483,7 +549,12 @@ impl Replica {
     }
 
     fn push(&mut self, record: Record) {
-        assert_eq!(record.lsn, self.appended + 1, "partition {}: records come without gaps", self.partition);
+        assert_eq!(
+            record.lsn,
+            self.appended + 1,
+            "partition {}: records come without gaps",
+            self.partition
+        );
         self.history.note(record.epoch, record.lsn);
         self.appended = record.lsn;
         self.tail.push(record);
@@ -496,15 +567,23 @@ impl Replica {
         }
         let records = self.tail.after(applied).expect("what is not applied is in the tail");
         for record in records.take_while(|record| record.lsn <= lsn) {
-            self.engine.apply_record(record.lsn, &decode(record)).expect("a record that passed its checksum is sound");
+            self.engine
+                .apply_record(record.lsn, &decode(record))
+                .expect("a record that passed its checksum is sound");
         }
     }
 
     fn trim(&mut self) {
         let settled = self.committed.min(self.engine.applied());
         let streaming = self.reign().map(|reign| {
-            let acked = reign.followers.values().filter(|follower| follower.counts || matches!(follower.progress, Progress::Streaming { .. }));
-            acked.map(|follower| follower.acked).chain(self.fill_holds.values().copied()).fold(settled, Lsn::min)
+            let acked = reign
+                .followers
+                .values()
+                .filter(|follower| follower.counts || matches!(follower.progress, Progress::Streaming { .. }));
+            acked
+                .map(|follower| follower.acked)
+                .chain(self.fill_holds.values().copied())
+                .fold(settled, Lsn::min)
         });
         self.tail.trim(streaming.unwrap_or(settled), TAIL_MARGIN_BYTES);
         self.tail.trim(settled, TAIL_LIMIT_BYTES);

@@ -87,7 +87,9 @@ impl Cluster {
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId) {
-        let Some(batch) = self.batches.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
+        let Some(batch) = self.batches.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
+            return;
+        };
         let epoch = batch.epoch;
         let (answer, received) = self.replicas.get_mut(&to).unwrap().receive(batch);
         if received.fill && matches!(answer, Answer::Gap { .. }) {
@@ -97,7 +99,9 @@ impl Cluster {
     }
 
     fn answer(&mut self, from: NodeId, to: NodeId) {
-        let Some((epoch, answer)) = self.answers.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
+        let Some((epoch, answer)) = self.answers.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
+            return;
+        };
         self.replicas.get_mut(&to).unwrap().answered(from, epoch, answer);
         self.note_acknowledged(to);
     }
@@ -116,7 +120,13 @@ impl Cluster {
             return;
         }
         let from = self.acknowledged.last_key_value().map_or(0, |(&lsn, _)| lsn);
-        for record in replica.tail.after(from).into_iter().flatten().filter(|record| record.lsn <= replica.committed) {
+        for record in replica
+            .tail
+            .after(from)
+            .into_iter()
+            .flatten()
+            .filter(|record| record.lsn <= replica.committed)
+        {
             let payload = LogPayload::decode(&record.payload).unwrap();
             self.acknowledged.entry(record.lsn).or_insert(payload);
         }
@@ -151,7 +161,12 @@ impl Cluster {
 
     /// The primary is taken for dead: a member takes over. The old one may go on for a while, not knowing.
     fn depose(&mut self) {
-        let others: Vec<NodeId> = self.in_sync.iter().copied().filter(|&node| node != self.primary).collect();
+        let others: Vec<NodeId> = self
+            .in_sync
+            .iter()
+            .copied()
+            .filter(|&node| node != self.primary)
+            .collect();
         if others.is_empty() {
             return;
         }
@@ -162,7 +177,9 @@ impl Cluster {
     /// A learner that has caught up becomes a member.
     fn add_member(&mut self) {
         let replica = self.replicas.get_mut(&self.primary).unwrap();
-        let Some(node) = replica.learner_to_propose(2) else { return };
+        let Some(node) = replica.learner_to_propose(2) else {
+            return;
+        };
         let mut in_sync = self.in_sync.clone();
         in_sync.insert(node);
         self.begin_epoch(self.primary, in_sync);
@@ -213,25 +230,46 @@ impl Cluster {
 
     fn check(&self, seed: u64) {
         let primary = &self.replicas[&self.primary];
-        assert_eq!(primary.committed, primary.appended, "seed {seed}: all is committed in the end");
+        assert_eq!(
+            primary.committed, primary.appended,
+            "seed {seed}: all is committed in the end"
+        );
         for (&lsn, payload) in &self.acknowledged {
-            let found = primary.tail.after(lsn - 1).and_then(|mut records| records.next().cloned());
+            let found = primary
+                .tail
+                .after(lsn - 1)
+                .and_then(|mut records| records.next().cloned());
             if let Some(record) = found {
-                assert_eq!(&LogPayload::decode(&record.payload).unwrap(), payload, "seed {seed}: record {lsn} was acknowledged");
+                assert_eq!(
+                    &LogPayload::decode(&record.payload).unwrap(),
+                    payload,
+                    "seed {seed}: record {lsn} was acknowledged"
+                );
             }
-            assert!(lsn <= primary.appended, "seed {seed}: record {lsn} was acknowledged and is gone");
+            assert!(
+                lsn <= primary.appended,
+                "seed {seed}: record {lsn} was acknowledged and is gone"
+            );
         }
         for replica in self.replicas.values() {
             assert_eq!(replica.committed, primary.committed, "seed {seed}");
             let lsn = primary.committed;
-            assert_eq!(replica.engine.checksum_at(lsn), primary.engine.checksum_at(lsn), "seed {seed}: same LSN, same bytes");
+            assert_eq!(
+                replica.engine.checksum_at(lsn),
+                primary.engine.checksum_at(lsn),
+                "seed {seed}: same LSN, same bytes"
+            );
         }
     }
 }
 
 fn effects(number: u32) -> Effects {
     let mut builder = volt_engine::effects::EffectsBuilder::default();
-    builder.put(1, &[(number % 5) as u8], &volt_engine::row::encode_row(&[volt_engine::value::ValueRef::Int(number as i32)]));
+    builder.put(
+        1,
+        &[(number % 5) as u8],
+        &volt_engine::row::encode_row(&[volt_engine::value::ValueRef::Int(number as i32)]),
+    );
     builder.finish()
 }
 

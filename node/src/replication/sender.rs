@@ -72,13 +72,20 @@ pub(crate) async fn run(replicas: Arc<Replicas>, node: NodeId, outbox: Arc<Outbo
         for slot in replicas.all() {
             lock(&slot).stream_broke(node);
         }
-        pause = if began.elapsed() > RECONNECT_MAX { RECONNECT_MIN } else { (pause * 2).min(RECONNECT_MAX) };
+        pause = if began.elapsed() > RECONNECT_MAX {
+            RECONNECT_MIN
+        } else {
+            (pause * 2).min(RECONNECT_MAX)
+        };
         tokio::time::sleep(pause).await;
     }
 }
 
 async fn stream(replicas: &Arc<Replicas>, node: NodeId, outbox: &Outbox) -> Result<(), Status> {
-    let mut client = replicas.peers.client(node).map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut client = replicas
+        .peers
+        .client(node)
+        .map_err(|error| Status::unavailable(error.to_string()))?;
     let (sender, receiver) = mpsc::channel(MESSAGES_IN_FLIGHT);
     let mut answers = client.replicate(ReceiverStream::new(receiver)).await?.into_inner();
     sweep(replicas, node, outbox);
@@ -141,12 +148,20 @@ fn next_message(replicas: &Replicas, node: NodeId, outbox: &Outbox) -> Option<v1
             outbox.mark(partition);
         }
     }
-    let request = v1::ReplicateRequest { from_node: replicas.node_id, from_boot: replicas.boot_id, batches };
+    let request = v1::ReplicateRequest {
+        from_node: replicas.node_id,
+        from_boot: replicas.boot_id,
+        batches,
+    };
     (!request.batches.is_empty()).then_some(request)
 }
 
 fn to_wire(partition_id: PartitionId, batch: Batch) -> v1::PartitionBatch {
-    let record = |record: super::Record| v1::Record { lsn: record.lsn, epoch: record.epoch, payload: record.payload };
+    let record = |record: super::Record| v1::Record {
+        lsn: record.lsn,
+        epoch: record.epoch,
+        payload: record.payload,
+    };
     v1::PartitionBatch {
         partition_id,
         epoch: batch.epoch,
@@ -168,7 +183,10 @@ fn take_answers(replicas: &Replicas, node: NodeId, outbox: &Outbox, response: v1
         let answer = match ack.outcome() {
             Outcome::Accepted => Answer::Accepted { matched: ack.durable },
             Outcome::StaleEpoch => Answer::Stale { epoch: ack.epoch },
-            Outcome::Gap => Answer::Gap { appended: ack.appended, last_epoch: ack.last_epoch },
+            Outcome::Gap => Answer::Gap {
+                appended: ack.appended,
+                last_epoch: ack.last_epoch,
+            },
             Outcome::NotYet => Answer::NotYet,
         };
         let more = replicas.with(partition, |replica| {

@@ -84,13 +84,18 @@ mod tests {
     fn tail(lsns: std::ops::RangeInclusive<Lsn>) -> Tail {
         let mut tail = Tail::default();
         for lsn in lsns {
-            tail.push(Record { lsn, epoch: 1, payload: Bytes::from_static(b"x") });
+            tail.push(Record {
+                lsn,
+                epoch: 1,
+                payload: Bytes::from_static(b"x"),
+            });
         }
         tail
     }
 
     fn lsns(tail: &Tail, after: Lsn) -> Option<Vec<Lsn>> {
-        tail.after(after).map(|records| records.map(|record| record.lsn).collect())
+        tail.after(after)
+            .map(|records| records.map(|record| record.lsn).collect())
     }
 
     #[test]

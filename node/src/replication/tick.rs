@@ -36,7 +36,11 @@ impl Replicas {
             if count.is_multiple_of(TICKS_PER_HANDOVER) {
                 self.hand_over_where_asked(&self.metadata.map());
             }
-            without_lease = if self.metadata.lease().is_valid() { 0 } else { without_lease + 1 };
+            without_lease = if self.metadata.lease().is_valid() {
+                0
+            } else {
+                without_lease + 1
+            };
             for slot in self.all() {
                 let mut replica = lock(&slot);
                 if without_lease > TICKS_WITHOUT_LEASE {
@@ -58,12 +62,24 @@ impl Replicas {
     async fn add_member(self: Arc<Self>, partition: PartitionId, epoch: Epoch, node: NodeId) {
         loop {
             let map = self.metadata.map();
-            let Some(info) = map.partitions.get(&partition).filter(|info| info.epoch <= epoch) else { return };
+            let Some(info) = map.partitions.get(&partition).filter(|info| info.epoch <= epoch) else {
+                return;
+            };
             let (mut in_sync, mut learners) = (info.in_sync.clone(), info.learners.clone());
             in_sync.insert(node);
             learners.remove(&node);
-            let change = PartitionChange { partition, epoch, primary: Some(self.node_id), in_sync, learners };
-            let command = Command::ChangePartition { by: self.node_id, boot_id: self.boot_id, change };
+            let change = PartitionChange {
+                partition,
+                epoch,
+                primary: Some(self.node_id),
+                in_sync,
+                learners,
+            };
+            let command = Command::ChangePartition {
+                by: self.node_id,
+                boot_id: self.boot_id,
+                change,
+            };
             match self.metadata.propose(command).await {
                 // A stale epoch: this or another change went through, and the map that says so is on its way.
                 Ok(_) | Err(ProposeError::Refused(Refusal::StaleEpoch { .. })) => return,

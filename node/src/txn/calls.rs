@@ -52,14 +52,22 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(peers: Arc<Peers>, metadata: Arc<Metadata>) -> Self {
-        Self { peers, metadata, lines: Mutex::default() }
+        Self {
+            peers,
+            metadata,
+            lines: Mutex::default(),
+        }
     }
 
     /// Asks another node.
     pub(crate) async fn call(&self, node: NodeId, request: &Request, timeout: Duration) -> Result<Reply, CallError> {
         let request = postcard::to_stdvec(request).map_err(|_| CallError::NotSent)?;
         let (answer, answered) = oneshot::channel();
-        let outgoing = Outgoing { request: request.into(), timeout_ms: timeout.as_millis() as u32, answer };
+        let outgoing = Outgoing {
+            request: request.into(),
+            timeout_ms: timeout.as_millis() as u32,
+            answer,
+        };
         let line = self.line(node);
         let deadline = tokio::time::Instant::now() + timeout;
         match tokio::time::timeout_at(deadline, line.send(outgoing)).await {
@@ -109,7 +117,9 @@ async fn line(
 ) -> Result<(), Status> {
     let (sender, receiver) = mpsc::channel(MESSAGES_IN_FLIGHT);
     let connected = async {
-        let mut client = peers.client(node).map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut client = peers
+            .client(node)
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         client.calls(ReceiverStream::new(receiver)).await
     };
     let mut replies = match connected.await {
@@ -133,9 +143,16 @@ async fn line(
             for outgoing in batch.drain(..) {
                 next_id += 1;
                 waiting.insert(next_id, outgoing.answer);
-                calls.push(v1::Call { call_id: next_id, timeout_ms: outgoing.timeout_ms, request: outgoing.request });
+                calls.push(v1::Call {
+                    call_id: next_id,
+                    timeout_ms: outgoing.timeout_ms,
+                    request: outgoing.request,
+                });
             }
-            sender.send(v1::CallBatch { calls }).await.map_err(|_| Status::unavailable("closed"))?;
+            sender
+                .send(v1::CallBatch { calls })
+                .await
+                .map_err(|_| Status::unavailable("closed"))?;
         }
         tokio::select! {
             biased;
@@ -178,18 +195,32 @@ pub(crate) async fn serve(
     tokio::spawn(async move {
         let mut batch = Vec::new();
         while replies.recv_many(&mut batch, BATCH_CALLS).await > 0 {
-            if answers.send(Ok(v1::ReplyBatch { replies: std::mem::take(&mut batch) })).await.is_err() {
+            if answers
+                .send(Ok(v1::ReplyBatch {
+                    replies: std::mem::take(&mut batch),
+                }))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
     });
     while let Ok(Some(batch)) = calls.message().await {
         for call in batch.calls {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
             let (participant, replied) = (Arc::clone(&participant), replied.clone());
             tokio::spawn(async move {
                 let reply = answer(&participant, &call.request).await;
-                let _ = replied.send(v1::Reply { call_id: call.call_id, reply, more: false }).await;
+                let _ = replied
+                    .send(v1::Reply {
+                        call_id: call.call_id,
+                        reply,
+                        more: false,
+                    })
+                    .await;
                 drop(place);
             });
         }
@@ -198,7 +229,7 @@ pub(crate) async fn serve(
 
 async fn answer(participant: &Participant, request: &[u8]) -> Bytes {
     let reply = match postcard::from_bytes::<Request>(request) {
-        Ok(request) => participant.serve(request).await,
+        Ok(request) => participant.serve_checked(request).await,
         Err(error) => Reply::Failed(Failure::Sql(SqlError::internal(format!("unreadable request: {error}")))),
     };
     postcard::to_stdvec(&reply).unwrap_or_default().into()

@@ -66,7 +66,12 @@ impl Coordinator {
     pub(crate) fn new(replicas: Arc<Replicas>) -> Arc<Self> {
         let participant = Arc::new(Participant::new(Arc::clone(&replicas)));
         let calls = Calls::new(Arc::clone(&replicas.peers), Arc::clone(&replicas.metadata));
-        Arc::new(Self { participant, replicas, calls, sequence: AtomicU64::new(0) })
+        Arc::new(Self {
+            participant,
+            replicas,
+            calls,
+            sequence: AtomicU64::new(0),
+        })
     }
 
     /// Starts what looks after abandoned holds and snapshots.
@@ -84,7 +89,9 @@ impl Coordinator {
     }
 
     fn context(&self) -> StatementContext {
-        StatementContext { now_micros: self.replicas.world.clock.unix_micros() }
+        StatementContext {
+            now_micros: self.replicas.world.clock.unix_micros(),
+        }
     }
 
     fn new_transaction(&self, began_micros: i64) -> TransactionId {
@@ -107,7 +114,11 @@ impl Coordinator {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Option<Result<Executed, SqlError>> {
-        match self.participant.run(partition, program, parameters, &self.context(), &mut |row| sink.row(row)) {
+        match self
+            .participant
+            .run(partition, program, parameters, &self.context(), &mut |row| {
+                sink.row(row)
+            }) {
             Ran::Done { affected, wait } => Some(Ok(Executed { affected, wait })),
             Ran::Failed { error, wait: None } => Some(Err(error)),
             Ran::Failed { .. } | Ran::NotPrimary | Ran::Held => None,
@@ -147,7 +158,8 @@ impl Coordinator {
                 Err(CallError::Lost | CallError::NotSent) => "its primary can't be reached",
                 Ok(other) => return Err(SqlError::internal(format!("unexpected reply {other:?}"))),
             };
-            self.pause(&mut retry, || format!("partition {partition}: {why}")).await?;
+            self.pause(&mut retry, || format!("partition {partition}: {why}"))
+                .await?;
         }
     }
 
@@ -175,7 +187,10 @@ impl Coordinator {
     }
 
     /// The primaries of these partitions; None while one has none.
-    fn by_primary(&self, partitions: impl IntoIterator<Item = PartitionId>) -> Option<BTreeMap<NodeId, Vec<PartitionId>>> {
+    fn by_primary(
+        &self,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> Option<BTreeMap<NodeId, Vec<PartitionId>>> {
         let map = self.replicas.metadata.map();
         let mut nodes: BTreeMap<NodeId, Vec<PartitionId>> = BTreeMap::new();
         for partition in partitions {
@@ -214,13 +229,19 @@ struct Retry {
 
 impl Retry {
     fn new() -> Self {
-        Self { deadline: Instant::now() + RETRY_LIMIT, tries: 0 }
+        Self {
+            deadline: Instant::now() + RETRY_LIMIT,
+            tries: 0,
+        }
     }
 }
 
 fn busy(partition: PartitionId) -> SqlError {
-    SqlError::new("55P03", format!("partition {partition} stayed held by other transactions for too long"))
-        .hint("Try again.")
+    SqlError::new(
+        "55P03",
+        format!("partition {partition} stayed held by other transactions for too long"),
+    )
+    .hint("Try again.")
 }
 
 fn give_rows(rows: &[bytes::Bytes], sink: &mut dyn RowSink) -> Result<(), SqlError> {

@@ -55,7 +55,10 @@ pub(crate) enum Ran {
 
 impl Participant {
     pub(crate) fn new(replicas: Arc<Replicas>) -> Self {
-        Self { replicas, pins: Mutex::default() }
+        Self {
+            replicas,
+            pins: Mutex::default(),
+        }
     }
 
     fn lease_is_valid(&self) -> bool {
@@ -89,15 +92,24 @@ impl Participant {
                 Ok(outcome) => outcome,
                 Err(failed) => {
                     let wait = read_wait(replica, partition, failed.observed);
-                    return Ran::Failed { error: failed.error.into(), wait };
+                    return Ran::Failed {
+                        error: failed.error.into(),
+                        wait,
+                    };
                 }
             };
             let Some(effects) = outcome.effects else {
-                return Ran::Done { affected: outcome.affected, wait: read_wait(replica, partition, outcome.observed) };
+                return Ran::Done {
+                    affected: outcome.affected,
+                    wait: read_wait(replica, partition, outcome.observed),
+                };
             };
             let lsn = self.replicas.append(replica, &LogPayload::Write(effects));
             let wait = (lsn > replica.committed).then(|| commit_wait(replica, partition, lsn, true));
-            Ran::Done { affected: outcome.affected, wait }
+            Ran::Done {
+                affected: outcome.affected,
+                wait,
+            }
         });
         ran.unwrap_or(Ran::NotPrimary)
     }
@@ -175,9 +187,20 @@ impl Participant {
             if replica.reign().is_none() {
                 return Err(Failure::NotPrimary);
             }
-            let Some(holder) = replica.hold.held_by(transaction) else { return Err(Failure::Wounded) };
-            let (None, Some(effects)) = (holder.voted, holder.effects.clone()) else { return Err(Failure::Wounded) };
-            let lsn = self.replicas.append(replica, &LogPayload::Prepared { transaction, home, effects });
+            let Some(holder) = replica.hold.held_by(transaction) else {
+                return Err(Failure::Wounded);
+            };
+            let (None, Some(effects)) = (holder.voted, holder.effects.clone()) else {
+                return Err(Failure::Wounded);
+            };
+            let lsn = self.replicas.append(
+                replica,
+                &LogPayload::Prepared {
+                    transaction,
+                    home,
+                    effects,
+                },
+            );
             if let Some(holder) = replica.hold.held_by(transaction) {
                 holder.voted = Some((home, lsn));
             }
@@ -201,9 +224,16 @@ impl Participant {
                 // On record already; perhaps not committed yet.
                 return Ok((earlier, commit_wait(replica, partition, replica.appended, true)));
             }
-            let prepared = replica.engine.prepared().is_some_and(|prepared| prepared.transaction == transaction);
+            let prepared = replica
+                .engine
+                .prepared()
+                .is_some_and(|prepared| prepared.transaction == transaction);
             let commit = commit && prepared;
-            let payload = if commit { LogPayload::Commit(transaction) } else { LogPayload::Abort(transaction) };
+            let payload = if commit {
+                LogPayload::Commit(transaction)
+            } else {
+                LogPayload::Abort(transaction)
+            };
             let lsn = self.replicas.append(replica, &payload);
             replica.hold.release(transaction);
             Ok((commit, commit_wait(replica, partition, lsn, true)))
@@ -214,7 +244,10 @@ impl Participant {
     /// Ends the hold of a transaction that has not voted; false if it had lost it.
     pub(crate) fn release(&self, transaction: TransactionId, partition: PartitionId) -> bool {
         let released = self.replicas.with(partition, |replica| {
-            let voted = replica.hold.held_by(transaction).is_none_or(|holder| holder.voted.is_some());
+            let voted = replica
+                .hold
+                .held_by(transaction)
+                .is_none_or(|holder| holder.voted.is_some());
             !voted && replica.hold.release(transaction)
         });
         released.unwrap_or(false)
@@ -222,17 +255,24 @@ impl Participant {
 
     /// A read's wait for `lsn`, as of now.
     pub(crate) fn read_wait(&self, partition: PartitionId, lsn: Lsn) -> Option<CommitWait> {
-        self.replicas.with(partition, |replica| read_wait(replica, partition, lsn)).flatten()
+        self.replicas
+            .with(partition, |replica| read_wait(replica, partition, lsn))
+            .flatten()
     }
 
     // ---- Snapshots
 
     /// Keeps the versions of a snapshot until `unpin`, or until nobody has used it for `PIN_LIMIT_MS`.
     pub(crate) fn pin(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
-        for &(partition, lsn) in &at {
-            self.replicas.with(partition, |replica| replica.engine.pin(lsn));
-        }
-        let pinned = Pinned { at, used_ms: self.replicas.now_ms() };
+        // What can't be pinned any more was taken away by an older transaction: letting go of the holds will say so.
+        let pinned = |&(partition, lsn): &(PartitionId, Lsn)| {
+            self.replicas.with(partition, |replica| replica.engine.pin(lsn)) == Some(true)
+        };
+        let at: Vec<(PartitionId, Lsn)> = at.into_iter().filter(pinned).collect();
+        let pinned = Pinned {
+            at,
+            used_ms: self.replicas.now_ms(),
+        };
         let mut pins = self.pins.lock().expect("no panic under this lock");
         if let Some(before) = pins.remove(&transaction) {
             self.let_go(&before);
@@ -269,7 +309,9 @@ impl Participant {
     pub(crate) fn scan(&self, scan: &ScanRequest) -> Reply {
         {
             let mut pins = self.pins.lock().expect("no panic under this lock");
-            let Some(pinned) = pins.get_mut(&scan.transaction) else { return Reply::Failed(Failure::NotPrimary) };
+            let Some(pinned) = pins.get_mut(&scan.transaction) else {
+                return Reply::Failed(Failure::NotPrimary);
+            };
             if !pinned.at.contains(&(scan.partition, scan.snapshot)) {
                 return Reply::Failed(Failure::NotPrimary);
             }
@@ -288,7 +330,10 @@ impl Participant {
             )
         });
         match chunk {
-            Some(Ok(chunk)) => Reply::Chunk { rows: chunk.rows, next: chunk.next },
+            Some(Ok(chunk)) => Reply::Chunk {
+                rows: chunk.rows,
+                next: chunk.next,
+            },
             Some(Err(error)) => Reply::Failed(Failure::Sql(error.into())),
             None => Reply::Failed(Failure::NotPrimary),
         }
@@ -299,15 +344,27 @@ impl Participant {
         let now_ms = self.replicas.now_ms();
         let old = |slot: &crate::replication::Slot| {
             let replica = lock(slot);
-            let holder = replica.hold.holder().filter(|holder| holder.since_ms + limit_ms < now_ms)?;
-            Some((replica.partition, holder.transaction, holder.voted.map(|(home, _)| home)))
+            let holder = replica
+                .hold
+                .holder()
+                .filter(|holder| holder.since_ms + limit_ms < now_ms)?;
+            Some((
+                replica.partition,
+                holder.transaction,
+                holder.voted.map(|(home, _)| home),
+            ))
         };
         self.replicas.all().iter().filter_map(old).collect()
     }
 }
 
 fn commit_wait(replica: &Replica, partition: PartitionId, lsn: Lsn, wrote: bool) -> CommitWait {
-    CommitWait { partition, epoch: replica.history.epoch_at(lsn), lsn, wrote }
+    CommitWait {
+        partition,
+        epoch: replica.history.epoch_at(lsn),
+        lsn,
+        wrote,
+    }
 }
 
 fn read_wait(replica: &Replica, partition: PartitionId, observed: Lsn) -> Option<CommitWait> {

@@ -13,19 +13,48 @@ use crate::error::SqlError;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// A transaction of one partition: run it, commit it, answer.
-    Run { partition: PartitionId, program: Program, parameters: Vec<Value>, context: StatementContext },
+    Run {
+        partition: PartitionId,
+        program: Program,
+        parameters: Vec<Value>,
+        context: StatementContext,
+    },
     /// Hold these partitions for a transaction; with `pin`, for a snapshot of them.
-    Hold { transaction: TransactionId, partitions: Vec<PartitionId>, pin: bool },
+    Hold {
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        pin: bool,
+    },
     /// Hold each partition and run its program there; nothing is written yet.
-    Execute { transaction: TransactionId, parts: Vec<Part>, parameters: Vec<Value>, context: StatementContext },
+    Execute {
+        transaction: TransactionId,
+        parts: Vec<Part>,
+        parameters: Vec<Value>,
+        context: StatementContext,
+    },
     /// Vote: what was run is on record in every one of these partitions; only the decision ends the hold.
-    Prepare { transaction: TransactionId, partitions: Vec<PartitionId>, home: PartitionId },
+    Prepare {
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        home: PartitionId,
+    },
     /// The decision. In its home partition it is asked for, elsewhere told.
-    Decide { transaction: TransactionId, partitions: Vec<PartitionId>, commit: bool },
+    Decide {
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        commit: bool,
+    },
     /// End the holds of a transaction that has not voted. Of a snapshot: answered when what it will read is committed.
-    Release { transaction: TransactionId, partitions: Vec<PartitionId>, snapshot: Vec<(PartitionId, Lsn)> },
+    Release {
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        snapshot: Vec<(PartitionId, Lsn)>,
+    },
     /// What was decided? Asked of the primary of the transaction's home partition.
-    Resolve { transaction: TransactionId, home: PartitionId },
+    Resolve {
+        transaction: TransactionId,
+        home: PartitionId,
+    },
     /// Rows of a table at a snapshot, from a key on.
     Scan(ScanRequest),
     /// The snapshot is no longer needed.

@@ -28,10 +28,21 @@ pub(crate) async fn run(coordinator: Arc<Coordinator>) {
         for (partition, transaction, home) in coordinator.participant.old_holds(ASK_AFTER_MS) {
             let Some(home) = home else { continue };
             let ask = Request::Resolve { transaction, home };
-            let Ok(Reply::Decision(Some(commit))) = coordinator.ask_primary(home, ask).await else { continue };
+            let Ok(Reply::Decision(Some(commit))) = coordinator.ask_primary(home, ask).await else {
+                continue;
+            };
             if partition != home {
-                tracing::info!(partition, home, commit, "resolved a transaction whose coordinator is gone");
-                let decide = Request::Decide { transaction, partitions: vec![partition], commit };
+                tracing::info!(
+                    partition,
+                    home,
+                    commit,
+                    "resolved a transaction whose coordinator is gone"
+                );
+                let decide = Request::Decide {
+                    transaction,
+                    partitions: vec![partition],
+                    commit,
+                };
                 coordinator.participant.serve(decide).await;
             }
         }

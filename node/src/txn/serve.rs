@@ -18,25 +18,54 @@ const HOLD_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Participant {
+    /// The same for a request from another node, whose programs are checked first.
+    pub(crate) async fn serve_checked(&self, request: Request) -> Reply {
+        let checked = match &request {
+            Request::Run { program, .. } => program.validate(),
+            Request::Execute { parts, .. } => parts.iter().try_for_each(|part| part.program.validate()),
+            _ => Ok(()),
+        };
+        match checked {
+            Ok(()) => self.serve(request).await,
+            Err(error) => Reply::Failed(Failure::Sql(error.into())),
+        }
+    }
+
     /// Does what is asked and answers.
     pub(crate) async fn serve(&self, request: Request) -> Reply {
         match request {
-            Request::Run { partition, program, parameters, context } => {
-                self.serve_run(partition, &program, &parameters, &context).await
-            }
-            Request::Hold { transaction, partitions, pin } => self.serve_hold(transaction, partitions, pin).await,
-            Request::Execute { transaction, parts, parameters, context } => {
-                self.serve_execute(transaction, parts, &parameters, &context).await
-            }
-            Request::Prepare { transaction, partitions, home } => {
-                self.serve_prepare(transaction, partitions, home).await
-            }
-            Request::Decide { transaction, partitions, commit } => {
-                self.serve_decide(transaction, partitions, commit).await
-            }
-            Request::Release { transaction, partitions, snapshot } => {
-                self.serve_release(transaction, partitions, snapshot).await
-            }
+            Request::Run {
+                partition,
+                program,
+                parameters,
+                context,
+            } => self.serve_run(partition, &program, &parameters, &context).await,
+            Request::Hold {
+                transaction,
+                partitions,
+                pin,
+            } => self.serve_hold(transaction, partitions, pin).await,
+            Request::Execute {
+                transaction,
+                parts,
+                parameters,
+                context,
+            } => self.serve_execute(transaction, parts, &parameters, &context).await,
+            Request::Prepare {
+                transaction,
+                partitions,
+                home,
+            } => self.serve_prepare(transaction, partitions, home).await,
+            Request::Decide {
+                transaction,
+                partitions,
+                commit,
+            } => self.serve_decide(transaction, partitions, commit).await,
+            Request::Release {
+                transaction,
+                partitions,
+                snapshot,
+            } => self.serve_release(transaction, partitions, snapshot).await,
             Request::Resolve { transaction, home } => self.serve_resolve(transaction, home).await,
             Request::Scan(scan) => self.scan(&scan),
             Request::Unpin { transaction } => {
@@ -83,7 +112,12 @@ impl Participant {
         }
     }
 
-    async fn hold_one(&self, transaction: TransactionId, partition: PartitionId, deadline: Instant) -> Result<Lsn, Failure> {
+    async fn hold_one(
+        &self,
+        transaction: TransactionId,
+        partition: PartitionId,
+        deadline: Instant,
+    ) -> Result<Lsn, Failure> {
         loop {
             let turn = match self.hold(transaction, partition) {
                 Ok(lsn) => return Ok(lsn),
@@ -160,7 +194,12 @@ impl Participant {
         Reply::Executed { affected }
     }
 
-    async fn serve_prepare(&self, transaction: TransactionId, partitions: Vec<PartitionId>, home: PartitionId) -> Reply {
+    async fn serve_prepare(
+        &self,
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        home: PartitionId,
+    ) -> Reply {
         let mut waits = Vec::with_capacity(partitions.len());
         for partition in partitions {
             match self.prepare(transaction, partition, home) {
@@ -208,8 +247,10 @@ impl Participant {
         if lost {
             return Reply::Failed(Failure::Wounded);
         }
-        let waits: Vec<CommitWait> =
-            snapshot.iter().filter_map(|&(partition, lsn)| self.read_wait(partition, lsn)).collect();
+        let waits: Vec<CommitWait> = snapshot
+            .iter()
+            .filter_map(|&(partition, lsn)| self.read_wait(partition, lsn))
+            .collect();
         match self.committed(&waits).await {
             Ok(()) => Reply::Done,
             Err(failure) => Reply::Failed(failure),
@@ -223,7 +264,10 @@ impl Participant {
                 && replica.engine.decision(transaction).is_none()
                 && replica.hold.held_by(transaction).is_some()
         });
-        let young = self.old_holds(super::resolve::ABORT_AFTER_MS).iter().all(|&(_, holder, _)| holder != transaction);
+        let young = self
+            .old_holds(super::resolve::ABORT_AFTER_MS)
+            .iter()
+            .all(|&(_, holder, _)| holder != transaction);
         if undecided == Some(true) && young {
             return Reply::Decision(None);
         }
@@ -235,6 +279,9 @@ impl Participant {
         if waits.is_empty() {
             return Ok(());
         }
-        self.replicas.wait_committed(waits).await.map_err(|(_, error)| Failure::Sql(error))
+        self.replicas
+            .wait_committed(waits)
+            .await
+            .map_err(|(_, error)| Failure::Sql(error))
     }
 }

@@ -28,7 +28,9 @@ pub struct Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let nodes: std::collections::BTreeSet<NodeId> = self.at.values().map(|&(node, _)| node).collect();
         for node in nodes {
             let (coordinator, transaction) = (Arc::clone(&self.coordinator), self.transaction);
@@ -40,6 +42,15 @@ impl Drop for Snapshot {
 impl Coordinator {
     /// A consistent cut of these partitions, of which everything is committed.
     pub async fn snapshot(self: &Arc<Self>, partitions: &[PartitionId]) -> Result<Arc<Snapshot>, SqlError> {
+        // A task of its own: a client that goes away must not leave partitions held.
+        let (coordinator, partitions) = (Arc::clone(self), partitions.to_vec());
+        let taken = tokio::spawn(async move { coordinator.take_snapshot(&partitions).await });
+        taken
+            .await
+            .unwrap_or_else(|error| Err(SqlError::unavailable(format!("the snapshot was not taken: {error}"))))
+    }
+
+    async fn take_snapshot(self: &Arc<Self>, partitions: &[PartitionId]) -> Result<Arc<Snapshot>, SqlError> {
         let context = self.context();
         let mut retry = Retry::new();
         loop {
@@ -51,7 +62,10 @@ impl Coordinator {
                 Err(Failure::Wounded) => "an older transaction came first",
                 Err(Failure::NotPrimary) => "a primary can't be reached",
             };
-            self.pause(&mut retry, || format!("a snapshot of {} partitions: {why}", partitions.len())).await?;
+            self.pause(&mut retry, || {
+                format!("a snapshot of {} partitions: {why}", partitions.len())
+            })
+            .await?;
         }
     }
 
@@ -63,7 +77,11 @@ impl Coordinator {
     ) -> Result<Snapshot, Failure> {
         let nodes = self.by_primary(partitions.iter().copied()).ok_or(Failure::NotPrimary)?;
         let holds = nodes.iter().map(|(&node, partitions)| {
-            let hold = Request::Hold { transaction, partitions: partitions.clone(), pin: true };
+            let hold = Request::Hold {
+                transaction,
+                partitions: partitions.clone(),
+                pin: true,
+            };
             async move { (node, self.ask(node, hold).await) }
         });
         let (mut at, mut failed) = (BTreeMap::new(), None);
@@ -74,11 +92,25 @@ impl Coordinator {
             }
         }
         // Dropping it lets go of the pins, whatever happens next.
-        let snapshot = Snapshot { transaction, at, context, coordinator: Arc::clone(self) };
+        let snapshot = Snapshot {
+            transaction,
+            at,
+            context,
+            coordinator: Arc::clone(self),
+        };
         let releases = nodes.iter().map(|(&node, partitions)| {
-            let cut = partitions.iter().filter_map(|partition| Some((*partition, snapshot.at.get(partition)?.1)));
+            let cut = partitions
+                .iter()
+                .filter_map(|partition| Some((*partition, snapshot.at.get(partition)?.1)));
             let cut = if failed.is_none() { cut.collect() } else { Vec::new() };
-            self.ask(node, Request::Release { transaction, partitions: partitions.clone(), snapshot: cut })
+            self.ask(
+                node,
+                Request::Release {
+                    transaction,
+                    partitions: partitions.clone(),
+                    snapshot: cut,
+                },
+            )
         });
         let released = join_all(releases).await;
         if let Some(failure) = failed {

@@ -37,6 +37,18 @@ impl Coordinator {
         parts: Vec<(PartitionId, Arc<Program>)>,
         parameters: &[Value],
     ) -> Result<u64, SqlError> {
+        // A task of its own: a client that goes away must not leave it half-way.
+        let (coordinator, parameters) = (Arc::clone(self), parameters.to_vec());
+        let run = tokio::spawn(async move { coordinator.run_parts(parts, &parameters).await });
+        run.await
+            .unwrap_or_else(|error| Err(SqlError::unknown_outcome(format!("the transaction stopped: {error}"))))
+    }
+
+    async fn run_parts(
+        self: &Arc<Self>,
+        parts: Vec<(PartitionId, Arc<Program>)>,
+        parameters: &[Value],
+    ) -> Result<u64, SqlError> {
         let began_micros = self.context().now_micros;
         let parts: BTreeMap<PartitionId, Arc<Program>> = parts.into_iter().collect();
         let mut retry = Retry::new();
@@ -53,7 +65,10 @@ impl Coordinator {
                 }
                 Try::Again(why) => why,
             };
-            self.pause(&mut retry, || format!("a transaction on {} partitions: {why}", parts.len())).await?;
+            self.pause(&mut retry, || {
+                format!("a transaction on {} partitions: {why}", parts.len())
+            })
+            .await?;
         }
     }
 
@@ -66,7 +81,9 @@ impl Coordinator {
         let Some(nodes) = self.by_primary(parts.keys().copied()) else {
             return Try::Again("a partition has no primary");
         };
-        let Some(&home) = parts.keys().next() else { return Try::Committed(0) };
+        let Some(&home) = parts.keys().next() else {
+            return Try::Committed(0);
+        };
         let affected = match self.execute_everywhere(transaction, &nodes, parts, parameters).await {
             Ok(affected) => affected,
             Err(ended) => {
@@ -94,9 +111,20 @@ impl Coordinator {
     ) -> Result<u64, Try> {
         let context = self.context();
         let asked = nodes.iter().map(|(&node, partitions)| {
-            let part = |partition: &PartitionId| Part { partition: *partition, program: Program::clone(&parts[partition]) };
+            let part = |partition: &PartitionId| Part {
+                partition: *partition,
+                program: Program::clone(&parts[partition]),
+            };
             let parts = partitions.iter().map(part).collect();
-            self.ask(node, Request::Execute { transaction, parts, parameters: parameters.to_vec(), context })
+            self.ask(
+                node,
+                Request::Execute {
+                    transaction,
+                    parts,
+                    parameters: parameters.to_vec(),
+                    context,
+                },
+            )
         });
         let mut affected = 0;
         for reply in join_all(asked).await {
@@ -104,7 +132,9 @@ impl Coordinator {
                 Ok(Reply::Executed { affected: rows }) => affected += rows,
                 Ok(Reply::Failed(Failure::Sql(error))) => return Err(Try::Failed(error)),
                 Ok(Reply::Failed(Failure::Wounded)) => return Err(Try::Again("an older transaction came first")),
-                Ok(Reply::Failed(Failure::Busy)) => return Err(Try::Failed(busy(nodes.values().flatten().copied().next().unwrap_or(0)))),
+                Ok(Reply::Failed(Failure::Busy)) => {
+                    return Err(Try::Failed(busy(nodes.values().flatten().copied().next().unwrap_or(0))));
+                }
                 Ok(Reply::Failed(Failure::NotPrimary)) | Err(CallError::NotSent | CallError::Lost) => {
                     return Err(Try::Again("a primary can't be reached"));
                 }
@@ -121,9 +151,19 @@ impl Coordinator {
         home: PartitionId,
     ) -> bool {
         let asked = nodes.iter().map(|(&node, partitions)| {
-            self.ask(node, Request::Prepare { transaction, partitions: partitions.clone(), home })
+            self.ask(
+                node,
+                Request::Prepare {
+                    transaction,
+                    partitions: partitions.clone(),
+                    home,
+                },
+            )
         });
-        join_all(asked).await.iter().all(|reply| matches!(reply, Ok(Reply::Done)))
+        join_all(asked)
+            .await
+            .iter()
+            .all(|reply| matches!(reply, Ok(Reply::Done)))
     }
 
     /// Asks the home partition for the decision; then tells the others, who wait for it, without waiting for them.
@@ -140,9 +180,21 @@ impl Coordinator {
         tokio::spawn(async move {
             // One who isn't reached asks the home partition himself, a second later.
             let told = nodes.iter().filter_map(|(&node, partitions)| {
-                let partitions: Vec<_> = partitions.iter().copied().filter(|&partition| partition != home).collect();
-                (!partitions.is_empty())
-                    .then(|| coordinator.ask(node, Request::Decide { transaction, partitions, commit }))
+                let partitions: Vec<_> = partitions
+                    .iter()
+                    .copied()
+                    .filter(|&partition| partition != home)
+                    .collect();
+                (!partitions.is_empty()).then(|| {
+                    coordinator.ask(
+                        node,
+                        Request::Decide {
+                            transaction,
+                            partitions,
+                            commit,
+                        },
+                    )
+                })
             });
             join_all(told).await;
         });
@@ -153,7 +205,11 @@ impl Coordinator {
         let mut retry = Retry::new();
         loop {
             // Asking again is safe: the first decision on record stands.
-            let request = Request::Decide { transaction, partitions: vec![home], commit };
+            let request = Request::Decide {
+                transaction,
+                partitions: vec![home],
+                commit,
+            };
             if let Ok(Reply::Decision(Some(decided))) = self.ask_primary(home, request).await {
                 return Some(decided);
             }
@@ -165,7 +221,16 @@ impl Coordinator {
         for (&node, partitions) in nodes {
             let (coordinator, partitions) = (Arc::clone(self), partitions.clone());
             tokio::spawn(async move {
-                coordinator.ask(node, Request::Release { transaction, partitions, snapshot: Vec::new() }).await
+                coordinator
+                    .ask(
+                        node,
+                        Request::Release {
+                            transaction,
+                            partitions,
+                            snapshot: Vec::new(),
+                        },
+                    )
+                    .await
             });
         }
     }
