@@ -21,7 +21,7 @@ use volt_proto::v1;
 use crate::config::NodeConfig;
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, DataPlane, Services, serve, serve_http};
-use crate::gateway::{Gateway, Limits};
+use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
@@ -86,7 +86,8 @@ impl Node {
             peers: Arc::clone(&peers),
             data: Arc::clone(&plane),
         };
-        let metrics = Arc::new(Metrics::default());
+        let counted = Arc::<GatewayMetrics>::default();
+        let metrics = Arc::new(Metrics::new(Arc::clone(&counted)));
         let failed = watch::channel(None).0;
         let servers = vec![
             tokio::spawn(ends(serve(peer_port, services), "the peer port", failed.clone())),
@@ -105,7 +106,7 @@ impl Node {
         });
         let coming = Arc::clone(&node);
         tokio::spawn(async move {
-            if let Err(error) = coming.come_up(config, world, peers, membership, sql_port).await {
+            if let Err(error) = coming.come_up(config, world, peers, membership, (sql_port, counted)).await {
                 coming.failed.send_replace(Some(format!("{error:#}")));
             }
         });
@@ -118,7 +119,7 @@ impl Node {
         world: World,
         peers: Arc<Peers>,
         membership: Arc<Membership>,
-        sql_port: Box<dyn Listener>,
+        (sql_port, counted): (Box<dyn Listener>, Arc<GatewayMetrics>),
     ) -> anyhow::Result<()> {
         if self.metadata.identity().is_none() {
             self.metadata.enter().await?;
@@ -145,7 +146,7 @@ impl Node {
         };
         let _ = self
             .gateway
-            .set(Gateway::serve(sql_port, limits, Arc::clone(&world.random), database));
+            .set(Gateway::serve(sql_port, limits, Arc::clone(&world.random), database, counted));
         // A log that can't be written acknowledges nothing any more: another replica must take over.
         let failure = log.wait_failure().await;
         anyhow::bail!("the log has stopped: {failure}")
@@ -276,6 +277,10 @@ impl DataPlane for Data {
         let coordinator = Arc::clone(&self.parts()?.1);
         tokio::spawn(async move { coordinator.serve_calls(requests, sender).await });
         Ok(answers(receiver))
+    }
+
+    fn lags(&self) -> Vec<(PartitionId, u64)> {
+        self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.lags())
     }
 
     fn not_serving(&self) -> Vec<PartitionId> {

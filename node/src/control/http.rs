@@ -46,7 +46,7 @@ pub async fn serve_http(
 }
 
 async fn serve_metrics(State(site): State<Site>) -> impl IntoResponse {
-    site.metrics.refresh(&site.metadata);
+    site.metrics.refresh(&site.metadata, &*site.data);
     ([(header::CONTENT_TYPE, METRICS_TYPE)], site.metrics.text())
 }
 

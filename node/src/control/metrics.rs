@@ -1,49 +1,19 @@
 //! The node's metrics: one registry, what the layers count, and what is read off the map when somebody looks.
 
 use std::fmt::Write;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use volt_engine::PartitionId;
 
+use super::DataPlane;
+use super::statements::Statements;
+use crate::gateway::GatewayMetrics;
 use crate::metadata::Metadata;
-
-/// The fastest bucket of the latency histogram, in seconds; each next one is twice as slow.
-const FIRST_BUCKET: f64 = 20e-6;
-/// Buckets of the latency histogram: up to about 10 s.
-const BUCKETS: u16 = 20;
-
-/// How a transaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Committed, and acknowledged.
-    Committed,
-    /// Refused with an error; nothing happened.
-    Failed,
-    /// Its client was told that nobody knows.
-    Unknown,
-}
-
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(match self {
-            Self::Committed => "committed",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-        })
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOutcome {
-    outcome: Outcome,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByPartition {
@@ -53,11 +23,6 @@ struct ByPartition {
 /// What this node counts. Cheap to use from every thread.
 pub struct Metrics {
     registry: Registry,
-    committed: Counter,
-    failed: Counter,
-    unknown: Counter,
-    latency: Histogram,
-    connections: Gauge,
     lag: Family<ByPartition, Gauge>,
     in_sync: Family<ByPartition, Gauge>,
     failovers: Counter,
@@ -70,18 +35,12 @@ pub struct Metrics {
     last_failover: Mutex<Option<i64>>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// The node's, with what its gateway counts.
+    pub fn new(gateway: Arc<GatewayMetrics>) -> Self {
         let mut registry = Registry::with_prefix("volt");
-        let transactions = Family::<ByOutcome, Counter>::default();
-        let latency = Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS));
-        let counted = |outcome| transactions.get_or_create(&ByOutcome { outcome }).clone();
+        registry.register_collector(Box::new(Statements(gateway)));
         let mut metrics = Self {
-            committed: counted(Outcome::Committed),
-            failed: counted(Outcome::Failed),
-            unknown: counted(Outcome::Unknown),
-            latency: latency.clone(),
-            connections: Gauge::default(),
             lag: Family::default(),
             in_sync: Family::default(),
             failovers: Counter::default(),
@@ -93,14 +52,6 @@ impl Default for Metrics {
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
-        registry.register("transactions", "Transactions, by how they ended", transactions);
-        registry.register_with_unit(
-            "transaction",
-            "From a statement's arrival to its answer",
-            Unit::Seconds,
-            latency,
-        );
-        registry.register("connections", "SQL connections", metrics.connections.clone());
         registry.register(
             "replication_lag_records",
             "Records that a partition's slowest backup in sync lacks, on its primary",
@@ -136,37 +87,14 @@ impl Default for Metrics {
         metrics.registry = registry;
         metrics
     }
-}
 
-impl Metrics {
-    /// A transaction ended.
-    pub fn transaction(&self, outcome: Outcome, took: Duration) {
-        match outcome {
-            Outcome::Committed => self.committed.inc(),
-            Outcome::Failed => self.failed.inc(),
-            Outcome::Unknown => self.unknown.inc(),
-        };
-        self.latency.observe(took.as_secs_f64());
-    }
-
-    /// A SQL connection began (1) or ended (-1).
-    pub fn connection(&self, change: i64) {
-        self.connections.inc_by(change);
-    }
-
-    /// How many records the slowest backup of a partition lacks.
-    pub fn replication_lag(&self, partition: PartitionId, records: u64) {
-        let records = i64::try_from(records).unwrap_or(i64::MAX);
-        self.lag.get_or_create(&ByPartition { partition }).set(records);
-    }
-
-    /// For the layers that have metrics of their own.
-    pub fn registry_mut(&mut self) -> &mut Registry {
-        &mut self.registry
-    }
-
-    /// Reads off the map what can be read there.
-    pub(super) fn refresh(&self, metadata: &Metadata) {
+    /// Reads off the map and the replicas what can be read there.
+    pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
+        self.lag.clear();
+        for (partition, records) in data.lags() {
+            let records = i64::try_from(records).unwrap_or(i64::MAX);
+            self.lag.get_or_create(&ByPartition { partition }).set(records);
+        }
         let map = metadata.map();
         self.map_version.set(i64::try_from(map.version).unwrap_or(i64::MAX));
         self.lease.set(i64::from(metadata.lease().is_valid()));
@@ -206,22 +134,17 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     #[test]
     fn reads_as_text() {
-        let metrics = Metrics::default();
-        metrics.transaction(Outcome::Committed, Duration::from_micros(300));
-        metrics.replication_lag(3, 7);
-        let text = metrics.text();
-        assert!(
-            text.contains("volt_transactions_total{outcome=\"committed\"} 1"),
-            "{text}"
-        );
+        let gateway = Arc::new(GatewayMetrics::default());
+        gateway.succeeded.store(1, Relaxed);
+        gateway.latency[2].store(1, Relaxed);
+        let text = Metrics::new(gateway).text();
+        assert!(text.contains("volt_transactions_total{outcome=\"committed\"} 1"), "{text}");
         assert!(text.contains("volt_transaction_seconds_count 1"), "{text}");
-        assert!(
-            text.contains("volt_replication_lag_records{partition=\"3\"} 7"),
-            "{text}"
-        );
     }
 }

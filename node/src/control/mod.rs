@@ -3,6 +3,7 @@
 mod health;
 mod http;
 pub mod metrics;
+mod statements;
 mod operator;
 mod peer;
 mod server;
@@ -34,4 +35,6 @@ pub trait DataPlane: Send + Sync {
     async fn calls(&self, requests: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status>;
     /// Partitions whose primary this node is, and that it doesn't serve yet.
     fn not_serving(&self) -> Vec<PartitionId>;
+    /// Of each partition whose primary this node is: how many records its slowest backup in sync lacks.
+    fn lags(&self) -> Vec<(PartitionId, u64)>;
 }

@@ -67,7 +67,7 @@ impl Gateway {
             max_connections: config.max_connections,
             authentication: config.authentication,
         };
-        Ok(Self::serve(listener, limits, Arc::clone(&world.random), database))
+        Ok(Self::serve(listener, limits, Arc::clone(&world.random), database, Arc::default()))
     }
 
     /// Serves the database to whoever comes to this listener.
@@ -76,6 +76,7 @@ impl Gateway {
         limits: Limits,
         random: Arc<dyn Random>,
         database: Arc<dyn Database>,
+        metrics: Arc<GatewayMetrics>,
     ) -> Self {
         let address = listener.local_address();
         let door = Arc::new(Door {
@@ -85,7 +86,7 @@ impl Gateway {
             sessions: Semaphore::new(limits.max_connections),
             starting: Arc::new(Semaphore::new(MAX_STARTING)),
             cancels: Arc::default(),
-            metrics: Arc::default(),
+            metrics,
             next_process: AtomicI32::new(1),
             stop: CancellationToken::new(),
         });

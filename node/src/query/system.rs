@@ -15,8 +15,10 @@ const BIGINT: DataType = DataType::BigInt;
 const TEXT: DataType = DataType::Text;
 const BOOLEAN: DataType = DataType::Boolean;
 
-/// Name, columns and rows of each system table.
-const TABLES: &[(&str, &[(&str, DataType)], Rows)] = &[
+/// Name, columns and rows of a system table.
+type Definition = (&'static str, &'static [(&'static str, DataType)], Rows);
+
+const TABLES: &[Definition] = &[
     (
         "nodes",
         &[
@@ -87,7 +89,7 @@ const TABLES: &[(&str, &[(&str, DataType)], Rows)] = &[
 
 /// The system tables, by name.
 pub(super) fn system_tables(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {
-    let table = |&(name, columns, rows): &(&'static str, &[(&str, DataType)], Rows)| {
+    let table = |&(name, columns, rows): &Definition| {
         let metadata = Arc::clone(metadata);
         let rows = Arc::new(move || rows(&metadata.map()));
         (

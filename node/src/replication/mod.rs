@@ -147,11 +147,6 @@ impl Replicas {
         self.log.append(partition, &LogEntry::Dropped);
     }
 
-    /// What waits to be sent to `node`.
-    pub(crate) fn outbox(&self, node: NodeId) -> Option<Arc<Outbox>> {
-        lock_read(&self.outboxes).get(&node).cloned()
-    }
-
     // ---- Appending
 
     /// Appends a transaction's record on the primary: applied, on its way to the disk and to the backups.
@@ -386,6 +381,17 @@ impl Replicas {
         ours.map(|info| info.partition_id)
             .filter(|&partition| !serves(partition))
             .collect()
+    }
+
+    /// Of each partition led here: how many records its slowest backup in sync lacks.
+    pub(crate) fn lags(&self) -> Vec<(PartitionId, u64)> {
+        let lag = |slot: &Slot| {
+            let replica = lock(slot);
+            let members = replica.reign()?.followers.values().filter(|follower| follower.member);
+            let slowest = members.map(|follower| follower.acked).min().unwrap_or(replica.appended);
+            Some((replica.partition, replica.appended.saturating_sub(slowest)))
+        };
+        self.all().iter().filter_map(lag).collect()
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -247,7 +247,7 @@ fn busy(partition: PartitionId) -> SqlError {
 fn give_rows(rows: &[bytes::Bytes], sink: &mut dyn RowSink) -> Result<(), SqlError> {
     let mut values: Vec<ValueRef<'_>> = Vec::new();
     for row in rows {
-        let row = RowRef::parse(row).map_err(|error| SqlError::internal(error))?;
+        let row = RowRef::parse(row).map_err(SqlError::internal)?;
         values.clear();
         values.extend(row.values());
         sink.row(&values);

@@ -153,19 +153,19 @@ impl Participant {
         program: &Program,
         parameters: &[Value],
         context: &StatementContext,
-    ) -> Result<u64, (Failure, Option<CommitWait>)> {
+    ) -> Result<u64, Box<(Failure, Option<CommitWait>)>> {
         let executed = self.replicas.with(partition, |replica| {
             if replica.reign().is_none() {
-                return Err((Failure::NotPrimary, None));
+                return Err(Box::new((Failure::NotPrimary, None)));
             }
             if replica.hold.held_by(transaction).is_none() {
-                return Err((Failure::Wounded, None));
+                return Err(Box::new((Failure::Wounded, None)));
             }
             let outcome = match replica.engine.run(program, parameters, context, &mut |_| {}) {
                 Ok(outcome) => outcome,
                 Err(failed) => {
                     let wait = read_wait(replica, partition, failed.observed);
-                    return Err((Failure::Sql(failed.error.into()), wait));
+                    return Err(Box::new((Failure::Sql(failed.error.into()), wait)));
                 }
             };
             if let Some(holder) = replica.hold.held_by(transaction) {
@@ -173,7 +173,7 @@ impl Participant {
             }
             Ok(outcome.affected)
         });
-        executed.unwrap_or(Err((Failure::NotPrimary, None)))
+        executed.unwrap_or_else(|| Err(Box::new((Failure::NotPrimary, None))))
     }
 
     /// Puts the vote on record. It counts when it is committed.

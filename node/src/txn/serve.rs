@@ -180,7 +180,8 @@ impl Participant {
         for part in &parts {
             match self.execute(transaction, part.partition, &part.program, parameters, context) {
                 Ok(rows) => affected += rows,
-                Err((failure, wait)) => {
+                Err(failed) => {
+                    let (failure, wait) = *failed;
                     for &partition in &partitions {
                         self.release(transaction, partition);
                     }
