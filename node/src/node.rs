@@ -106,7 +106,10 @@ impl Node {
         });
         let coming = Arc::clone(&node);
         tokio::spawn(async move {
-            if let Err(error) = coming.come_up(config, world, peers, membership, (sql_port, counted)).await {
+            if let Err(error) = coming
+                .come_up(config, world, peers, membership, (sql_port, counted))
+                .await
+            {
                 coming.failed.send_replace(Some(format!("{error:#}")));
             }
         });
@@ -144,9 +147,13 @@ impl Node {
             max_connections: config.max_connections,
             authentication: config.authentication,
         };
-        let _ = self
-            .gateway
-            .set(Gateway::serve(sql_port, limits, Arc::clone(&world.random), database, counted));
+        let _ = self.gateway.set(Gateway::serve(
+            sql_port,
+            limits,
+            Arc::clone(&world.random),
+            database,
+            counted,
+        ));
         // A log that can't be written acknowledges nothing any more: another replica must take over.
         let failure = log.wait_failure().await;
         anyhow::bail!("the log has stopped: {failure}")

@@ -59,10 +59,13 @@ impl Cluster {
     }
 }
 
+/// Runs one client's session.
+type Client = fn(&Cluster) -> Result<Tool>;
+
 #[test]
 fn the_clients() {
     let cluster = Cluster::start().unwrap_or_else(|error| panic!("{error:#}"));
-    let clients: [(&str, fn(&Cluster) -> Result<Tool>); 4] = [
+    let clients: [(&str, Client); 4] = [
         ("psql", psql),
         ("pgbench", pgbench),
         ("psycopg", psycopg),

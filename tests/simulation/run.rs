@@ -127,7 +127,8 @@ async fn process(
         .await
         .map_err(|error| format!("node {node}: {error:#}"))?;
     shared.run().nodes.insert(node, Arc::downgrade(&running));
-    Err(format!("node {node} can't go on: {:#}", running.run_until_failed().await).into())
+    let ended = running.run_until_stopped().await;
+    Err(format!("node {node} can't go on: {ended:?}").into())
 }
 
 /// All that the clients' host does.

@@ -144,7 +144,10 @@ mod tests {
         gateway.succeeded.store(1, Relaxed);
         gateway.latency[2].store(1, Relaxed);
         let text = Metrics::new(gateway).text();
-        assert!(text.contains("volt_transactions_total{outcome=\"committed\"} 1"), "{text}");
+        assert!(
+            text.contains("volt_transactions_total{outcome=\"committed\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("volt_transaction_seconds_count 1"), "{text}");
     }
 }

@@ -3,10 +3,10 @@
 mod health;
 mod http;
 pub mod metrics;
-mod statements;
 mod operator;
 mod peer;
 mod server;
+mod statements;
 mod status;
 
 use async_trait::async_trait;

@@ -39,7 +39,10 @@ impl Statements {
         let help = "From a statement's arrival to its answer";
         let unit = Unit::Seconds;
         let mut latency = encoder.encode_descriptor("transaction", help, Some(&unit), MetricType::Histogram)?;
-        let bounds = LATENCY_BOUNDS_MICROS.iter().map(|&micros| micros as f64 / 1e6).chain([f64::MAX]);
+        let bounds = LATENCY_BOUNDS_MICROS
+            .iter()
+            .map(|&micros| micros as f64 / 1e6)
+            .chain([f64::MAX]);
         let counts = self.0.latency.iter().map(|count: &AtomicU64| count.load(Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let total = buckets.iter().map(|(_, count)| count).sum();

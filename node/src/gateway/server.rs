@@ -67,7 +67,13 @@ impl Gateway {
             max_connections: config.max_connections,
             authentication: config.authentication,
         };
-        Ok(Self::serve(listener, limits, Arc::clone(&world.random), database, Arc::default()))
+        Ok(Self::serve(
+            listener,
+            limits,
+            Arc::clone(&world.random),
+            database,
+            Arc::default(),
+        ))
     }
 
     /// Serves the database to whoever comes to this listener.

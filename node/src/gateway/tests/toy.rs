@@ -244,6 +244,12 @@ pub(super) async fn gateway(max_connections: usize) -> (Gateway, Arc<Toy>, u16) 
         max_connections,
         authentication: Authentication::Trust,
     };
-    let gateway = Gateway::serve(Box::new(Tcp(listener)), limits, Arc::new(Fixed), Arc::clone(&toy) as _, Arc::default());
+    let gateway = Gateway::serve(
+        Box::new(Tcp(listener)),
+        limits,
+        Arc::new(Fixed),
+        Arc::clone(&toy) as _,
+        Arc::default(),
+    );
     (gateway, toy, port)
 }
