@@ -1,6 +1,5 @@
 //! The node's metrics: one registry, what the layers count, and what is read off the map when somebody looks.
 
-use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;

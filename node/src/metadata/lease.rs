@@ -17,6 +17,10 @@ use crate::world::Clock;
 /// By how many percent two clocks may differ in speed.
 const DRIFT_PERCENT: u32 = 1;
 
+/// A lease that ends is mostly followed by another, when the metadata group has chosen a new leader: for so long
+/// statements wait for it, unanswered, before they are refused.
+const GRACE: Duration = Duration::from_millis(2000);
+
 /// This node's lease. Cheap to ask: one load and one look at the clock.
 pub struct Lease {
     clock: Arc<dyn Clock>,
@@ -41,6 +45,12 @@ impl Lease {
     pub fn remaining(&self) -> Duration {
         let until = self.until.load(Ordering::Acquire);
         Duration::from_nanos(until.saturating_sub(nanos(self.clock.boot_time())))
+    }
+
+    /// True when it ended so long ago that nobody should wait for the next one: whoever asks is refused.
+    pub fn is_given_up(&self) -> bool {
+        let until = self.until.load(Ordering::Acquire);
+        nanos(self.clock.boot_time()) >= until.saturating_add(nanos(GRACE))
     }
 
     /// Granted for `length` by somebody who was asked at `sent`, on this node's clock.

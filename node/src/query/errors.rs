@@ -3,7 +3,7 @@
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 
-use super::syntax::position_of;
+use super::syntax::{position_of, position_of_literal};
 use crate::error::SqlError;
 
 /// An error of planning or of running `sql`.
@@ -18,7 +18,7 @@ pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> SqlError {
         DataFusionError::ArrowError(error, _) => from_arrow(*error),
         DataFusionError::SchemaError(error, _) => from_schema(&error, sql),
         DataFusionError::External(error) => match error.downcast::<SqlError>() {
-            Ok(error) => *error,
+            Ok(error) => at_literal(*error, sql),
             Err(other) => SqlError::internal(other),
         },
         DataFusionError::NotImplemented(what) => SqlError::new("0A000", what),
@@ -52,6 +52,18 @@ fn from_schema(error: &SchemaError, sql: &str) -> SqlError {
 
 fn place(error: SqlError, sql: &str, name: &str) -> SqlError {
     match position_of(sql, name) {
+        Some(position) => error.at(position),
+        None => error,
+    }
+}
+
+/// A constant that can't be read is quoted at the message's end: `...: "4x"`.
+fn at_literal(error: SqlError, sql: &str) -> SqlError {
+    let quoted = error
+        .message
+        .split_once(": \"")
+        .and_then(|(_, rest)| rest.strip_suffix('"'));
+    match quoted.and_then(|text| position_of_literal(sql, text)) {
         Some(position) => error.at(position),
         None => error,
     }

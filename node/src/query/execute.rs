@@ -211,7 +211,8 @@ impl SqlEngine {
                 .collect::<Result<Vec<_>, _>>()?;
             plan = plan.with_param_values(ParamValues::from(scalars)).map_err(failed)?;
         }
-        let mut config = session.config().clone();
+        // A builder that makes a default catalog would put an empty one in the place of the session's.
+        let mut config = session.config().clone().with_create_default_catalog_and_schema(false);
         if !partitions.is_empty() {
             let snapshot = self.coordinator.snapshot(partitions).await?;
             let coordinator = Arc::clone(&self.coordinator);

@@ -5,6 +5,8 @@ mod compile;
 mod ddl;
 mod errors;
 mod execute;
+mod literals;
+mod names;
 mod prepare;
 mod syntax;
 mod system;
@@ -75,6 +77,7 @@ impl SqlEngine {
         config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let context = SessionContext::new_with_config(config);
+        context.add_analyzer_rule(Arc::new(literals::TextLiterals));
         let failed = |error| errors::from_datafusion(error, "");
         for table in map.tables.values() {
             let partitions = map

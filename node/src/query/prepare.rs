@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::FieldRef;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -16,6 +17,7 @@ use super::SqlEngine;
 use super::compile::{Route, compile, refused};
 use super::ddl;
 use super::errors::from_datafusion;
+use super::names::output_names;
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
 use crate::error::SqlError;
@@ -198,22 +200,22 @@ impl SqlEngine {
     ) -> Result<Planned, SqlError> {
         let failed = |error| from_datafusion(error, sql);
         let session = self.session(map)?;
-        let statement = DfStatement::Statement(Box::new(statement));
-        let plan = session.statement_to_plan(statement).await.map_err(failed)?;
+        let names = |width| output_names(&statement, width);
+        let parsed = DfStatement::Statement(Box::new(statement.clone()));
+        let plan = session.statement_to_plan(parsed).await.map_err(failed)?;
         let parameters = parameters(&plan, types).map_err(failed)?;
         let plan = session.optimize(&plan).map_err(failed)?;
         let find = |name: &str| map.table(name).cloned();
         let columns: Vec<ResultColumn> = match &plan {
             LogicalPlan::Dml(_) => Vec::new(),
-            plan => plan
-                .schema()
-                .fields()
-                .iter()
-                .map(|field| ResultColumn {
-                    name: field.name().clone(),
+            plan => {
+                let fields = plan.schema().fields();
+                let column = |(field, name): (&FieldRef, Option<String>)| ResultColumn {
+                    name: name.unwrap_or_else(|| field.name().clone()),
                     data_type: from_arrow(field.data_type()),
-                })
-                .collect(),
+                };
+                fields.iter().zip(names(fields.len())).map(column).collect()
+            }
         };
         let compiled = compile(&plan, find);
         let plan = match compiled {

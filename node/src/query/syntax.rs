@@ -4,7 +4,6 @@
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use volt_engine::NodeId;
@@ -94,6 +93,16 @@ pub(super) fn position_of(sql: &str, name: &str) -> Option<u32> {
     let tokens = tokenize(sql).ok()?;
     let found = tokens.iter().find(|token| match &token.token {
         Token::Word(word) => word.value.eq_ignore_ascii_case(name),
+        _ => false,
+    })?;
+    Some(character(sql, found.span.start))
+}
+
+/// Where a constant stands in the text, in characters from 1.
+pub(super) fn position_of_literal(sql: &str, text: &str) -> Option<u32> {
+    let tokens = tokenize(sql).ok()?;
+    let found = tokens.iter().find(|token| match &token.token {
+        Token::SingleQuotedString(found) | Token::EscapedStringLiteral(found) => found == text,
         _ => false,
     })?;
     Some(character(sql, found.span.start))
@@ -241,14 +250,13 @@ fn take_with(
 
 fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
     let dialect = PostgreSqlDialect {};
-    let end = tokens.last().cloned();
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let parsed = parser.parse_statement();
     let statement = match parsed {
         Ok(statement) => statement,
         Err(ParserError::RecursionLimitExceeded) => return Err(SqlError::new("54001", "statement too complex")),
         Err(ParserError::ParserError(message) | ParserError::TokenizerError(message)) => {
-            return Err(from_parser(sql, &message, end.as_ref()));
+            return Err(from_parser(sql, &message));
         }
     };
     let next = parser.peek_token();
@@ -259,7 +267,7 @@ fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlE
 }
 
 /// `Expected: x, found: y at Line: 1, Column: 8`, in PostgreSQL's words.
-fn from_parser(sql: &str, message: &str, end: Option<&TokenWithSpan>) -> SqlError {
+fn from_parser(sql: &str, message: &str) -> SqlError {
     let place = message.rsplit_once(" at Line: ").and_then(|(before, place)| {
         let (line, column) = place.split_once(", Column: ")?;
         let location = Location {
@@ -269,7 +277,6 @@ fn from_parser(sql: &str, message: &str, end: Option<&TokenWithSpan>) -> SqlErro
         let found = before.rsplit_once("found: ").map(|(_, found)| found);
         Some((location, found))
     });
-    let _ = (end, Keyword::NoKeyword);
     match place {
         Some((location, Some(found))) if found != "EOF" => {
             SqlError::new("42601", format!("syntax error at or near \"{found}\"")).at(character(sql, location))

@@ -20,14 +20,12 @@ const TICKS_PER_HANDOVER: u64 = 50;
 const CAUGHT_UP_RECORDS: Lsn = 64;
 /// Pause before a proposal whose outcome is unknown is made again.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(100);
-/// Ticks without a lease after which whoever waits for a commit is told that it is unknown.
-const TICKS_WITHOUT_LEASE: u64 = 10;
 
 impl Replicas {
     pub(super) async fn tick(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut count, mut without_lease) = (0_u64, 0_u64);
+        let mut count = 0_u64;
         loop {
             tokio::select! {
                 _ = ticks.tick() => count += 1,
@@ -36,14 +34,10 @@ impl Replicas {
             if count.is_multiple_of(TICKS_PER_HANDOVER) {
                 self.hand_over_where_asked(&self.metadata.map());
             }
-            without_lease = if self.metadata.lease().is_valid() {
-                0
-            } else {
-                without_lease + 1
-            };
+            let given_up = self.metadata.lease().is_given_up();
             for slot in self.all() {
                 let mut replica = lock(&slot);
-                if without_lease > TICKS_WITHOUT_LEASE {
+                if given_up {
                     replica.fail_waiters();
                 }
                 if let Some(node) = replica.learner_to_propose(CAUGHT_UP_RECORDS) {

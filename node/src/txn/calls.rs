@@ -28,6 +28,9 @@ const MESSAGES_IN_FLIGHT: usize = 16;
 /// Requests of one peer that are being worked on; beyond, its stream waits.
 const SERVED_AT_ONCE: usize = 8_192;
 
+/// How often a line looks whether this node still has contact with the cluster; without, nobody waits for an answer.
+const CONTACT_CHECK: Duration = Duration::from_millis(250);
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallError {
@@ -135,6 +138,7 @@ async fn line(
     };
     let boot = metadata.map().nodes.get(&node).map(|node| node.boot_id);
     let mut map = metadata.watch();
+    let mut contact = tokio::time::interval(CONTACT_CHECK);
     let mut next_id = 0;
     let mut batch = vec![first];
     loop {
@@ -168,6 +172,11 @@ async fn line(
                 let now = metadata.map().nodes.get(&node).map(|node| (node.boot_id, node.state.is_alive()));
                 if changed.is_err() || now.is_none_or(|(now, alive)| !alive || boot.is_some_and(|boot| boot != now)) {
                     return Err(Status::unavailable("the node is dead"));
+                }
+            }
+            _ = contact.tick() => {
+                if metadata.lease().is_given_up() {
+                    return Err(Status::unavailable("this node has lost the cluster"));
                 }
             }
             outgoing = queue.recv() => {

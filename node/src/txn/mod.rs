@@ -134,7 +134,7 @@ impl Coordinator {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
-        let mut retry = Retry::new();
+        let mut retry = self.begin()?;
         loop {
             let request = Request::Run {
                 partition,
@@ -200,9 +200,17 @@ impl Coordinator {
         Some(nodes)
     }
 
+    /// The tries of a statement; an error at once on a node that has lost the cluster.
+    fn begin(&self) -> Result<Retry, SqlError> {
+        if self.replicas.metadata.lease().is_given_up() {
+            return Err(self.unavailable(String::new()));
+        }
+        Ok(Retry::new())
+    }
+
     /// Waits for the cluster map to change, or a moment; an error when it has been tried for long enough.
     async fn pause(&self, retry: &mut Retry, why: impl FnOnce() -> String) -> Result<(), SqlError> {
-        if Instant::now() >= retry.deadline || !self.replicas.metadata.lease().is_valid() {
+        if Instant::now() >= retry.deadline || self.replicas.metadata.lease().is_given_up() {
             return Err(self.unavailable(why()));
         }
         let mut map = self.replicas.metadata.watch();

@@ -15,7 +15,7 @@ use volt_engine::{Lsn, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
 use super::request::{Failure, Reply, Request, ScanRequest};
-use super::{Coordinator, Retry, busy};
+use super::{Coordinator, busy};
 use crate::error::SqlError;
 
 /// A cut, kept by the primaries until this is dropped.
@@ -52,7 +52,7 @@ impl Coordinator {
 
     async fn take_snapshot(self: &Arc<Self>, partitions: &[PartitionId]) -> Result<Arc<Snapshot>, SqlError> {
         let context = self.context();
-        let mut retry = Retry::new();
+        let mut retry = self.begin()?;
         loop {
             let transaction = self.new_transaction(context.now_micros);
             let why = match self.try_snapshot(transaction, partitions, context).await {

@@ -51,7 +51,7 @@ impl Coordinator {
     ) -> Result<u64, SqlError> {
         let began_micros = self.context().now_micros;
         let parts: BTreeMap<PartitionId, Arc<Program>> = parts.into_iter().collect();
-        let mut retry = Retry::new();
+        let mut retry = self.begin()?;
         loop {
             // A wounded transaction keeps its age, so that it is the oldest some day; its name is new.
             let transaction = self.new_transaction(began_micros);
