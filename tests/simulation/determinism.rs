@@ -1,18 +1,23 @@
 //! Randomness that reaches a program beside the doors: the hash maps' seeds, the order in which `tokio::select!` polls, and
 //! the `rand` and `uuid` crates all ask the C library's `getrandom`. In this test binary that is the function below,
-//! which answers from a generator of the thread's own; so a simulation on a fresh thread is a function of its seed.
+//! which answers from a generator of the thread's own. And the time that libraries read beside tokio's (`h2` forgets
+//! streams by it, `hyper` writes it into every answer, whose length then varies) comes from `clock_gettime`: on such a
+//! thread that is simulated time too. So a simulation on a fresh thread is a function of its seed.
 
 #![allow(unsafe_code)] // the C library's function can't be replaced without
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Once;
+use std::time::Duration;
 
 /// Where a thread's generator starts that no simulation seeded.
 const UNSEEDED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 thread_local! {
     static STATE: Cell<u64> = const { Cell::new(UNSEEDED) };
+    /// Simulated nanoseconds, on a thread that was seeded.
+    static NOW: Cell<Option<u64>> = const { Cell::new(None) };
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -32,6 +37,15 @@ fn watch_panics() {
     });
 }
 
+/// Does once, on a seeded thread of its own, what the first run in a process does more than the others: it initialises
+/// statics, and draws random bytes for them.
+pub fn warm_up(run: impl FnOnce() + Send + 'static) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = on_seeded_thread(0, run);
+    });
+}
+
 /// Runs a simulation on a fresh thread whose every random byte follows from `seed`.
 pub fn on_seeded_thread<T: Send + 'static>(
     seed: u64,
@@ -43,6 +57,7 @@ pub fn on_seeded_thread<T: Send + 'static>(
     let name = format!("seed {seed}");
     let seeded = move || {
         STATE.set(mix(seed));
+        NOW.set(Some(0));
         run()
     };
     std::thread::Builder::new()
@@ -81,6 +96,33 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, _flags: c
         unsafe { buffer.cast::<u8>().add(place).write(next_byte()) };
     }
     length as isize
+}
+
+/// This much simulated time has passed on this thread.
+pub fn time_is(elapsed: Duration) {
+    NOW.set(Some(elapsed.as_nanos() as u64));
+}
+
+/// Stands in for the C library's function of this name.
+///
+/// # Safety
+/// `time` points to a `timespec` that may be written, as the C library's callers know.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    // Far enough from zero that nobody who subtracts a day falls below it.
+    const START_SECONDS: i64 = 1_700_000_000;
+    let simulated = NOW.try_with(Cell::get).ok().flatten();
+    let Some(nanos) = simulated.filter(|_| matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC)) else {
+        // SAFETY: the caller vouches for `time`; the kernel checks `clock`.
+        return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) } as c_int;
+    };
+    let now = libc::timespec {
+        tv_sec: START_SECONDS + (nanos / 1_000_000_000) as i64,
+        tv_nsec: (nanos % 1_000_000_000) as i64,
+    };
+    // SAFETY: the caller vouches for `time`.
+    unsafe { time.write(now) };
+    0
 }
 
 #[test]

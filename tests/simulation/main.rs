@@ -14,10 +14,12 @@ mod workload;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use determinism::on_seeded_thread;
+use determinism::{on_seeded_thread, warm_up};
 use run::{Outcome, run, trace_file};
 
 const DEFAULT_SEEDS: u64 = 50;
+/// The run before the first.
+const WARM_UP_SEED: u64 = 0;
 /// Seeds at a time.
 const PARALLEL: usize = 2;
 
@@ -31,6 +33,7 @@ fn number(variable: &str) -> Option<u64> {
 /// Runs a seed, keeps its trace, prints one line. Err: what went wrong, and how to see it again.
 fn seed(seed: u64) -> Result<Outcome, String> {
     let again = format!("SEED={seed} cargo test -p volt-tests --test simulation seeds -- --nocapture");
+    warm_up(|| drop(run(WARM_UP_SEED)));
     let outcome = on_seeded_thread(seed, move || run(seed)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

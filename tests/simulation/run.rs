@@ -50,7 +50,7 @@ pub struct Outcome {
 pub fn run(seed: u64) -> Outcome {
     let shared = Shared::default();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("warn,volt_node=info")
+        .with_env_filter(std::env::var("SIMULATION_LOG").unwrap_or_else(|_| "warn,volt_node=info".to_owned()))
         .with_ansi(false)
         .with_timer(SimulatedTime)
         .with_writer({
@@ -153,7 +153,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         let answer = session
             .run(register, action)
             .await
-            .map_err(|_| "no row could be inserted")?;
+            .map_err(|failure| format!("no row could be inserted: {failure:?}"))?;
         shared.answered(
             register,
             Operation {
@@ -195,7 +195,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
         let answer = session
             .run(register, action)
             .await
-            .map_err(|_| format!("node {node} does not read"))?;
+            .map_err(|failure| format!("node {node} does not read register {register}: {failure:?}"))?;
         shared.answered(
             register,
             Operation {
@@ -210,7 +210,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
     let found = session
         .ledger()
         .await
-        .map_err(|_| format!("node {node} does not read the ledger"))?;
+        .map_err(|failure| format!("node {node} does not read the ledger: {failure:?}"))?;
     let run = shared.run();
     run.ledger
         .check(&found)
@@ -304,6 +304,7 @@ impl Cluster {
         loop {
             let is_over = self.sim.step().map_err(|error| error.to_string())?;
             let now = self.sim.elapsed();
+            determinism::time_is(now);
             let phase = self.shared.run().phase;
             if is_over {
                 // Checked here, while the nodes still live.

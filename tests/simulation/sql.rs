@@ -23,6 +23,7 @@ pub struct Session {
 }
 
 /// The statement's answer, or whether anything may have happened.
+#[derive(Debug)]
 pub enum Failure {
     /// Certainly nothing happened; with the SQLSTATE.
     Refused(String),

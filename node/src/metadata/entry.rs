@@ -198,8 +198,7 @@ impl Metadata {
                 leader_address: String::new(),
             }),
             Ok(other) => Err(Status::internal(format!("joining answered {other:?}"))),
-            // It may be let in later: the detectors haven't noticed yet that its former process is dead.
-            Err(ProposeError::Refused(refusal @ Refusal::NodeIsAlive(_))) => {
+            Err(ProposeError::Refused(refusal)) if may_be_let_in_later(&refusal) => {
                 Err(Status::unavailable(refusal.to_string()))
             }
             Err(error) => Err(error.into()),
@@ -212,9 +211,14 @@ enum Attempt {
     Hopeless(EnterError),
 }
 
+/// The detectors haven't noticed yet that its former process is dead; or the cluster's first entry is on its way.
+fn may_be_let_in_later(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NodeIsAlive(_) | Refusal::NotInitialised)
+}
+
 fn failed(error: ProposeError) -> Attempt {
     match error {
-        ProposeError::Refused(refusal @ Refusal::NodeIsAlive(_)) => Attempt::Later(refusal.to_string()),
+        ProposeError::Refused(refusal) if may_be_let_in_later(&refusal) => Attempt::Later(refusal.to_string()),
         ProposeError::Refused(refusal) => Attempt::Hopeless(EnterError::Refused(refusal.to_string())),
         other => Attempt::Later(other.to_string()),
     }

@@ -342,12 +342,16 @@ impl Participant {
     /// Holds here that are older than `limit_ms`: (partition, transaction, its home if it has voted).
     pub(crate) fn old_holds(&self, limit_ms: u64) -> Vec<(PartitionId, TransactionId, Option<PartitionId>)> {
         let now_ms = self.replicas.now_ms();
+        let map = self.replicas.metadata.map();
+        let is_gone = |transaction: TransactionId| {
+            !map.is_alive(transaction.node) || !map.is_current(transaction.node, transaction.boot)
+        };
         let old = |slot: &crate::replication::Slot| {
             let replica = lock(slot);
             let holder = replica
                 .hold
                 .holder()
-                .filter(|holder| holder.since_ms + limit_ms < now_ms)?;
+                .filter(|holder| holder.since_ms + limit_ms < now_ms || is_gone(holder.transaction))?;
             Some((
                 replica.partition,
                 holder.transaction,

@@ -1,6 +1,6 @@
 //! Every hold has an owner who ends it: the coordinator, or, should it be gone, the primary that is held, here.
 //!
-//! A hold without a vote is let go. One with a vote asks its home partition what was decided; the home partition
+//! A hold without a vote is let go when its coordinator's process is dead, or it is old. One with a vote asks its home partition what was decided; the home partition
 //! itself decides to abort what is old and undecided.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::request::{Reply, Request};
 
 /// How often old holds are looked for.
 const EVERY: Duration = Duration::from_millis(250);
-/// A hold without a vote is let go after this: its coordinator is gone, or too slow to go on.
-const UNVOTED_LIMIT_MS: u64 = 10_000;
+/// A hold without a vote is let go after this, though its coordinator lives: it may not hear the others' answers.
+const UNVOTED_LIMIT_MS: u64 = 5_000;
 /// A vote without a decision asks its home partition after this.
 const ASK_AFTER_MS: u64 = 1_000;
 /// The home partition decides to abort an undecided transaction after this.
@@ -22,8 +22,17 @@ pub(crate) const ABORT_AFTER_MS: u64 = 3_000;
 pub(crate) async fn run(coordinator: Arc<Coordinator>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut map = coordinator.replicas.metadata.watch();
     loop {
-        ticks.tick().await;
+        // The map says which coordinators are dead.
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = map.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
         coordinator.participant.expire_pins();
         for (partition, transaction, home) in coordinator.participant.old_holds(ASK_AFTER_MS) {
             let Some(home) = home else { continue };
