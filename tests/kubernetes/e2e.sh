@@ -23,7 +23,7 @@ build() {
   cd "$REPOSITORY"
   export CARGO_TARGET_DIR=$TARGET
   cargo build --quiet --release -p volt-node -p volt-operator
-  cargo build --quiet -p volt-tests --bin kubernetes-e2e
+  cargo build --quiet --workspace --bins --tests # as cargo test does, so that nothing is compiled twice
   "$HERE/images/build.sh" "$TARGET/release" "$IMAGES"
 }
 

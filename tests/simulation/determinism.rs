@@ -37,15 +37,6 @@ fn watch_panics() {
     });
 }
 
-/// Does once, on a seeded thread of its own, what the first run in a process does more than the others: it initialises
-/// statics, and draws random bytes for them.
-pub fn warm_up(run: impl FnOnce() + Send + 'static) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let _ = on_seeded_thread(0, run);
-    });
-}
-
 /// Runs a simulation on a fresh thread whose every random byte follows from `seed`.
 pub fn on_seeded_thread<T: Send + 'static>(
     seed: u64,

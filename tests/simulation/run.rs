@@ -1,6 +1,6 @@
 //! One run: a cluster of three whole nodes, its clients, its faults, and what must hold.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -404,11 +404,15 @@ impl Cluster {
     }
 }
 
+/// The folder of traces; `SIMULATION_TRACES` names another one.
+pub fn traces() -> PathBuf {
+    let given = std::env::var_os("SIMULATION_TRACES").map(PathBuf::from);
+    given.unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulation"))
+}
+
 /// Where a run's trace is kept.
 pub fn trace_file(seed: u64) -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join("simulation")
-        .join(format!("seed-{seed}.trace"))
+    traces().join(format!("seed-{seed}.trace"))
 }
 
 /// Whether these answers prove that the run did something: a run in which all was refused checks nothing.

@@ -22,9 +22,9 @@ fn find_binary() -> Result<PathBuf> {
         return Ok(given.into());
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Both packages, so that dependencies have the features that they were built with for this test.
+    // As `cargo test --workspace` builds, so that nothing is compiled again with other features.
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "volt-node", "-p", "volt-tests", "--bins"])
+        .args(["build", "--quiet", "--workspace", "--bins", "--tests"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .context("starting cargo")?;

@@ -1,0 +1,103 @@
+//! What the operator says of a cluster.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is seen of the cluster, and what is under way.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VoltClusterStatus {
+    /// The generation of the VoltCluster that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The cluster's identity. Written before the database is initialised, and never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uuid: Option<String>,
+    /// In one word.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Pods that the StatefulSet is told to have.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Pods that are ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Nodes alive, of those wanted: `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_alive: Option<String>,
+    /// Selects its pods; for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Partitions with every replica in sync, of all: `12/12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<String>,
+    /// The nodes, as the cluster map has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeSummary>,
+    /// The disruptive work that is under way: one at a time. An operator that takes over goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// `Ready`, `Initialised`, `FullyReplicated`, `Scaled`, `Updated`: each says why it is not so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A cluster in one word.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum Phase {
+    /// Its pods are made and the database is initialised.
+    #[default]
+    Creating,
+    /// All is as it should be.
+    Running,
+    /// It serves, with less redundancy than wanted.
+    Degraded,
+    /// Some partition, or all of them, can't be served.
+    Unavailable,
+    /// Nodes come or go.
+    Scaling,
+    /// Its pods are replaced one after the other.
+    Updating,
+}
+
+/// A node, as the cluster map has it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSummary {
+    /// Its number: the pod's ordinal + 1.
+    pub node_id: u32,
+    /// Its pod.
+    pub name: String,
+    /// `Active`, `Draining`, `Drained` or `Dead`.
+    pub state: String,
+    /// Partitions of which it is primary.
+    pub primaries: u32,
+    /// Partitions that it backs up, in sync.
+    pub backups: u32,
+    /// Replicas that are still being filled.
+    pub learners: u32,
+}
+
+/// Disruptive work on one node.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Operation {
+    /// What is done.
+    pub kind: OperationKind,
+    /// The node that it is done to.
+    pub node_id: u32,
+    /// When it began.
+    pub since: Time,
+}
+
+/// What is done to a node.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum OperationKind {
+    /// Its replicas are moved away, its pod is stopped, and the cluster forgets it.
+    ScaleIn,
+    /// Its primaries are switched away and its pod is replaced by one of the new template.
+    Update,
+    /// Its pod is replaced, because RECOVER NODE asked for it.
+    Restart,
+}

@@ -1,0 +1,224 @@
+//! The StatefulSet: a pod and a volume for each node.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, GRPCAction, ObjectFieldSelector,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    SeccompProfile, SecurityContext, TopologySpreadConstraint, VolumeMount, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+
+use super::{
+    CONTAINER, Defaults, HTTP_PORT, PEER_PORT, SQL_PORT, headless_name, labels, match_pods, metadata, selector,
+};
+use crate::crd::{VoltCluster, VolumesWhenDeleted};
+
+/// The user and group that the image has.
+const USER: i64 = 10001;
+const DATA: &str = "/var/lib/volt";
+/// Seconds for handing primaries over and closing the log.
+const GRACE_S: i64 = 30;
+/// A node joins through these, whatever the cluster's size: the list is part of the template, and scaling must not
+/// change that.
+const JOIN_THROUGH: i32 = 3;
+
+/// Its pods start at the same time, and only the operator replaces them.
+pub(super) fn stateful_set(cluster: &VoltCluster, defaults: &Defaults, replicas: i32) -> StatefulSet {
+    let name = cluster.name_any();
+    StatefulSet {
+        metadata: metadata(cluster, name.clone()),
+        spec: Some(StatefulSetSpec {
+            replicas: Some(replicas),
+            service_name: Some(headless_name(&name)),
+            selector: match_pods(cluster),
+            pod_management_policy: Some("Parallel".to_owned()),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".to_owned()),
+                ..StatefulSetUpdateStrategy::default()
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels(cluster)),
+                    annotations: Some(BTreeMap::from([
+                        ("prometheus.io/scrape".to_owned(), "true".to_owned()),
+                        ("prometheus.io/port".to_owned(), HTTP_PORT.to_string()),
+                    ])),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(cluster, defaults)),
+            },
+            volume_claim_templates: Some(vec![claim(cluster)]),
+            // A node that was scaled in is forgotten, and its replicas are elsewhere.
+            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+                when_scaled: Some("Delete".to_owned()),
+                when_deleted: Some(
+                    match cluster.spec.storage.when_deleted {
+                        VolumesWhenDeleted::Retain => "Retain",
+                        VolumesWhenDeleted::Delete => "Delete",
+                    }
+                    .to_owned(),
+                ),
+            }),
+            ..StatefulSetSpec::default()
+        }),
+        ..StatefulSet::default()
+    }
+}
+
+fn pod(cluster: &VoltCluster, defaults: &Defaults) -> PodSpec {
+    let spec = &cluster.spec;
+    PodSpec {
+        containers: vec![container(cluster, defaults)],
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(GRACE_S),
+        node_selector: (!spec.node_selector.is_empty()).then(|| spec.node_selector.clone()),
+        tolerations: (!spec.tolerations.is_empty()).then(|| spec.tolerations.clone()),
+        affinity: spec.affinity.clone(),
+        topology_spread_constraints: Some(vec![
+            spread(cluster, "topology.kubernetes.io/zone"),
+            spread(cluster, "kubernetes.io/hostname"),
+        ]),
+        ..PodSpec::default()
+    }
+}
+
+fn spread(cluster: &VoltCluster, over: &str) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: over.to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(match_pods(cluster)),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
+    let spec = &cluster.spec;
+    let port = |name: &str, port: i32| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: port,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(spec.image.clone().unwrap_or_else(|| defaults.image.clone())),
+        image_pull_policy: spec.image_pull_policy.clone().or_else(|| defaults.image_pull_policy.clone()),
+        args: Some(vec!["start".to_owned()]),
+        env: Some(environment(cluster)),
+        ports: Some(vec![port("peer", PEER_PORT), port("sql", SQL_PORT), port("http", HTTP_PORT)]),
+        // A log takes its time to replay; a node that hangs afterwards is restarted after 15 s, and was failed over
+        // long before that.
+        startup_probe: Some(probe("liveness", 1, 1, 900)),
+        liveness_probe: Some(probe("liveness", 5, 3, 3)),
+        readiness_probe: Some(probe("readiness", 2, 2, 2)),
+        resources: spec.resources.clone(),
+        volume_mounts: Some(vec![VolumeMount {
+            name: "data".to_owned(),
+            mount_path: DATA.to_owned(),
+            ..VolumeMount::default()
+        }]),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+fn probe(service: &str, period_s: i32, timeout_s: i32, failures: i32) -> Probe {
+    Probe {
+        grpc: Some(GRPCAction {
+            port: PEER_PORT,
+            service: Some(service.to_owned()),
+        }),
+        period_seconds: Some(period_s),
+        timeout_seconds: Some(timeout_s),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+/// As `volt-node start --help` has it.
+fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
+    let name = cluster.name_any();
+    let domain = format!("{}.{}.svc", headless_name(&name), cluster.namespace().unwrap_or_default());
+    let join: Vec<String> = (0..JOIN_THROUGH)
+        .map(|ordinal| format!("{name}-{ordinal}.{domain}:{PEER_PORT}"))
+        .collect();
+    let variable = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..EnvVar::default()
+    };
+    let pod_name = |name: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "metadata.name".to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    vec![
+        pod_name("VOLT_NAME"),
+        pod_name("VOLT_NODE_ID_FROM_NAME"),
+        variable("VOLT_ADVERTISE", format!("$(VOLT_NAME).{domain}")),
+        variable("VOLT_LISTEN", "0.0.0.0".to_owned()),
+        variable("VOLT_PEER_PORT", PEER_PORT.to_string()),
+        variable("VOLT_SQL_PORT", SQL_PORT.to_string()),
+        variable("VOLT_HTTP_PORT", HTTP_PORT.to_string()),
+        variable("VOLT_DATA", DATA.to_owned()),
+        variable("VOLT_JOIN", join.join(",")),
+        variable("VOLT_DURABILITY", cluster.spec.durability.as_str().to_owned()),
+        variable("VOLT_FAILOVER", cluster.spec.failover.mode.as_str().to_owned()),
+        variable("VOLT_MAX_CONNECTIONS", cluster.spec.max_connections.to_string()),
+        variable("VOLT_LOG_FORMAT", "json".to_owned()),
+    ]
+}
+
+fn claim(cluster: &VoltCluster) -> PersistentVolumeClaim {
+    let storage = &cluster.spec.storage;
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some("data".to_owned()),
+            labels: Some(selector(&cluster.name_any())),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: storage.storage_class_name.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([("storage".to_owned(), storage.size.clone())])),
+                ..VolumeResourceRequirements::default()
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}
