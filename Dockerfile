@@ -7,7 +7,8 @@ WORKDIR /source
 COPY . .
 # The cache mounts keep the dependencies' objects from one build to the next; they are no part of an image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --release --locked -p volt-node -p volt-operator \
+    cargo build --release --locked -p volt-node \
+    && cargo build --release --locked -p volt-operator \
     && install -D -t /out target/release/volt-node target/release/volt-operator
 
 FROM debian:bookworm-slim AS base

@@ -50,7 +50,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 stage lint make --no-print-directory lint
 stage "cargo test" cargo test --workspace
-stage "release build" cargo build --release -p volt-node -p volt-operator
+stage "release build of volt-node" cargo build --release -p volt-node # by itself, as make run builds it
+stage "release build of volt-operator" cargo build --release -p volt-operator
 stage "Kubernetes and helm, built" finish_tools
 trap - EXIT
 stage "Kubernetes end-to-end" tests/kubernetes/e2e.sh

@@ -52,6 +52,9 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
+    /// When the process started, in seconds since 1970 by its machine's clock; 0: unknown. For the operator, which
+    /// compares it with what the same machine says of the container; nothing in a node depends on it.
+    pub started_at: i64,
 }
 
 /// When a node calls an effects record its own.
@@ -101,6 +104,7 @@ impl NodeConfig {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             lease: Duration::from_millis(1000),
             heartbeat: Duration::from_millis(100),
+            started_at: 0,
         }
     }
 
@@ -246,6 +250,7 @@ impl StartArguments {
             max_connections: self.max_connections,
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
+            started_at: 0,
         })
     }
 }

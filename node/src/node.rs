@@ -77,6 +77,7 @@ impl Node {
             let listener = world.network.listen(&address).await;
             listener.with_context(|| format!("cannot listen on {address}"))
         };
+        let started_at = config.started_at;
         let (peer_port, http_port) = (listen(config.peer_listen()).await?, listen(config.http_listen()).await?);
         let sql_port = listen(config.sql_listen()).await?;
         let plane: Arc<dyn DataPlane> = Arc::clone(&data) as _;
@@ -85,6 +86,7 @@ impl Node {
             membership: Arc::clone(&membership),
             peers: Arc::clone(&peers),
             data: Arc::clone(&plane),
+            started_at,
         };
         let counted = Arc::<GatewayMetrics>::default();
         let metrics = Arc::new(Metrics::new(Arc::clone(&counted)));

@@ -29,10 +29,11 @@ const BAD: &[(&str, &str)] = &[
     ("INSERT INTO example VALUES (2147483648, 'x')", "22003"),
     ("INSERT INTO strict VALUES (1, 'longer than five')", "22001"),
     ("SELECT 1 / 0", "22012"),
-    ("UPDATE example SET id = id / 0 WHERE id = 1", "22012"),
+    ("UPDATE example SET name = CAST(id / 0 AS TEXT) WHERE id = 1", "22012"),
     ("SELECT no_such_function(1)", "42883"),
     ("INSERT INTO example VALUES (9, 'x', 'y')", "42601"),
-    ("CREATE TABLE keyless (a INT)", "0A000"),
+    ("UPDATE example SET id = 3 WHERE id = 1", "0A000"),
+    ("CREATE TABLE keyless (a INT)", "42P16"),
 ];
 
 #[test]

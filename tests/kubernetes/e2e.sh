@@ -22,7 +22,8 @@ clean() {
 build() {
   cd "$REPOSITORY"
   export CARGO_TARGET_DIR=$TARGET
-  cargo build --quiet --release -p volt-node -p volt-operator
+  cargo build --quiet --release -p volt-node # one after the other, so that neither changes the features of the other's
+  cargo build --quiet --release -p volt-operator
   cargo build --quiet --workspace --bins --tests # as cargo test does, so that nothing is compiled twice
   "$HERE/images/build.sh" "$TARGET/release" "$IMAGES"
 }

@@ -9,7 +9,7 @@ $("$HERE/cluster.sh" describe)"
 
 target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
 "$HERE/tools.sh"
-(cd "$REPOSITORY" && cargo build --release -p volt-node -p volt-operator)
+(cd "$REPOSITORY" && cargo build --release -p volt-node && cargo build --release -p volt-operator)
 "$HERE/cluster.sh" up
 "$HERE/images/build.sh" "$target/release" "$target/images"
 "$HERE/cluster.sh" import "$target"/images/*.tar

@@ -76,7 +76,9 @@ fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<(), String> {
         .output()
         .map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let summary = said.lines().find(|line| line.contains(": ") && line.contains("answered"));
+    let summary = said
+        .lines()
+        .find(|line| line.contains(": ") && line.contains("answered"));
     println!("{}", summary.unwrap_or_default().trim_start_matches("test seeds ... "));
     if output.status.success() {
         return Ok(());
@@ -131,7 +133,10 @@ fn the_same_seed_gives_the_same_trace() {
         assert!(!first.is_empty());
         let mut lines = first.lines().zip(second.lines()).enumerate();
         if let Some((line, (a, b))) = lines.find(|(_, (a, b))| a != b) {
-            panic!("seed {chosen}: the traces differ from line {} on:\n  {a}\n  {b}", line + 1);
+            panic!(
+                "seed {chosen}: the traces differ from line {} on:\n  {a}\n  {b}",
+                line + 1
+            );
         }
         assert_eq!(first.len(), second.len(), "seed {chosen}: one trace goes on");
     }

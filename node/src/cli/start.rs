@@ -28,7 +28,9 @@ pub async fn run(arguments: Start) -> anyhow::Result<()> {
     if let Some(supervisor) = arguments.supervisor {
         die_with(supervisor)?;
     }
-    let config = arguments.node.into_config()?;
+    let mut config = arguments.node.into_config()?;
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    config.started_at = i64::try_from(since_1970.as_secs())?;
     let world = World::production(&config.data)
         .with_context(|| format!("cannot use the data directory {}", config.data.display()))?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -135,6 +135,7 @@ impl Place {
                 membership,
                 peers,
                 data: Arc::new(NoData),
+                started_at: 0,
             };
             tokio::spawn(serve(listener, services));
             let entering = Arc::clone(&metadata);

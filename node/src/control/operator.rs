@@ -35,6 +35,8 @@ pub(super) struct ControlService {
     pub metadata: Arc<Metadata>,
     pub membership: Arc<Membership>,
     pub peers: Arc<Peers>,
+    /// As `NodeConfig::started_at`.
+    pub started_at: i64,
 }
 
 impl ControlService {
@@ -107,13 +109,14 @@ impl Control for ControlService {
         };
         let mut ticks = interval(Duration::from_millis(u64::from(every)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let metadata = Arc::clone(&self.metadata);
+        let (metadata, started_at) = (Arc::clone(&self.metadata), self.started_at);
         let beat = move |_| {
             Ok(v1::NodeHeartbeat {
                 node_id: metadata.node_id(),
                 boot_id: metadata.boot_id(),
                 map_version: metadata.map().version,
                 serving: metadata.lease().is_valid(),
+                started_at,
             })
         };
         Ok(Response::new(Box::pin(IntervalStream::new(ticks).map(beat))))

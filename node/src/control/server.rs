@@ -41,6 +41,8 @@ pub struct Services {
     pub peers: Arc<Peers>,
     /// Replication and transactions.
     pub data: Arc<dyn DataPlane>,
+    /// As `NodeConfig::started_at`.
+    pub started_at: i64,
 }
 
 /// Serves the peer port until the listener's world ends, or the future is dropped.
@@ -50,6 +52,7 @@ pub async fn serve(listener: Box<dyn Listener>, services: Services) -> Result<()
         membership,
         peers,
         data,
+        started_at,
     } = services;
     let reporter = HealthReporter::new();
     let health_service = tonic_health::pb::health_server::HealthServer::new(
@@ -60,6 +63,7 @@ pub async fn serve(listener: Box<dyn Listener>, services: Services) -> Result<()
         metadata: Arc::clone(&metadata),
         membership: Arc::clone(&membership),
         peers,
+        started_at,
     };
     let peer = PeerServer::new(PeerService {
         metadata,

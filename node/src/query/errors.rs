@@ -90,7 +90,7 @@ fn from_text(text: &str, sql: &str) -> SqlError {
         return SqlError::new("22012", "division by zero");
     }
     if text.contains("Cannot cast") || text.contains("Cast error") {
-        return SqlError::new("22P02", text.to_owned());
+        return from_cast(text);
     }
     if text.contains("verflow") {
         return SqlError::new("22003", text.to_owned());
@@ -98,12 +98,31 @@ fn from_text(text: &str, sql: &str) -> SqlError {
     SqlError::new("42601", text.to_owned())
 }
 
+/// Arrow says "Can't cast value 2147483648 to type Int32" of a number that the type has no room for, and other things of
+/// what is no number at all.
+fn from_cast(text: &str) -> SqlError {
+    let number = text
+        .split_once("Can't cast value ")
+        .and_then(|(_, rest)| rest.split_once(" to type "));
+    let Some((value, type_name)) = number else {
+        return SqlError::new("22P02", text.to_owned());
+    };
+    let type_name = match type_name.split_whitespace().next().unwrap_or_default() {
+        "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        other => other,
+    };
+    SqlError::new("22003", format!("{value} is out of range for type {type_name}"))
+}
+
 /// An error of Arrow's kernels.
 pub(super) fn from_arrow(error: ArrowError) -> SqlError {
     match error {
         ArrowError::DivideByZero => SqlError::new("22012", "division by zero"),
         ArrowError::ArithmeticOverflow(what) => SqlError::new("22003", what),
-        ArrowError::CastError(what) | ArrowError::ParseError(what) => SqlError::new("22P02", what),
+        ArrowError::CastError(what) => from_cast(&what),
+        ArrowError::ParseError(what) => SqlError::new("22P02", what),
         other => SqlError::internal(other),
     }
 }

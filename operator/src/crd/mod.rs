@@ -33,7 +33,10 @@ mod tests {
                 std::fs::write(&path, &generated).expect("written");
             }
             let kept = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(kept == generated, "{file} is not what `volt-operator crd` prints: VOLT_BLESS=1 cargo test");
+            assert!(
+                kept == generated,
+                "{file} is not what `volt-operator crd` prints: VOLT_BLESS=1 cargo test"
+            );
         }
     }
 

@@ -66,16 +66,20 @@ pub enum Phase {
 #[serde(rename_all = "camelCase")]
 pub struct NodeSummary {
     /// Its number: the pod's ordinal + 1.
+    #[schemars(with = "i32")]
     pub node_id: u32,
     /// Its pod.
     pub name: String,
     /// `Active`, `Draining`, `Drained` or `Dead`.
     pub state: String,
     /// Partitions of which it is primary.
+    #[schemars(with = "i32")]
     pub primaries: u32,
     /// Partitions that it backs up, in sync.
+    #[schemars(with = "i32")]
     pub backups: u32,
     /// Replicas that are still being filled.
+    #[schemars(with = "i32")]
     pub learners: u32,
 }
 
@@ -86,6 +90,7 @@ pub struct Operation {
     /// What is done.
     pub kind: OperationKind,
     /// The node that it is done to.
+    #[schemars(with = "i32")]
     pub node_id: u32,
     /// When it began.
     pub since: Time,

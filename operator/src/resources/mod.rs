@@ -129,7 +129,12 @@ mod tests {
     #[test]
     fn children_are_owned_and_named() {
         let all = children(&demo(), &defaults(), 3, false);
-        let names = [&all.headless.metadata, &all.sql.metadata, &all.disruption_budget.metadata, &all.stateful_set.metadata];
+        let names = [
+            &all.headless.metadata,
+            &all.sql.metadata,
+            &all.disruption_budget.metadata,
+            &all.stateful_set.metadata,
+        ];
         let names: Vec<_> = names
             .iter()
             .map(|metadata| {
@@ -152,6 +157,9 @@ mod tests {
         };
         assert_eq!(value("VOLT_DURABILITY").as_deref(), Some("async"));
         assert_eq!(value("VOLT_MAX_CONNECTIONS").as_deref(), Some("50"));
-        assert_eq!(value("VOLT_ADVERTISE").as_deref(), Some("$(VOLT_NAME).demo-nodes.shop.svc"));
+        assert_eq!(
+            value("VOLT_ADVERTISE").as_deref(),
+            Some("$(VOLT_NAME).demo-nodes.shop.svc")
+        );
     }
 }

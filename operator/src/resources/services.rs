@@ -25,7 +25,11 @@ pub(super) fn headless(cluster: &VoltCluster) -> Service {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
             selector: Some(selector(&cluster.name_any())),
-            ports: Some(vec![port("peer", PEER_PORT), port("sql", SQL_PORT), port("http", HTTP_PORT)]),
+            ports: Some(vec![
+                port("peer", PEER_PORT),
+                port("sql", SQL_PORT),
+                port("http", HTTP_PORT),
+            ]),
             ..ServiceSpec::default()
         }),
         ..Service::default()

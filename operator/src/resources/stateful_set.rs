@@ -121,10 +121,17 @@ fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
     Container {
         name: CONTAINER.to_owned(),
         image: Some(spec.image.clone().unwrap_or_else(|| defaults.image.clone())),
-        image_pull_policy: spec.image_pull_policy.clone().or_else(|| defaults.image_pull_policy.clone()),
+        image_pull_policy: spec
+            .image_pull_policy
+            .clone()
+            .or_else(|| defaults.image_pull_policy.clone()),
         args: Some(vec!["start".to_owned()]),
         env: Some(environment(cluster)),
-        ports: Some(vec![port("peer", PEER_PORT), port("sql", SQL_PORT), port("http", HTTP_PORT)]),
+        ports: Some(vec![
+            port("peer", PEER_PORT),
+            port("sql", SQL_PORT),
+            port("http", HTTP_PORT),
+        ]),
         // A log takes its time to replay; a node that hangs afterwards is restarted after 15 s, and was failed over
         // long before that.
         startup_probe: Some(probe("liveness", 1, 1, 900)),
@@ -165,7 +172,11 @@ fn probe(service: &str, period_s: i32, timeout_s: i32, failures: i32) -> Probe {
 /// As `volt-node start --help` has it.
 fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
     let name = cluster.name_any();
-    let domain = format!("{}.{}.svc", headless_name(&name), cluster.namespace().unwrap_or_default());
+    let domain = format!(
+        "{}.{}.svc",
+        headless_name(&name),
+        cluster.namespace().unwrap_or_default()
+    );
     let join: Vec<String> = (0..JOIN_THROUGH)
         .map(|ordinal| format!("{name}-{ordinal}.{domain}:{PEER_PORT}"))
         .collect();

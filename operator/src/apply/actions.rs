@@ -1,0 +1,203 @@
+//! One action, carried out.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use volt_proto::v1;
+use volt_proto::v1::control_client::ControlClient;
+
+use crate::controller::Context;
+use crate::crd::VoltCluster;
+use crate::decide::Action;
+use crate::observe::{CALL_LIMIT, Ordinal, World, connect};
+
+/// Most time for a node's primaries to move.
+const SWITCH_LIMIT: Duration = Duration::from_secs(15);
+/// Most time for anything else that the metadata group commits.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why an action was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ActionError {
+    /// The cluster doesn't allow it.
+    #[error("{action}: {why}")]
+    Refused {
+        /// Which.
+        action: &'static str,
+        /// In the cluster's words.
+        why: String,
+    },
+    /// No node answered.
+    #[error("{action}: no node answers: {last}")]
+    NoAnswer {
+        /// Which.
+        action: &'static str,
+        /// The last one's failure.
+        last: String,
+    },
+    /// Kubernetes did not do it.
+    #[error("{action}: {source}")]
+    Kubernetes {
+        /// Which.
+        action: &'static str,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+}
+
+/// Does it, through any node that answers.
+pub(super) async fn act(
+    context: &Context,
+    cluster: &VoltCluster,
+    world: &World,
+    action: &Action,
+) -> Result<(), ActionError> {
+    let name = action.name();
+    match action {
+        Action::DeletePod { name: pod, uid, .. } => {
+            delete_pod(context, cluster, pod, uid)
+                .await
+                .map_err(|source| ActionError::Kubernetes {
+                    action: name,
+                    source: Box::new(source),
+                })
+        }
+        Action::Initialise { ordinal, .. } => through(world, action, vec![*ordinal]).await,
+        // The node itself is the last to be asked about its own death, or to outlive what is asked.
+        Action::ReportFailure { node_id, .. }
+        | Action::Drain { node_id }
+        | Action::Rejoin { node_id }
+        | Action::RemoveNode { node_id }
+        | Action::SwitchPrimaries { node_id } => {
+            let own = node_id.wrapping_sub(1);
+            let mut doors: Vec<Ordinal> = world
+                .answers
+                .keys()
+                .copied()
+                .filter(|ordinal| *ordinal != own)
+                .collect();
+            doors.sort_by_key(|ordinal| world.answers.get(ordinal).is_none_or(|answer| !answer.serving));
+            if world.answers.contains_key(&own) && !matches!(action, Action::ReportFailure { .. }) {
+                doors.push(own);
+            }
+            through(world, action, doors).await
+        }
+    }
+}
+
+async fn through(world: &World, action: &Action, doors: Vec<Ordinal>) -> Result<(), ActionError> {
+    let mut last = "none has an address".to_owned();
+    for door in doors {
+        let Some(ip) = world.pods.get(&door).and_then(|pod| pod.ip.as_deref()) else {
+            continue;
+        };
+        let answer = match connect(ip).await {
+            Ok(node) => ask(node, action).await,
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        };
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(status) if is_final(status.code()) => {
+                return Err(ActionError::Refused {
+                    action: action.name(),
+                    why: status.message().to_owned(),
+                });
+            }
+            Err(status) => last = format!("node {}: {}", door + 1, status.message()),
+        }
+    }
+    Err(ActionError::NoAnswer {
+        action: action.name(),
+        last,
+    })
+}
+
+/// Another node would say the same.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::Aborted
+            | Code::DeadlineExceeded
+    )
+}
+
+fn request<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), Status> {
+    match action.clone() {
+        Action::Initialise {
+            cluster_uuid,
+            partitions,
+            ..
+        } => {
+            let message = v1::InitialiseRequest {
+                cluster_uuid,
+                partitions,
+            };
+            node.initialise(request(message, COMMIT_LIMIT)).await?;
+        }
+        Action::ReportFailure {
+            node_id,
+            boot_id,
+            evidence,
+            process_ended,
+        } => {
+            let message = v1::ReportFailureRequest {
+                node_id,
+                boot_id,
+                evidence,
+                process_ended,
+            };
+            node.report_failure(request(message, COMMIT_LIMIT)).await?;
+        }
+        Action::Drain { node_id } => {
+            node.drain(request(v1::DrainRequest { node_id }, COMMIT_LIMIT)).await?;
+        }
+        Action::Rejoin { node_id } => {
+            node.rejoin(request(v1::RejoinRequest { node_id }, COMMIT_LIMIT))
+                .await?;
+        }
+        Action::RemoveNode { node_id } => {
+            let message = v1::RemoveNodeRequest { node_id };
+            node.remove_node(request(message, COMMIT_LIMIT)).await?;
+        }
+        Action::SwitchPrimaries { node_id } => {
+            let timeout_ms = u32::try_from(SWITCH_LIMIT.as_millis()).unwrap_or(u32::MAX);
+            let message = v1::SwitchPrimariesRequest { node_id, timeout_ms };
+            node.switch_primaries(request(message, SWITCH_LIMIT + CALL_LIMIT))
+                .await?;
+        }
+        Action::DeletePod { .. } => return Err(Status::invalid_argument("a pod is deleted by Kubernetes")),
+    }
+    Ok(())
+}
+
+/// This life of the pod and no other; it hands over what it has before it ends.
+async fn delete_pod(context: &Context, cluster: &VoltCluster, pod: &str, uid: &str) -> Result<(), kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            ..Preconditions::default()
+        }),
+        ..DeleteParams::default()
+    };
+    match pods.delete(pod, &parameters).await {
+        Ok(_) => Ok(()),
+        // It is gone, or another one is in its place.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,255 @@
+//! What to do next: one pure function from a VoltCluster and what is seen of it to actions and a status.
+//!
+//! Never more than one disruptive action at a time. Whatever is under way stands in `status.operation` before it is
+//! done, so that the next operator goes on with it.
+
+mod conditions;
+mod failures;
+mod initialise;
+mod restart;
+mod scale;
+mod update;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus};
+
+use crate::crd::{NodeSummary, Operation, OperationKind, VoltCluster, VoltClusterStatus};
+use crate::observe::{Ordinal, PodSeen, World};
+use crate::resources::selector_text;
+
+/// While something is under way, or wrong.
+const SOON: Duration = Duration::from_secs(1);
+/// While all is well; changes are told at once anyway.
+const LATER: Duration = Duration::from_secs(15);
+
+/// One request, to a node or to Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Makes the cluster, on this node.
+    Initialise {
+        /// The first node's.
+        ordinal: Ordinal,
+        /// The cluster's.
+        cluster_uuid: String,
+        /// Of each replication group.
+        partitions: u32,
+    },
+    /// Tells the metadata group what was seen of a node.
+    ReportFailure {
+        /// The node.
+        node_id: u32,
+        /// Its process.
+        boot_id: u64,
+        /// In words.
+        evidence: String,
+        /// The process was seen to end.
+        process_ended: bool,
+    },
+    /// Moves every replica away from a node.
+    Drain {
+        /// The node.
+        node_id: u32,
+    },
+    /// Gives a node its share of replicas again.
+    Rejoin {
+        /// The node.
+        node_id: u32,
+    },
+    /// Forgets a node.
+    RemoveNode {
+        /// The node.
+        node_id: u32,
+    },
+    /// Moves every primary away from a node.
+    SwitchPrimaries {
+        /// The node.
+        node_id: u32,
+    },
+    /// Deletes a pod, which the StatefulSet makes again.
+    DeletePod {
+        /// The node that it is.
+        node_id: u32,
+        /// Its name.
+        name: String,
+        /// This life of it, and no other.
+        uid: String,
+        /// In words.
+        why: String,
+    },
+}
+
+impl Action {
+    /// In events and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Initialise { .. } => "Initialise",
+            Self::ReportFailure { .. } => "ReportFailure",
+            Self::Drain { .. } => "Drain",
+            Self::Rejoin { .. } => "Rejoin",
+            Self::RemoveNode { .. } => "RemoveNode",
+            Self::SwitchPrimaries { .. } => "SwitchPrimaries",
+            Self::DeletePod { .. } => "DeletePod",
+        }
+    }
+}
+
+/// What comes of looking.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Pods that the StatefulSet is told to have.
+    pub replicas: i32,
+    /// Whether an eviction may take a pod.
+    pub may_disrupt: bool,
+    /// What is written into the VoltCluster, before the actions.
+    pub status: VoltClusterStatus,
+    /// In this order, until one fails.
+    pub actions: Vec<Action>,
+    /// When to look again, if nothing is heard before.
+    pub again_after: Duration,
+}
+
+/// What the steps of a decision share.
+struct Scene<'a> {
+    cluster: &'a VoltCluster,
+    world: &'a World,
+    /// The newest cluster map, if any node gave one.
+    database: Option<&'a GetStatusResponse>,
+    before: VoltClusterStatus,
+    now: Timestamp,
+}
+
+impl Scene<'_> {
+    /// Pods that are wanted.
+    fn wanted(&self) -> i32 {
+        self.cluster.spec.replicas
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &NodeStatus> {
+        self.database.into_iter().flat_map(|database| &database.nodes)
+    }
+
+    fn pod_of(&self, node_id: u32) -> Option<&PodSeen> {
+        self.world.pods.get(&node_id.checked_sub(1)?)
+    }
+
+    /// Partitions with every replica in sync, and all.
+    fn in_sync(&self) -> (usize, usize) {
+        let partitions = self
+            .database
+            .map(|database| &database.partitions[..])
+            .unwrap_or_default();
+        let whole = partitions
+            .iter()
+            .filter(|partition| partition.primary != 0 && partition.in_sync.len() > partition.replication as usize);
+        (whole.count(), partitions.len())
+    }
+
+    /// Every wanted node lives and every replica that there can be is in sync: a node may be taken away for a moment.
+    fn is_whole(&self) -> bool {
+        let Some(database) = self.database else {
+            return false;
+        };
+        let living = database.nodes.iter().filter(|node| node.is_alive).count();
+        living >= usize::try_from(self.wanted()).unwrap_or(usize::MAX)
+            && database.partitions.iter().all(|partition| {
+                partition.primary != 0
+                    && partition.in_sync.len() > (partition.replication as usize).min(living.saturating_sub(1))
+            })
+    }
+
+    /// The same operation as before keeps its beginning.
+    fn operation(&self, kind: OperationKind, node_id: u32) -> Operation {
+        match &self.before.operation {
+            Some(before) if before.kind == kind && before.node_id == node_id => before.clone(),
+            _ => Operation {
+                kind,
+                node_id,
+                since: Time(self.now),
+            },
+        }
+    }
+}
+
+/// What one kind of disruptive work has to say.
+#[derive(Default)]
+struct Work {
+    operation: Option<Operation>,
+    actions: Vec<Action>,
+    /// Why it doesn't go on, or what it waits for.
+    remark: Option<(&'static str, String)>,
+}
+
+/// Decides. `now` is the time of conditions' changes.
+pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision {
+    let before = cluster.status.clone().unwrap_or_default();
+    let scene = Scene {
+        cluster,
+        world,
+        database: world.database(before.cluster_uuid.as_deref()),
+        before,
+        now,
+    };
+    let mut status = VoltClusterStatus {
+        observed_generation: cluster.metadata.generation,
+        cluster_uuid: scene.before.cluster_uuid.clone(),
+        selector: Some(selector_text(&cluster.name_any())),
+        conditions: scene.before.conditions.clone(),
+        ..VoltClusterStatus::default()
+    };
+
+    let founding = initialise::initialise(&scene, &mut status);
+    let mut actions = founding.actions.clone();
+    actions.extend(failures::failures(&scene));
+    let (replicas, scaling) = scale::scale(&scene);
+    let restarting = restart::restart(&scene);
+    let updating = update::update(&scene, scaling.operation.is_some() || restarting.operation.is_some());
+    for work in [&restarting, &scaling, &updating] {
+        if status.operation.is_none() {
+            status.operation.clone_from(&work.operation);
+            actions.extend(work.actions.iter().cloned());
+        }
+    }
+
+    status.replicas = replicas;
+    status.ready_replicas = i32::try_from(world.pods.values().filter(|pod| pod.ready).count()).unwrap_or(i32::MAX);
+    status.nodes = scene.nodes().map(summary).collect();
+    let (whole, all) = scene.in_sync();
+    status.partitions = scene.database.map(|_| format!("{whole}/{all}"));
+    let living = scene.nodes().filter(|node| node.is_alive).count();
+    status.nodes_alive = Some(format!("{living}/{}", scene.wanted()));
+    conditions::write(&scene, &mut status, &founding, &scaling, &updating);
+
+    let settled = scene.is_whole() && status.operation.is_none() && actions.is_empty() && replicas == scene.wanted();
+    Decision {
+        replicas,
+        may_disrupt: scene.is_whole() && status.operation.is_none(),
+        status,
+        actions,
+        again_after: if settled { LATER } else { SOON },
+    }
+}
+
+fn summary(node: &NodeStatus) -> NodeSummary {
+    let state = match node.state() {
+        NodeState::Active => "Active",
+        NodeState::Draining => "Draining",
+        NodeState::Drained => "Drained",
+        NodeState::Dead => "Dead",
+        NodeState::Unspecified => "Unknown",
+    };
+    NodeSummary {
+        node_id: node.node_id,
+        name: node.name.clone(),
+        state: state.to_owned(),
+        primaries: node.primaries,
+        backups: node.backups,
+        learners: node.learners,
+    }
+}
