@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args, Clone, Debug)]
 pub struct LogArguments {
     /// What to log: a level, or levels by module as in `info,volt_node::gateway=debug`
-    #[arg(long, env = "VOLT_LOG", default_value = "info")]
+    #[arg(long, env = "VOLT_LOG", default_value = "info,openraft=warn")]
     log: String,
     /// How a log line looks
     #[arg(long, env = "VOLT_LOG_FORMAT", value_enum, default_value = "text")]

@@ -5,6 +5,7 @@ mod compile;
 mod ddl;
 mod errors;
 mod execute;
+mod insert;
 mod literals;
 mod names;
 mod prepare;

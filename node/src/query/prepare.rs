@@ -17,6 +17,7 @@ use super::SqlEngine;
 use super::compile::{Route, compile, refused};
 use super::ddl;
 use super::errors::from_datafusion;
+use super::insert::name_columns;
 use super::names::output_names;
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
@@ -126,7 +127,7 @@ impl SqlEngine {
             columns,
             plan,
         };
-        let statement = match parse(sql)? {
+        let mut statement = match parse(sql)? {
             Parsed::Empty => return Ok(simple(Plan::Empty, Vec::new())),
             Parsed::RecoverNode(node) => return Ok(simple(Plan::RecoverNode(node), text_column("recovery"))),
             Parsed::DrainNode(node) => return Ok(simple(Plan::DrainNode(node), text_column("drain"))),
@@ -145,6 +146,9 @@ impl SqlEngine {
             }
             Parsed::Sql(statement) => *statement,
         };
+        if let Statement::Insert(insert) = &mut statement {
+            name_columns(insert, map)?;
+        }
         match &statement {
             Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 self.plan_by_datafusion(sql, statement, types, map).await
