@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a Kubernetes needs and this machine lacks: Debian's packages, and the programs that Debian does not
-# have, built from source once and kept under ~/.cache/voltcluster. About ten minutes cold on two cores, then nothing.
+# Installs what `make test` needs and this machine lacks: Debian's packages, and the programs that Debian does not have,
+# built from source once and kept under ~/.cache/voltcluster. About ten minutes cold on two cores, then nothing.
+# `tools.sh packages` does the first half only.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
@@ -16,10 +17,13 @@ install_packages() {
   for program in "${!PACKAGES[@]}"; do
     command -v "$program" >/dev/null || missing+=("${PACKAGES[$program]}")
   done
+  # Debian has a wrapper of that name without the program, and a Python without its virtual environments.
+  pgbench --version >/dev/null 2>&1 || missing+=(postgresql)
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   ((${#missing[@]} == 0)) && return
   [[ $(id -u) == 0 ]] || die "as root, please: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
-  # The cluster runs its own etcd and containerd; the packages' services must not start beside them.
+  # The cluster runs its own etcd and containerd, and nobody here needs a PostgreSQL: no service of a package starts.
   local policy=/usr/sbin/policy-rc.d ours=
   if [[ ! -e $policy ]]; then
     ours=1
@@ -64,6 +68,7 @@ build_coredns() { CGO_ENABLED=0 GOBIN=$BIN/building go install -trimpath -ldflag
 main() {
   grep -q "k8s.io/kubernetes $KUBERNETES_VERSION\b" "$HERE/tools/go.mod" || die "settings.sh and tools/go.mod name different Kubernetes versions"
   install_packages
+  [[ ${1:-} != packages ]] || return 0
   mkdir -p "$BIN"
   # `make test` starts this in the background and its Kubernetes stage calls it again: the second waits for the first.
   exec 9>"$BIN/.lock"
@@ -74,4 +79,4 @@ main() {
   build coredns build_coredns
   build kubernetes build_kubernetes
 }
-main
+main "$@"

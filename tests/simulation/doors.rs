@@ -57,8 +57,7 @@ fn story(seed: u64) -> Vec<String> {
             break;
         }
     }
-    let seen = seen.lock().expect("no panic").clone();
-    seen
+    seen.lock().expect("no panic").clone()
 }
 
 async fn echo(network: SimulatedNetwork) -> turmoil::Result {

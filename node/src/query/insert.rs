@@ -32,7 +32,12 @@ pub(super) fn name_columns(insert: &mut Insert, map: &ClusterMap) -> Result<(), 
     }
     if insert.columns.is_empty() {
         let named = |name: &String| ObjectName::from(vec![Ident::with_quote('"', name)]);
-        insert.columns = table.columns.iter().take(width).map(|column| named(&column.name)).collect();
+        insert.columns = table
+            .columns
+            .iter()
+            .take(width)
+            .map(|column| named(&column.name))
+            .collect();
     }
     Ok(())
 }

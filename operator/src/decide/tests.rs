@@ -197,7 +197,7 @@ fn a_new_cluster_is_initialised_once_and_its_uuid_is_written_first() {
         cluster_uuid: "fresh".to_owned(),
         partitions: 4,
     };
-    assert_eq!(story.goes_on().actions, [initialise.clone()]);
+    assert_eq!(story.goes_on().actions, std::slice::from_ref(&initialise));
     assert_eq!(story.goes_on().actions, [initialise], "until the node says so");
 
     let answer = story.world.answers.get_mut(&0).expect("the node");
