@@ -9,6 +9,12 @@ use crate::metadata::map::ClusterMap;
 
 /// Writes the columns' names into an INSERT of VALUES that has none.
 pub(super) fn name_columns(insert: &mut Insert, map: &ClusterMap) -> Result<(), SqlError> {
+    if insert.on.is_some() {
+        return Err(SqlError::unsupported("ON CONFLICT"));
+    }
+    if insert.returning.is_some() {
+        return Err(SqlError::unsupported("RETURNING"));
+    }
     let (TableObject::TableName(name), Some(source)) = (&insert.table, &insert.source) else {
         return Ok(());
     };

@@ -17,6 +17,8 @@ use crate::observe::{CALL_LIMIT, Ordinal, World, connect};
 
 /// Most time for a node's primaries to move.
 const SWITCH_LIMIT: Duration = Duration::from_secs(15);
+/// Most time for a promotion that was asked for; the next look asks again.
+const PROMOTE_LIMIT: Duration = Duration::from_secs(2);
 /// Most time for anything else that the metadata group commits.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -69,6 +71,7 @@ pub(super) async fn act(
         Action::Initialise { ordinal, .. } => through(world, action, vec![*ordinal]).await,
         // The node itself is the last to be asked about its own death, or to outlive what is asked.
         Action::ReportFailure { node_id, .. }
+        | Action::Promote { node_id, .. }
         | Action::Drain { node_id }
         | Action::Rejoin { node_id }
         | Action::RemoveNode { node_id }
@@ -161,6 +164,18 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
                 process_ended,
             };
             node.report_failure(request(message, COMMIT_LIMIT)).await?;
+        }
+        Action::Promote {
+            partition_id,
+            epoch,
+            node_id,
+        } => {
+            let message = v1::PromoteRequest {
+                partition_id,
+                epoch,
+                node_id,
+            };
+            node.promote(request(message, PROMOTE_LIMIT)).await?;
         }
         Action::Drain { node_id } => {
             node.drain(request(v1::DrainRequest { node_id }, COMMIT_LIMIT)).await?;

@@ -60,6 +60,9 @@ pub(super) async fn action(context: &Context, cluster: &VoltCluster, action: &Ac
     let note = match action {
         Action::Initialise { cluster_uuid, .. } => format!("initialising cluster {cluster_uuid}"),
         Action::ReportFailure { node_id, evidence, .. } => format!("node {node_id}: {evidence}"),
+        Action::Promote {
+            partition_id, node_id, ..
+        } => format!("asking for node {node_id} as the primary of partition {partition_id}"),
         Action::Drain { node_id } => format!("moving every replica away from node {node_id}"),
         Action::Rejoin { node_id } => format!("node {node_id} takes its share again"),
         Action::RemoveNode { node_id } => format!("node {node_id} is forgotten"),

@@ -3,6 +3,7 @@
 mod actions;
 mod events;
 
+use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -13,7 +14,7 @@ pub use actions::ActionError;
 
 use crate::controller::Context;
 use crate::crd::{VoltCluster, VoltClusterStatus};
-use crate::decide::Decision;
+use crate::decide::{Action, Decision};
 use crate::observe::World;
 use crate::resources::{Children, children};
 
@@ -65,9 +66,28 @@ pub async fn apply(
     for action in &decision.actions {
         context.metrics.asked(action);
         events::action(context, cluster, action).await;
-        actions::act(context, cluster, world, action).await?;
     }
-    Ok(())
+    // Each partition is promoted for itself: none waits for another.
+    let (promotions, others): (Vec<_>, Vec<_>) = decision
+        .actions
+        .iter()
+        .partition(|action| matches!(action, Action::Promote { .. }));
+    let promotions = promotions
+        .into_iter()
+        .map(|action| actions::act(context, cluster, world, action));
+    let promoting = join_all(promotions);
+    let acting = async {
+        for action in others {
+            actions::act(context, cluster, world, action).await?;
+        }
+        Ok::<_, ActionError>(())
+    };
+    let (promoted, acted) = futures::join!(promoting, acting);
+    for error in promoted.into_iter().filter_map(Result::err) {
+        // The group has decided, or will: it is asked again only if the partition still has no primary.
+        tracing::info!(%error, "a promotion was not made");
+    }
+    Ok(acted?)
 }
 
 /// Only onto the version that the decision was made on.

@@ -1,4 +1,7 @@
-//! What was seen of processes that the cluster still takes for living ones.
+//! What was seen of processes that the cluster still takes for living ones, and who could follow those that are dead. The
+//! metadata group decides; it is usually done before anybody here has looked.
+
+use std::collections::BTreeMap;
 
 use super::{Action, Scene};
 use crate::crd::FailoverMode;
@@ -35,4 +38,29 @@ pub(super) fn failures(scene: &Scene<'_>) -> Vec<Action> {
         })
     });
     reports.collect()
+}
+
+/// For each partition without a living primary, the member of its in-sync set that has the least to do.
+pub(super) fn promotions(scene: &Scene<'_>) -> Vec<Action> {
+    if scene.cluster.spec.failover.mode == FailoverMode::Manual {
+        return Vec::new();
+    }
+    let living = scene.nodes().filter(|node| node.is_alive);
+    let mut load: BTreeMap<u32, u32> = living.map(|node| (node.node_id, node.primaries)).collect();
+    let partitions = scene
+        .database
+        .map(|database| &database.partitions[..])
+        .unwrap_or_default();
+    let waiting = partitions.iter().filter(|partition| partition.primary == 0);
+    let proposals = waiting.filter_map(|partition| {
+        let able = partition.in_sync.iter().filter(|node_id| load.contains_key(node_id));
+        let node_id = *able.min_by_key(|node_id| (load[node_id], **node_id))?;
+        *load.entry(node_id).or_default() += 1;
+        Some(Action::Promote {
+            partition_id: partition.partition_id,
+            epoch: partition.epoch,
+            node_id,
+        })
+    });
+    proposals.collect()
 }

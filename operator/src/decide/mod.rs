@@ -52,6 +52,15 @@ pub enum Action {
         /// The process was seen to end.
         process_ended: bool,
     },
+    /// Asks for another primary of a partition that has none that lives.
+    Promote {
+        /// The partition.
+        partition_id: u32,
+        /// As it was seen.
+        epoch: u64,
+        /// A living member of its in-sync set.
+        node_id: u32,
+    },
     /// Moves every replica away from a node.
     Drain {
         /// The node.
@@ -91,6 +100,7 @@ impl Action {
         match self {
             Self::Initialise { .. } => "Initialise",
             Self::ReportFailure { .. } => "ReportFailure",
+            Self::Promote { .. } => "Promote",
             Self::Drain { .. } => "Drain",
             Self::Rejoin { .. } => "Rejoin",
             Self::RemoveNode { .. } => "RemoveNode",
@@ -207,6 +217,7 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     let founding = initialise::initialise(&scene, &mut status);
     let mut actions = founding.actions.clone();
     actions.extend(failures::failures(&scene));
+    actions.extend(failures::promotions(&scene));
     let (replicas, scaling) = scale::scale(&scene);
     let restarting = restart::restart(&scene);
     let updating = update::update(&scene, scaling.operation.is_some() || restarting.operation.is_some());

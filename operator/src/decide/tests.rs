@@ -303,6 +303,29 @@ fn a_dead_node_degrades_and_stops_evictions() {
 }
 
 #[test]
+fn a_partition_without_a_primary_gets_the_member_with_the_least_to_do() {
+    let mut story = Story::running("{}");
+    story.dies(2);
+    story.node(1, |node| node.primaries = 2);
+    story.database(|database| {
+        (database.partitions[1].primary, database.partitions[1].epoch) = (0, 6);
+        (database.partitions[2].primary, database.partitions[2].in_sync) = (0, vec![2]);
+    });
+    let promote = Action::Promote {
+        partition_id: 1,
+        epoch: 6,
+        node_id: 3,
+    };
+    assert_eq!(
+        story.decision().actions,
+        [promote],
+        "of partition 2 nobody living has it all"
+    );
+    story.cluster.spec.failover.mode = crate::crd::FailoverMode::Manual;
+    assert_eq!(story.decision().actions, []);
+}
+
+#[test]
 fn recover_node_replaces_a_process_that_runs_and_is_dead() {
     let mut story = Story::running("{}");
     story.dies(2);

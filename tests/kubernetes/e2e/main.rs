@@ -32,6 +32,9 @@ async fn main() -> ExitCode {
         .step("examples.yaml becomes a Ready cluster", install::example())
         .await;
     suite
+        .step("its number of partitions can't be changed", refuse::fixed_fields())
+        .await;
+    suite
         .step("a session with psql through the Service", session::example())
         .await;
     suite.step("helm test", install::chart_test()).await;

@@ -29,3 +29,14 @@ pub async fn nonsense_image() -> Result<String> {
     kubectl(&["delete", "voltcluster", "typo", "--timeout=60s"]).await?;
     Ok(condition)
 }
+
+/// What is fixed for a cluster's life is refused by the CRD's transition rules.
+pub async fn fixed_fields() -> Result<String> {
+    let patch = r#"{"spec": {"partitions": 24}}"#;
+    let Err(error) = kubectl(&["patch", "voltcluster", "demo", "--type=merge", "-p", patch]).await else {
+        bail!("the API server took another number of partitions")
+    };
+    let error = format!("{error:#}");
+    ensure!(error.contains("partitions is fixed"), "the refusal says {error}");
+    Ok(String::new())
+}

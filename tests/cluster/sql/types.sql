@@ -1,0 +1,27 @@
+-- Every type: written, read, compared, NULL.
+CREATE TABLE types (i INT PRIMARY KEY, b BIGINT, d DOUBLE PRECISION, n NUMERIC(12, 3), t BOOLEAN, v VARCHAR(8), x TEXT, s TIMESTAMP, y BYTEA);
+INSERT INTO types VALUES (1, 9223372036854775807, 1.5, 12.5, true, 'eight888', 'text', '2026-01-02 03:04:05.678', '\x00ff');
+INSERT INTO types VALUES (2, -9223372036854775808, -0.25, -999999999.999, false, '', 'ünïcödé', '1969-12-31 23:59:59', '\x');
+INSERT INTO types (i) VALUES (3);
+SELECT * FROM types ORDER BY i;
+SELECT i FROM types WHERE b > 0;
+SELECT i FROM types WHERE d < 0;
+SELECT i FROM types WHERE n = 12.5;
+SELECT i FROM types WHERE t;
+SELECT i FROM types WHERE t IS NULL;
+SELECT i FROM types WHERE v = '';
+SELECT i FROM types WHERE x LIKE '%cö%';
+SELECT i FROM types WHERE s < '1970-01-01';
+SELECT i FROM types WHERE y = '\x00ff';
+SELECT length(x), upper(x) FROM types WHERE i = 2;
+SELECT i + 1, b / 2, d * 2, n + 0.5 FROM types WHERE i = 1;
+SELECT CAST(i AS TEXT) || '!' FROM types ORDER BY 1;
+SELECT coalesce(v, 'none') FROM types WHERE i = 3;
+SELECT CASE WHEN t THEN 'yes' WHEN NOT t THEN 'no' ELSE 'unknown' END FROM types ORDER BY i;
+INSERT INTO types (i, v) VALUES (4, 'nine99999');
+INSERT INTO types (i, n) VALUES (4, 9999999999);
+INSERT INTO types (i, s) VALUES (4, 'yesterday');
+INSERT INTO types (i, b) VALUES (4, 9223372036854775808);
+INSERT INTO types (i, y) VALUES (4, '\xzz');
+SELECT count(*) FROM types;
+DROP TABLE types;
