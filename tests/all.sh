@@ -51,7 +51,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 stage lint make --no-print-directory lint
 # Real clients are part of it here; elsewhere those that are missing are skipped.
-stage "cargo test" env VOLT_REQUIRE_CLIENTS=1 cargo test --workspace
+stage "cargo test" env VOLT_REQUIRE_CLIENTS=1 cargo test --workspace --no-fail-fast
 stage "release build of volt-node" cargo build --release -p volt-node # by itself, as make run builds it
 stage "release build of volt-operator" cargo build --release -p volt-operator
 stage "Kubernetes and helm, built" finish_tools
