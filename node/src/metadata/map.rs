@@ -28,6 +28,10 @@ pub struct ClusterMap {
     pub tables: BTreeMap<TableId, Arc<Table>>,
     /// The next `TableId`.
     pub next_table: TableId,
+    /// The next `GroupId`: a group ends with its last table, and its number is not used again.
+    pub next_group: GroupId,
+    /// The next `PartitionId`; never used again either, for nodes that were away still hold replicas of the old ones.
+    pub next_partition: PartitionId,
     /// Changes with every change of `tables`; plans made at another one are stale.
     pub catalog_version: u64,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
@@ -151,6 +155,11 @@ impl ClusterMap {
     /// The table with this name.
     pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.name == name)
+    }
+
+    /// True when this map has seen the table dropped. One that it is too old to know may have rows here already.
+    pub fn has_dropped(&self, table: TableId) -> bool {
+        table < self.next_table && !self.tables.contains_key(&table)
     }
 
     /// True when the node is known, and not dead.

@@ -1,6 +1,6 @@
 //! Which nodes should hold which partition, and which of its members should be its primary: functions of the map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use volt_engine::placement::place;
 use volt_engine::{NodeId, PartitionId};
@@ -162,4 +162,13 @@ impl<'a> Targets<'a> {
         *self.counts.entry(to).or_default() += 1;
         self.moves.insert(partition.partition_id, to);
     }
+}
+
+/// Partitions that have fewer members in sync than their tables ask for, or not where they belong.
+pub fn misplaced(map: &ClusterMap) -> usize {
+    let belongs = |partition: &&PartitionInfo| {
+        let desired: BTreeSet<NodeId> = desired_holders(map, partition).into_iter().collect();
+        partition.in_sync != desired
+    };
+    map.partitions.values().filter(belongs).count()
 }

@@ -40,7 +40,7 @@ use crate::world::World;
 
 use replica::Replica;
 pub(crate) use sender::Outbox;
-pub(crate) use tail::Record;
+pub(crate) use tail::{Record, TAIL_LIMIT_BYTES};
 
 /// Longest wait for a commit; then the client hears that the outcome is unknown.
 const COMMIT_WAIT_MS: u64 = 10_000;
@@ -271,9 +271,12 @@ impl Replicas {
             }
         }
         for slot in self.all() {
-            lock(&slot)
-                .engine
-                .retain_tables(|table| map.tables.contains_key(&table));
+            let partition = lock(&slot).partition;
+            if !map.partitions.contains_key(&partition) {
+                self.remove(partition); // its last table was dropped
+                continue;
+            }
+            lock(&slot).engine.retain_tables(|table| !map.has_dropped(table));
         }
         self.hand_over_where_asked(map);
         self.nudge.notify_one();

@@ -158,7 +158,7 @@ impl Coordinator {
                 Err(CallError::Lost | CallError::NotSent) => "its primary can't be reached",
                 Ok(other) => return Err(SqlError::internal(format!("unexpected reply {other:?}"))),
             };
-            self.pause(&mut retry, || format!("partition {partition}: {why}"))
+            self.pause(&mut retry, &[partition], || format!("partition {partition}: {why}"))
                 .await?;
         }
     }
@@ -208,8 +208,21 @@ impl Coordinator {
         Ok(Retry::new())
     }
 
-    /// Waits for the cluster map to change, or a moment; an error when it has been tried for long enough.
-    async fn pause(&self, retry: &mut Retry, why: impl FnOnce() -> String) -> Result<(), SqlError> {
+    /// Waits for the cluster map to change, or a moment; an error when it has been tried for long enough, or when one
+    /// of these partitions is no more.
+    async fn pause<'a>(
+        &self,
+        retry: &mut Retry,
+        partitions: impl IntoIterator<Item = &'a PartitionId>,
+        why: impl FnOnce() -> String,
+    ) -> Result<(), SqlError> {
+        let known = self.replicas.metadata.map();
+        if !partitions
+            .into_iter()
+            .all(|partition| known.partitions.contains_key(partition))
+        {
+            return Err(SqlError::new("42P01", "the table was dropped while this statement ran"));
+        }
         if Instant::now() >= retry.deadline || self.replicas.metadata.lease().is_given_up() {
             return Err(self.unavailable(why()));
         }

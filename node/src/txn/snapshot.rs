@@ -62,7 +62,7 @@ impl Coordinator {
                 Err(Failure::Wounded) => "an older transaction came first",
                 Err(Failure::NotPrimary) => "a primary can't be reached",
             };
-            self.pause(&mut retry, || {
+            self.pause(&mut retry, partitions, || {
                 format!("a snapshot of {} partitions: {why}", partitions.len())
             })
             .await?;

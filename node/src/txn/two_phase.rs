@@ -65,7 +65,7 @@ impl Coordinator {
                 }
                 Try::Again(why) => why,
             };
-            self.pause(&mut retry, || {
+            self.pause(&mut retry, parts.keys(), || {
                 format!("a transaction on {} partitions: {why}", parts.len())
             })
             .await?;
@@ -213,7 +213,7 @@ impl Coordinator {
             if let Ok(Reply::Decision(Some(decided))) = self.ask_primary(home, request).await {
                 return Some(decided);
             }
-            self.pause(&mut retry, String::new).await.ok()?;
+            self.pause(&mut retry, &[home], String::new).await.ok()?;
         }
     }
 

@@ -1,0 +1,87 @@
+//! Applying a command to the cluster map. Deterministic: every member of the group comes to the same map, so nothing
+//! here asks a clock, a generator or a hash map's order. Never panics, whatever the command says: what makes no sense
+//! is refused, and a refused command changes nothing but the map's version.
+
+mod nodes;
+mod reigns;
+mod tables;
+
+use volt_engine::NodeId;
+
+use super::command::{Applied, Command, CommandResult, FailoverNote, Refusal};
+use super::map::{ClusterMap, NodeInfo};
+
+/// Applies one command.
+pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
+    map.version += 1;
+    if let Command::Initialise {
+        cluster_uuid,
+        partitions,
+        node,
+    } = command
+    {
+        return nodes::initialise(map, cluster_uuid, partitions, node);
+    }
+    if map.cluster_uuid.is_empty() {
+        return Err(Refusal::NotInitialised);
+    }
+    match command {
+        Command::Initialise { .. } => Ok(Applied::Unchanged),
+        Command::Join(joining) => nodes::join(map, joining),
+        Command::NodeDead {
+            node_id,
+            boot_id,
+            process_ended,
+            detector,
+            evidence,
+            at_micros,
+            changes,
+            ..
+        } => {
+            let note = FailoverNote {
+                node_id,
+                detector,
+                evidence,
+                at_micros,
+            };
+            nodes::node_dead(map, boot_id, process_ended, note, changes)
+        }
+        Command::NodeAlive { node_id, boot_id } => nodes::node_alive(map, node_id, boot_id),
+        Command::CreateTable {
+            table,
+            replication,
+            mode,
+        } => tables::create_table(map, table, replication, mode),
+        Command::DropTable { table } => tables::drop_table(map, table),
+        Command::ChangePartition { by, boot_id, change } => reigns::change_by_primary(map, by, boot_id, &change),
+        Command::ChangePartitions { changes, failover, .. } => reigns::change_by_leader(map, &changes, failover),
+        Command::SetDraining { node_id, draining } => nodes::set_draining(map, node_id, draining),
+        Command::Drained { node_id } => nodes::drained(map, node_id),
+        Command::SetYields { node_id, yields } => {
+            node(map, node_id)?.yields = yields;
+            Ok(Applied::Done)
+        }
+        Command::WantPrimary {
+            partition,
+            epoch,
+            node_id,
+        } => reigns::want_primary(map, partition, epoch, node_id),
+        Command::RemoveNode { node_id } => nodes::remove_node(map, node_id),
+        Command::RequestRecovery { node_id } => {
+            node(map, node_id)?;
+            map.recovering.insert(node_id);
+            Ok(Applied::Done)
+        }
+        Command::RecoveryDone { node_id } => {
+            map.recovering.remove(&node_id);
+            Ok(Applied::Done)
+        }
+    }
+}
+
+fn node(map: &mut ClusterMap, id: NodeId) -> Result<&mut NodeInfo, Refusal> {
+    map.nodes.get_mut(&id).ok_or(Refusal::NoSuchNode(id))
+}
+
+#[cfg(test)]
+mod tests;

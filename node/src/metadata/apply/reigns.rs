@@ -1,0 +1,193 @@
+//! Reigns of partitions: every change of primary, in-sync set or learners names the epoch that it replaces.
+
+use volt_engine::{Epoch, NodeId, PartitionId};
+
+use crate::metadata::command::{Applied, CommandResult, FailoverNote, PartitionChange, Refusal};
+use crate::metadata::map::{ClusterMap, Failover, MAX_FAILOVERS_KEPT, PartitionInfo};
+
+/// A primary may add a learner that it has caught up, remove a member, and hand over: then it has stopped serving.
+pub(super) fn change_by_primary(
+    map: &mut ClusterMap,
+    by: NodeId,
+    boot_id: u64,
+    change: &PartitionChange,
+) -> CommandResult {
+    let partition = map
+        .partitions
+        .get(&change.partition)
+        .ok_or(Refusal::NoSuchPartition(change.partition))?;
+    check_epoch(partition, change)?;
+    if partition.primary != Some(by) {
+        return Err(Refusal::NotAllowed(format!(
+            "node {by} is not the primary of partition {}",
+            change.partition
+        )));
+    }
+    if partition.primary_boot != boot_id || !map.is_current(by, boot_id) {
+        return Err(Refusal::StaleBoot(by));
+    }
+    check_change(map, partition, change)?;
+    Ok(Applied::Changed {
+        epoch: begin_reign(map, change),
+    })
+}
+
+pub(super) fn change_by_leader(
+    map: &mut ClusterMap,
+    changes: &[PartitionChange],
+    failover: Option<FailoverNote>,
+) -> CommandResult {
+    let partitions = change_all(map, changes, failover);
+    Ok(Applied::ManyChanged { partitions })
+}
+
+/// Applies those that are not stale and make sense; says which.
+pub(super) fn change_all(
+    map: &mut ClusterMap,
+    changes: &[PartitionChange],
+    note: Option<FailoverNote>,
+) -> Vec<PartitionId> {
+    let mut changed = Vec::new();
+    let mut promoted = 0;
+    for change in changes {
+        let Some(partition) = map.partitions.get(&change.partition) else {
+            continue;
+        };
+        if check_epoch(partition, change).is_err() || check_leaders_change(map, partition, change).is_err() {
+            continue;
+        }
+        promoted += u32::from(change.primary.is_some() && change.primary != partition.primary);
+        begin_reign(map, change);
+        changed.push(change.partition);
+    }
+    if let Some(note) = note
+        && promoted > 0
+    {
+        note_failover(map, note, promoted);
+    }
+    changed
+}
+
+/// The leader removes, and promotes where no living primary is; it never adds to the in-sync set, and never takes a
+/// partition from a primary that the map calls alive.
+fn check_leaders_change(map: &ClusterMap, partition: &PartitionInfo, change: &PartitionChange) -> Result<(), Refusal> {
+    check_change(map, partition, change)?;
+    if !change.in_sync.is_subset(&partition.in_sync) {
+        return Err(Refusal::NotAllowed("only a primary adds to the in-sync set".to_owned()));
+    }
+    let living = map.living_primary(partition);
+    if living.is_some() && living != change.primary {
+        return Err(Refusal::NotAllowed("the primary is alive".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_epoch(partition: &PartitionInfo, change: &PartitionChange) -> Result<(), Refusal> {
+    if partition.epoch == change.epoch {
+        return Ok(());
+    }
+    let (partition, current) = (partition.partition_id, partition.epoch);
+    Err(Refusal::StaleEpoch {
+        partition,
+        named: change.epoch,
+        current,
+    })
+}
+
+/// What must hold of every change: members come from the old set or from its learners, the primary is a living member,
+/// the set never becomes empty, every node exists.
+fn check_change(map: &ClusterMap, partition: &PartitionInfo, change: &PartitionChange) -> Result<(), Refusal> {
+    let refuse = |reason: &str| {
+        Err(Refusal::NotAllowed(format!(
+            "partition {}: {reason}",
+            partition.partition_id
+        )))
+    };
+    if change.in_sync.is_empty() {
+        return refuse("the in-sync set would be empty");
+    }
+    if !change.in_sync.is_disjoint(&change.learners) {
+        return refuse("a node can't be a member and a learner at once");
+    }
+    let holders = partition.holders();
+    if !change.in_sync.is_subset(&holders) {
+        return refuse("a member must have been a learner before");
+    }
+    let known = |node: &NodeId| map.nodes.contains_key(node);
+    if !change.learners.iter().all(known) {
+        return refuse("a learner is not a node of the cluster");
+    }
+    let Some(primary) = change.primary else {
+        return refuse("it would have no primary");
+    };
+    if !change.in_sync.contains(&primary) {
+        return refuse("the primary must be a member of the in-sync set");
+    }
+    if change.primary != partition.primary && !map.is_alive(primary) {
+        return refuse("the new primary is dead");
+    }
+    Ok(())
+}
+
+/// Makes the change, which has been checked, the partition's next reign.
+fn begin_reign(map: &mut ClusterMap, change: &PartitionChange) -> Epoch {
+    let boot_of = |node: NodeId| map.nodes.get(&node).map_or(0, |info| info.boot_id);
+    let boot = change.primary.map_or(0, boot_of);
+    let Some(partition) = map.partitions.get_mut(&change.partition) else {
+        return 0;
+    };
+
+    if partition.primary != change.primary || partition.primary_boot != boot {
+        partition.primary = change.primary;
+        partition.primary_boot = boot;
+        partition.wanted = None;
+    }
+    partition.in_sync = change.in_sync.clone();
+    partition.learners = change.learners.clone();
+    partition
+        .restarted
+        .retain(|node| change.in_sync.contains(node) && Some(*node) != change.primary);
+    // A change of the learners alone also takes a number, so that a decision made before it is stale.
+    partition.epoch += 1;
+    partition.epoch
+}
+
+fn note_failover(map: &mut ClusterMap, note: FailoverNote, partitions: u32) {
+    while map.failovers.len() >= MAX_FAILOVERS_KEPT {
+        map.failovers.pop_front();
+    }
+    let FailoverNote {
+        node_id,
+        detector,
+        evidence,
+        at_micros,
+    } = note;
+    map.failovers.push_back(Failover {
+        node_id,
+        at_micros,
+        partitions,
+        detector,
+        evidence,
+    });
+}
+
+pub(super) fn want_primary(map: &mut ClusterMap, id: PartitionId, epoch: Epoch, wanted: NodeId) -> CommandResult {
+    if !map.is_alive(wanted) {
+        return Err(Refusal::NotAllowed(format!("node {wanted} is not alive")));
+    }
+    let partition = map.partitions.get_mut(&id).ok_or(Refusal::NoSuchPartition(id))?;
+    if partition.epoch != epoch {
+        return Err(Refusal::StaleEpoch {
+            partition: id,
+            named: epoch,
+            current: partition.epoch,
+        });
+    }
+    if !partition.in_sync.contains(&wanted) {
+        return Err(Refusal::NotAllowed(format!(
+            "node {wanted} is not in sync with partition {id}"
+        )));
+    }
+    partition.wanted = (partition.primary != Some(wanted)).then_some(wanted);
+    Ok(Applied::Changed { epoch: partition.epoch })
+}

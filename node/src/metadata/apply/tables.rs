@@ -1,0 +1,107 @@
+//! Tables, and the replication groups that hold their rows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use volt_engine::catalog::Table;
+use volt_engine::{GroupId, NodeId, PartitionId, TableId};
+
+use crate::metadata::command::{Applied, CommandResult, NewTable, Refusal};
+use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
+use crate::metadata::placement::first_holders;
+
+pub(super) fn create_table(
+    map: &mut ClusterMap,
+    new: NewTable,
+    replication: u32,
+    mode: ReplicationMode,
+) -> CommandResult {
+    if map.table(&new.name).is_some() {
+        return Err(Refusal::TableExists(new.name));
+    }
+    check_table(&new)?;
+    let group = match map.group_of(replication, mode) {
+        Some(group) => group,
+        None => create_group(map, replication, mode)?,
+    };
+    let table = Table {
+        id: map.next_table,
+        name: new.name,
+        columns: new.columns,
+        primary_key: new.primary_key,
+        partition_column: new.partition_column,
+        group,
+    };
+    map.next_table += 1;
+    map.catalog_version += 1;
+    map.tables.insert(table.id, Arc::new(table.clone()));
+    Ok(Applied::TableCreated(table))
+}
+
+fn check_table(table: &NewTable) -> Result<(), Refusal> {
+    let places_exist = table.primary_key.iter().all(|place| *place < table.columns.len());
+    if table.primary_key.is_empty() || !places_exist || !table.primary_key.contains(&table.partition_column) {
+        let reason = "a table needs a primary key among its columns, and its partition key in the primary key";
+        return Err(Refusal::Invalid(reason.to_owned()));
+    }
+    Ok(())
+}
+
+fn create_group(map: &mut ClusterMap, replication: u32, mode: ReplicationMode) -> Result<GroupId, Refusal> {
+    if !map.placeable().any(|node| node.state.is_alive()) {
+        return Err(Refusal::NotAllowed("no living node can take replicas".to_owned()));
+    }
+    let (group, first) = (map.next_group, map.next_partition);
+    let ids: Vec<PartitionId> = (first..first.saturating_add(map.partitions_per_group)).collect();
+    map.next_group += 1;
+    map.next_partition = first.saturating_add(map.partitions_per_group);
+    map.groups.insert(
+        group,
+        ReplicationGroup {
+            replication,
+            mode,
+            partitions: ids.clone(),
+        },
+    );
+    for (index, id) in (0..).zip(ids) {
+        let partition = first_partition(map, group, index, id);
+        map.partitions.insert(id, partition);
+    }
+    Ok(group)
+}
+
+/// A partition as it begins: empty, so that every living holder is in sync.
+fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId) -> PartitionInfo {
+    let copies = map.groups.get(&group).map_or(1, |group| group.replication as usize + 1);
+    let holders = first_holders(map, id, copies);
+    let (in_sync, learners): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+        holders.iter().partition(|node| map.is_alive(**node));
+    let primary = in_sync.iter().copied().min_by_key(|node| {
+        let yields = map.nodes.get(node).is_some_and(|info| info.yields);
+        (yields, map.roles(*node).primaries, *node)
+    });
+    let boot_of = |node: NodeId| map.nodes.get(&node).map_or(0, |info| info.boot_id);
+    PartitionInfo {
+        partition_id: id,
+        group,
+        index,
+        epoch: 1,
+        primary,
+        primary_boot: primary.map_or(0, boot_of),
+        in_sync,
+        learners,
+        restarted: BTreeSet::new(),
+        wanted: None,
+    }
+}
+
+/// With its last table a replication group goes, and its partitions: nothing may ask for copies of what is nothing.
+pub(super) fn drop_table(map: &mut ClusterMap, table: TableId) -> CommandResult {
+    let dropped = map.tables.remove(&table).ok_or(Refusal::NoSuchTable(table))?;
+    map.catalog_version += 1;
+    if !map.tables.values().any(|other| other.group == dropped.group) {
+        map.groups.remove(&dropped.group);
+        map.partitions.retain(|_, partition| partition.group != dropped.group);
+    }
+    Ok(Applied::Done)
+}
