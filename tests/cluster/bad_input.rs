@@ -78,6 +78,68 @@ fn every_bad_statement_has_its_sqlstate_and_changes_nothing() {
     });
 }
 
+/// One statement may change at most 8 MiB in one partition: more is refused, and the partition serves on.
+#[test]
+fn a_statement_too_large_for_a_record_is_refused_and_nothing_stops() {
+    let _alone = alone();
+    block_on(async {
+        let cluster = Nodes::start(3, |_| "127.0.0.1".to_owned())?;
+        let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.peer_port).collect();
+        operator::initialise(ports[0], PARTITIONS, WHOLE).await?;
+        operator::whole(&ports, WHOLE).await?;
+        // One partition for all rows.
+        let clients = [
+            connect(cluster.nodes[0].sql_port).await?,
+            connect(cluster.nodes[1].sql_port).await?,
+            connect(cluster.nodes[2].sql_port).await?,
+        ];
+        clients[0]
+            .batch_execute(
+                "CREATE TABLE wide (tenant INT, id INT, text TEXT, PRIMARY KEY (tenant, id)) \
+                 PARTITION BY (tenant) WITH REPLICATION = 2",
+            )
+            .await?;
+        let text = "x".repeat(1 << 20);
+        for id in 0..9 {
+            let insert = "INSERT INTO wide VALUES (1, $1, $2)";
+            clients[0].execute(insert, &[&id, &text]).await?;
+        }
+        let large = "x".repeat(9 << 20);
+        for client in &clients {
+            for refused in [
+                client
+                    .execute("UPDATE wide SET text = text || 'y' WHERE tenant = 1", &[])
+                    .await,
+                client.execute("UPDATE wide SET text = text || 'y'", &[]).await,
+                client.execute("INSERT INTO wide VALUES (1, 99, $1)", &[&large]).await,
+                client
+                    .execute("INSERT INTO wide VALUES (1, 99, $1)", &[&"x".repeat(20 << 20)])
+                    .await,
+            ] {
+                let error = refused
+                    .err()
+                    .and_then(|error| error.code().map(|code| code.code().to_owned()));
+                ensure!(error.as_deref() == Some("54000"), "{error:?}");
+            }
+            let written = client.execute("UPDATE wide SET text = 'small' WHERE tenant = 1", &[]);
+            ensure!(timeout(Duration::from_secs(10), written).await?? == 9);
+            let restored = client
+                .execute("UPDATE wide SET text = $1 WHERE tenant = 1 AND id < 7", &[&text])
+                .await?;
+            ensure!(restored == 7, "what fits into 8 MiB is written");
+            let more = client
+                .execute("UPDATE wide SET text = $1 WHERE tenant = 1 AND id >= 7", &[&text])
+                .await?;
+            ensure!(more == 2);
+        }
+        let rows = clients[1]
+            .query_one("SELECT count(*), sum(length(text)) FROM wide", &[])
+            .await?;
+        ensure!((rows.get::<_, i64>(0), rows.get::<_, i64>(1)) == (9, 9 << 20));
+        Ok(())
+    });
+}
+
 #[test]
 fn a_position_points_at_what_is_wrong() {
     let _alone = alone();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Reader, put_counted};
-use crate::error::CorruptError;
+use crate::error::{CorruptError, StatementError};
 use crate::row::RowRef;
 use crate::{NodeId, PartitionId, TableId};
 
@@ -52,6 +52,9 @@ pub enum LogPayload {
     EpochStart,
 }
 
+/// The most that one transaction may do to one partition, in bytes: a record travels and is logged whole.
+pub const MAX_EFFECTS_BYTES: usize = 8 << 20;
+
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 
@@ -75,6 +78,14 @@ impl EffectsBuilder {
         self.0.push(op);
         self.0.extend_from_slice(&table.to_le_bytes());
         put_counted(&mut self.0, key);
+    }
+
+    /// An error when they are more than a record may hold.
+    pub(crate) fn check_size(&self) -> Result<(), StatementError> {
+        match self.0.len() <= MAX_EFFECTS_BYTES {
+            true => Ok(()),
+            false => Err(StatementError::TooManyEffects),
+        }
     }
 
     /// True when there are none.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::effects::MAX_EFFECTS_BYTES;
+
 /// Bytes that are not what their layout says. Never a panic, never a large allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CorruptError {
@@ -71,6 +73,9 @@ pub enum StatementError {
     /// SQLSTATE 22025.
     #[error("LIKE pattern must not end with escape character")]
     InvalidEscape,
+    /// SQLSTATE 54000.
+    #[error("a statement may change at most {} MiB in one partition", MAX_EFFECTS_BYTES >> 20)]
+    TooManyEffects,
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -88,6 +93,7 @@ impl StatementError {
             Self::DivisionByZero => "22012",
             Self::InvalidText { data_type, .. } if data_type == "timestamp" => "22007",
             Self::InvalidText { .. } => "22P02",
+            Self::TooManyEffects => "54000",
             Self::TypeMismatch(_) => "42804",
         }
     }

@@ -70,6 +70,11 @@ impl Tail {
         }
     }
 
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.records.clear();

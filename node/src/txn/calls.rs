@@ -23,6 +23,8 @@ const QUEUED_CALLS: usize = 4_096;
 const BATCH_CALLS: usize = 256;
 /// Bytes of requests in one message, about.
 const BATCH_BYTES: usize = 2 << 20;
+/// A request or an answer may be so large; with a batch before it, it still fits into a message.
+const MAX_CALL_BYTES: usize = 12 << 20;
 /// Messages on their way.
 const MESSAGES_IN_FLIGHT: usize = 16;
 /// Requests of one peer that are being worked on; beyond, its stream waits.
@@ -65,6 +67,9 @@ impl Calls {
     /// Asks another node.
     pub(crate) async fn call(&self, node: NodeId, request: &Request, timeout: Duration) -> Result<Reply, CallError> {
         let request = postcard::to_stdvec(request).map_err(|_| CallError::NotSent)?;
+        if request.len() > MAX_CALL_BYTES {
+            return Ok(too_large("statement", request.len()));
+        }
         let (answer, answered) = oneshot::channel();
         let outgoing = Outgoing {
             request: request.into(),
@@ -202,15 +207,15 @@ pub(crate) async fn serve(
     let (replied, mut replies) = mpsc::channel::<v1::Reply>(SERVED_AT_ONCE);
     let places = Arc::new(tokio::sync::Semaphore::new(SERVED_AT_ONCE));
     tokio::spawn(async move {
-        let mut batch = Vec::new();
-        while replies.recv_many(&mut batch, BATCH_CALLS).await > 0 {
-            if answers
-                .send(Ok(v1::ReplyBatch {
-                    replies: std::mem::take(&mut batch),
-                }))
-                .await
-                .is_err()
-            {
+        while let Some(first) = replies.recv().await {
+            let mut bytes = first.reply.len();
+            let mut batch = vec![first];
+            while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
+                let Ok(more) = replies.try_recv() else { break };
+                bytes += more.reply.len();
+                batch.push(more);
+            }
+            if answers.send(Ok(v1::ReplyBatch { replies: batch })).await.is_err() {
                 return;
             }
         }
@@ -241,5 +246,21 @@ async fn answer(participant: &Participant, request: &[u8]) -> Bytes {
         Ok(request) => participant.serve_checked(request).await,
         Err(error) => Reply::Failed(Failure::Sql(SqlError::internal(format!("unreadable request: {error}")))),
     };
-    postcard::to_stdvec(&reply).unwrap_or_default().into()
+    let encoded = postcard::to_stdvec(&reply).unwrap_or_default();
+    if encoded.len() <= MAX_CALL_BYTES {
+        return encoded.into();
+    }
+    let refusal = too_large("result", encoded.len());
+    postcard::to_stdvec(&refusal).unwrap_or_default().into()
+}
+
+/// Only what changes nothing is answered with more than a few bytes, so that refusing to send it loses nothing.
+fn too_large(what: &str, bytes: usize) -> Reply {
+    Reply::Failed(Failure::Sql(SqlError::new(
+        "54000",
+        format!(
+            "a {what} of {bytes} bytes is too large for another node's partition; at most {} MiB",
+            MAX_CALL_BYTES >> 20
+        ),
+    )))
 }

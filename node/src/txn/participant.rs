@@ -15,11 +15,17 @@ use super::request::{Failure, Reply, ScanRequest};
 use crate::error::SqlError;
 use crate::replication::hold::Asked;
 use crate::replication::replica::Replica;
-use crate::replication::{Replicas, lock};
+use crate::replication::{Replicas, TAIL_LIMIT_BYTES, lock};
 use crate::statement::CommitWait;
 
 /// Records of one partition that may wait for their backups; beyond, transactions wait before they run.
 const MAX_UNCOMMITTED_RECORDS: Lsn = 100_000;
+/// Bytes of records of one partition that may be kept for backups and learners; beyond, writes wait before they run.
+const MAX_TAIL_BYTES: usize = 128 << 20;
+const _: () = assert!(
+    MAX_TAIL_BYTES > TAIL_LIMIT_BYTES,
+    "a learner alone doesn't stop writers"
+);
 /// Bytes that may wait for the disk; beyond, writes wait before they run.
 const MAX_LOG_QUEUE_BYTES: usize = 256 << 20;
 /// Transactions and statements that may wait for one partition's hold.
@@ -61,7 +67,7 @@ impl Participant {
         }
     }
 
-    fn lease_is_valid(&self) -> bool {
+    pub(super) fn lease_is_valid(&self) -> bool {
         self.replicas.metadata.lease().is_valid()
     }
 
@@ -79,6 +85,7 @@ impl Participant {
                 return Ran::NotPrimary;
             }
             let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
+                || replica.tail.bytes() > MAX_TAIL_BYTES
                 || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
             if replica.hold.holder().is_some() || (overloaded && !program.is_read_only()) {
                 return Ran::Held;

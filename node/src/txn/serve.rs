@@ -253,7 +253,10 @@ impl Participant {
             .filter_map(|&(partition, lsn)| self.read_wait(partition, lsn))
             .collect();
         match self.committed(&waits).await {
-            Ok(()) => Reply::Done,
+            // All holds were taken before this was asked for. A lease that is still valid says that nobody else led
+            // these partitions while the others were taken, so that the cut is one of this moment.
+            Ok(()) if self.lease_is_valid() => Reply::Done,
+            Ok(()) => Reply::Failed(Failure::NotPrimary),
             Err(failure) => Reply::Failed(failure),
         }
     }

@@ -255,6 +255,7 @@ impl<'a> Run<'a> {
             }
             encode(&mut encoded, &values);
             effects.put(self.program.table, key.as_bytes(), &encoded);
+            effects.check_size()?;
             if rows.len() > 1 {
                 keys.insert(key);
             }
@@ -281,6 +282,7 @@ impl<'a> Run<'a> {
             run.updated(row, set, &mut values)?;
             encode(&mut encoded, &values);
             effects.put(run.program.table, key.as_bytes(), &encoded);
+            effects.check_size()?;
             affected += 1;
             Ok(true)
         })?;
@@ -312,6 +314,7 @@ impl<'a> Run<'a> {
         for (key, values) in &new {
             encode(&mut encoded, values);
             effects.put(self.program.table, key.as_bytes(), &encoded);
+            effects.check_size()?;
         }
         Ok((changed.len() as u64, effects.finish_if_any()))
     }
@@ -339,6 +342,7 @@ impl<'a> Run<'a> {
         let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
         self.each(access, filter, |run, key, _| {
             effects.remove(run.program.table, key.as_bytes());
+            effects.check_size()?;
             affected += 1;
             Ok(true)
         })?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::effects::LogPayload;
+use crate::effects::{LogPayload, MAX_EFFECTS_BYTES};
 use crate::plan::{BinaryOp, UnaryOp};
 use crate::value::DataType;
 
@@ -307,4 +307,19 @@ fn a_malformed_program_is_an_error_and_no_panic() {
         assert_eq!(failed.error.sqlstate(), "42804", "{program:?}");
     }
     assert_eq!(write(&mut partition, &insert(&[])).unwrap(), Outcome::default());
+}
+
+#[test]
+fn more_than_a_record_may_hold_is_refused() {
+    let mut partition = filled();
+    let row = |id: i64| vec![literal(id), text("abc"), literal(1)];
+    let fits = MAX_EFFECTS_BYTES / 64;
+    let too_many = program(Action::Insert {
+        rows: (10..MAX_EFFECTS_BYTES as i64 / 16).map(row).collect(),
+    });
+    assert_eq!(sqlstate(write(&mut partition, &too_many)).0, "54000");
+    let as_many = program(Action::Insert {
+        rows: (10..10 + fits as i64).map(row).collect(),
+    });
+    assert_eq!(write(&mut partition, &as_many).unwrap().affected, fits as u64);
 }
