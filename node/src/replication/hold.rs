@@ -39,7 +39,12 @@ pub(crate) struct Hold {
     holder: Option<Holder>,
     waiting_statements: Vec<oneshot::Sender<()>>,
     waiting_transactions: BTreeMap<TransactionId, oneshot::Sender<()>>,
+    /// So many waiters, and those that have given up are looked for.
+    prune_at: usize,
 }
+
+/// Fewer waiters than this are not looked through for those that have given up.
+const PRUNE_FROM: usize = 64;
 
 impl Hold {
     /// The transaction that has the partition.
@@ -109,6 +114,7 @@ impl Hold {
 
     /// A statement waits for the end of the hold.
     pub(crate) fn wait_statement(&mut self) -> oneshot::Receiver<()> {
+        self.prune();
         let (sender, receiver) = oneshot::channel();
         self.waiting_statements.push(sender);
         receiver
@@ -116,12 +122,24 @@ impl Hold {
 
     /// A transaction waits for its turn.
     pub(crate) fn wait_transaction(&mut self, transaction: TransactionId) -> oneshot::Receiver<()> {
+        self.prune();
         let (sender, receiver) = oneshot::channel();
         self.waiting_transactions.insert(transaction, sender);
         receiver
     }
 
-    /// How many wait.
+    /// Who looks again by himself leaves a waiter behind each time. They go when the list has doubled, so that a look
+    /// costs nothing on average and the list is never longer than twice those who wait.
+    fn prune(&mut self) {
+        if self.waiting() < self.prune_at.max(PRUNE_FROM) {
+            return;
+        }
+        self.waiting_statements.retain(|waiter| !waiter.is_closed());
+        self.waiting_transactions.retain(|_, waiter| !waiter.is_closed());
+        self.prune_at = 2 * self.waiting();
+    }
+
+    /// How many wait; at most twice as many are counted, and `PRUNE_FROM`, for some may have given up.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting_statements.len() + self.waiting_transactions.len()
     }
@@ -173,6 +191,19 @@ mod tests {
         assert_eq!(hold.ask(transaction(10), 0), Asked::Busy);
         assert!(hold.release(transaction(20)));
         assert_eq!(hold.ask(transaction(10), 0), Asked::Granted);
+    }
+
+    #[test]
+    fn those_who_gave_up_do_not_fill_the_list() {
+        let mut hold = Hold::default();
+        hold.ask(transaction(1), 0);
+        let patient: Vec<_> = (0..100).map(|_| hold.wait_statement()).collect();
+        for _ in 0..100_000 {
+            drop(hold.wait_statement());
+        }
+        assert!(hold.waiting() <= 2 * patient.len() + PRUNE_FROM, "{}", hold.waiting());
+        hold.release(transaction(1));
+        assert!(patient.into_iter().all(|mut waiter| waiter.try_recv().is_ok()));
     }
 
     #[test]
