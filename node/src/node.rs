@@ -157,8 +157,10 @@ impl Node {
             counted,
         ));
         // A log that can't be written acknowledges nothing any more: another replica must take over.
-        let failure = log.wait_failure().await;
-        anyhow::bail!("the log has stopped: {failure}")
+        tokio::select! {
+            failure = log.wait_failure() => anyhow::bail!("the log has stopped: {failure}"),
+            failure = self.metadata.wait_failure() => anyhow::bail!("the metadata group's member has stopped: {failure}"),
+        }
     }
 
     /// Reads the log back into replicas.

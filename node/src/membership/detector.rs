@@ -10,8 +10,11 @@ const WINDOW: usize = 100;
 const ACCEPTED_PAUSE: Duration = Duration::from_millis(1_200);
 /// Intervals are taken to spread at least so much.
 const LEAST_DEVIATION: Duration = Duration::from_millis(100);
+/// However irregularly it spoke, a node that is silent for so long is suspected: a dead one is failed over within three
+/// seconds.
+const LONGEST_SILENCE: Duration = Duration::from_millis(2_300);
 /// From here on a node is suspected: once in 10^8 wrongly, if intervals were distributed normally.
-pub const SUSPECTED: f64 = 8.0;
+const SUSPECTED: f64 = 8.0;
 
 /// The detector for one process.
 #[derive(Clone, Debug)]
@@ -67,6 +70,11 @@ impl Phi {
         }
     }
 
+    /// Taken for dead: silent for too long for a node that spoke as regularly as this one, or for any.
+    pub fn is_suspected(&self, now: Duration) -> bool {
+        self.phi(now) >= SUSPECTED || self.silence(now) >= LONGEST_SILENCE
+    }
+
     fn spread(&self) -> (f64, f64) {
         let least = LEAST_DEVIATION.as_secs_f64();
         if self.intervals.is_empty() {
@@ -111,7 +119,9 @@ mod tests {
         let mut phi = regular();
         phi.heard(ms(6_000));
         phi.heard(ms(7_200));
-        assert!(phi.phi(ms(7_200 + 1_900)) < SUSPECTED);
+        assert!(!phi.is_suspected(ms(7_200 + 1_900)));
+        assert!(phi.phi(ms(7_200 + 2_300)) < SUSPECTED);
+        assert!(phi.is_suspected(ms(7_200 + 2_300)), "but not any time");
     }
 
     #[test]

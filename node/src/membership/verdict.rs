@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use volt_engine::NodeId;
 
-use super::detector::{Phi, SUSPECTED};
+use super::detector::Phi;
 use crate::metadata::map::{ClusterMap, NodeState};
 
 /// A process that was said to have ended, and is heard so long afterwards, has not ended.
@@ -137,8 +137,7 @@ impl Sightings {
                 evidence,
             });
         }
-        let phi = sighting.phi.phi(now);
-        (phi >= SUSPECTED).then(|| Verdict {
+        sighting.phi.is_suspected(now).then(|| Verdict {
             node_id: node,
             boot_id,
             process_ended: false,
@@ -146,7 +145,7 @@ impl Sightings {
             evidence: format!(
                 "silent for {} ms, phi {:.1}",
                 sighting.phi.silence(now).as_millis(),
-                phi.min(99.9)
+                sighting.phi.phi(now).min(99.9)
             ),
         })
     }

@@ -158,6 +158,22 @@ impl Metadata {
             .collect()
     }
 
+    /// Returns when this node's member can't go on (its log can't be written, say), with the reason.
+    pub async fn wait_failure(&self) -> String {
+        let Some(raft) = self.raft() else {
+            return std::future::pending().await;
+        };
+        let mut metrics = raft.metrics();
+        loop {
+            if let Err(why) = &metrics.borrow_and_update().running_state {
+                return why.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "it has stopped".to_owned();
+            }
+        }
+    }
+
     /// Stops the member. The files can be opened again afterwards.
     pub async fn shutdown(&self) {
         if let Some(raft) = self.raft() {
