@@ -10,6 +10,7 @@ mod plan;
 mod run;
 mod shared;
 mod sql;
+mod tables;
 mod workload;
 
 use std::path::Path;

@@ -22,6 +22,7 @@ use crate::determinism::{self, mix};
 use crate::plan::{self, Fault, FaultKind, NODES};
 use crate::shared::{Phase, Shared};
 use crate::sql::{self, SQL_PORT, Session};
+use crate::tables;
 use crate::workload::{self, CLIENTS, REGISTERS};
 
 /// No run may take longer, in simulated time.
@@ -169,6 +170,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     shared.run().phase = Phase::Work;
     let workers: Vec<_> = (1..=CLIENTS)
         .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
+        .chain([tokio::spawn(tables::client(shared.clone(), seed))])
         .collect();
     for worker in workers {
         worker.await?;
@@ -211,6 +213,12 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
         .ledger()
         .await
         .map_err(|failure| format!("node {node} does not read the ledger: {failure:?}"))?;
+    let client = sql::connect(node)
+        .await
+        .ok_or_else(|| format!("node {node} takes no session"))?;
+    tables::check(&client, shared)
+        .await
+        .map_err(|fault| format!("read from node {node}: {fault}"))?;
     let run = shared.run();
     run.ledger
         .check(&found)

@@ -7,6 +7,8 @@ use volt_node::node::Node;
 use volt_tests::history::{History, Ledger, Operation};
 use volt_tests::trace::Trace;
 
+use crate::tables::Made;
+
 /// How far the run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -32,6 +34,8 @@ pub struct Run {
     pub ledger: Ledger,
     /// Pairs of rows inserted by one statement: both are there, or neither.
     pub pairs: Vec<(u64, u64)>,
+    /// Tables made while things went wrong.
+    pub made: Vec<Made>,
     /// The living nodes.
     pub nodes: BTreeMap<u32, Weak<Node>>,
     /// Processes started, by node.

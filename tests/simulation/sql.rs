@@ -127,7 +127,7 @@ impl Session {
 }
 
 /// Waits for an answer and says what an error means.
-async fn answer<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
+pub async fn answer<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
     let Ok(result) = timeout(ANSWER_TIMEOUT, call).await else {
         return Err(Failure::Unknown);
     };

@@ -1,0 +1,109 @@
+//! Tables that are made, filled and dropped while things go wrong: what a catalog that changes may not do to rows.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+use crate::determinism::mix;
+use crate::plan::NODES;
+use crate::shared::{Phase, Shared};
+use crate::sql::{Failure, answer, connect};
+
+/// Rows tried in each table.
+const ROWS: u64 = 8;
+
+/// A table that was acknowledged.
+#[derive(Debug)]
+pub struct Made {
+    name: String,
+    /// Rows that were acknowledged.
+    rows: BTreeSet<u64>,
+    fate: Fate,
+}
+
+/// What is known of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Dropped,
+    /// It was to be dropped, and nobody knows whether it was.
+    Unknown,
+}
+
+/// Makes tables until the workload is over. Of two kinds, so that replication groups come and go, too.
+pub async fn client(shared: Shared, seed: u64) {
+    let mut random = StdRng::seed_from_u64(mix(seed ^ 0x7ab1e));
+    while shared.run().phase == Phase::Work {
+        if let Some(client) = connect(random.random_range(1..=NODES)).await {
+            let _ = one_table(&shared, &client, &mut random).await;
+        }
+        sleep(Duration::from_millis(random.random_range(200..=900))).await;
+    }
+}
+
+async fn one_table(shared: &Shared, client: &Client, random: &mut StdRng) -> Result<(), Failure> {
+    let name = format!("made_{}", shared.unique());
+    let replication = random.random_range(1..=2);
+    let create = format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY) WITH REPLICATION = {replication}");
+    answer(client.batch_execute(&create)).await?;
+    shared.note(&format!("table {name} is made, REPLICATION = {replication}"));
+    let mut made = Made {
+        name,
+        rows: BTreeSet::new(),
+        fate: Fate::Kept,
+    };
+    let filled = fill(client, &mut made).await;
+    if filled.is_ok() && random.random_range(0..3) != 0 {
+        let dropped = answer(client.batch_execute(&format!("DROP TABLE {}", made.name))).await;
+        made.fate = match dropped {
+            Ok(()) => Fate::Dropped,
+            Err(Failure::Refused(_)) => Fate::Kept,
+            Err(Failure::Unknown) => Fate::Unknown,
+        };
+    }
+    shared.note(&format!("table {made:?}"));
+    shared.run().made.push(made);
+    filled
+}
+
+async fn fill(client: &Client, made: &mut Made) -> Result<(), Failure> {
+    for id in 1..=ROWS {
+        answer(client.batch_execute(&format!("INSERT INTO {} VALUES ({id})", made.name))).await?;
+        made.rows.insert(id);
+    }
+    Ok(())
+}
+
+/// Every table that was kept holds what was acknowledged, as this node tells it; none that was dropped is there.
+pub async fn check(client: &Client, shared: &Shared) -> Result<(), String> {
+    let known: Vec<(String, BTreeSet<u64>, Fate)> = {
+        let run = shared.run();
+        let made = run.made.iter();
+        made.map(|made| (made.name.clone(), made.rows.clone(), made.fate))
+            .collect()
+    };
+    for (name, rows, fate) in known {
+        let found = client.query(&format!("SELECT id FROM {name}"), &[]).await;
+        match (fate, found) {
+            (Fate::Kept, Ok(found)) => {
+                let found: BTreeSet<u64> = found.iter().map(|row| row.get::<_, i64>(0) as u64).collect();
+                if !rows.is_subset(&found) {
+                    return Err(format!(
+                        "invariant 1: {name} holds {found:?}, acknowledged were {rows:?}"
+                    ));
+                }
+            }
+            (Fate::Kept, Err(error)) => return Err(format!("{name} is not read: {error:?}")),
+            (Fate::Dropped, Ok(_)) => return Err(format!("{name} was dropped and is there")),
+            (Fate::Dropped, Err(error)) if error.code().map(|code| code.code()) != Some("42P01") => {
+                return Err(format!("{name}, dropped: {error:?}"));
+            }
+            (Fate::Dropped | Fate::Unknown, _) => {}
+        }
+    }
+    Ok(())
+}
