@@ -23,7 +23,7 @@ lint: ## formatting, clippy, documentation
 bench: ## the gateway against a bare loop, and the pause of a failover (psql, pgbench)
 	cargo build --release -p volt-node
 	tests/bench/wire.sh
-	$${CARGO_TARGET_DIR:-target}/release/volt-node bench failover
+	$${CARGO_TARGET_DIR:-target}/release/volt-node bench failover --limit-ms 500
 
 kube-up: ## a Kubernetes on this machine with this source's images in it: make kube-up NODES=3 (root, Go)
 	@NODES=$(NODES) tests/kubernetes/up.sh

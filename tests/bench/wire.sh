@@ -4,6 +4,8 @@
 #
 #   tests/bench/wire.sh [SECONDS]      needs pgbench and psql; uses target/release/volt-node, or $VOLT_NODE
 #
+# Fails when the gateway, pipelined by 8, does less than half of what the bare loop does.
+#
 # One node, so that every row is at the node that is asked; the numbers are about the gateway, not about the network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -57,6 +59,7 @@ rate() { # port, reads in one pipeline: reads a second
 median() { sort -n | sed -n "$(((rounds + 1) / 2))p"; }
 
 printf '%-28s %14s %14s %8s\n' 'prepared point read, /s' gateway 'bare loop' ratio
+least=0.5 # of the bare loop, pipelined by 8
 for reads in 1 8 100; do
     script $reads >"$work/$reads.sql"
     : >"$work/gateway" && : >"$work/bare"
@@ -68,4 +71,6 @@ for reads in 1 8 100; do
     name="$clients clients"
     [ $reads = 1 ] || name="$name, pipelined by $reads"
     printf '%-28s %14d %14d %8s\n' "$name" "$gateway" "$bare" "$(awk "BEGIN { printf \"%.2f\", $gateway / $bare }")"
+    [ $reads != 8 ] || slow=$(awk "BEGIN { print ($gateway < $least * $bare) }")
 done
+[ "$slow" = 0 ] || { echo "error: less than $least of the bare loop" >&2; exit 1; }

@@ -41,6 +41,9 @@ pub struct FailoverArguments {
     /// When a write is safe on a node
     #[arg(long, value_enum, default_value = "fsync")]
     durability: Durability,
+    /// The longest pause that is still good, in milliseconds: a longer one ends the command with an error
+    #[arg(long)]
+    limit_ms: Option<u64>,
     /// The first SQL port
     #[arg(long, default_value_t = 15433)]
     sql_port: u16,
@@ -81,6 +84,16 @@ pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
     let lost: usize = runs.iter().map(|run| run.lost).sum();
     if lost > 0 {
         bail!("{lost} acknowledged writes are lost");
+    }
+    let worst = runs.iter().map(|run| run.gap).max().unwrap_or_default();
+    if let Some(limit) = arguments.limit_ms.map(Duration::from_millis)
+        && worst > limit
+    {
+        bail!(
+            "writes stopped for {} ms, more than {} ms",
+            worst.as_millis(),
+            limit.as_millis()
+        );
     }
     Ok(())
 }
