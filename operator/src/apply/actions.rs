@@ -73,7 +73,7 @@ pub(super) async fn act(
         Action::ReportFailure { node_id, .. }
         | Action::Promote { node_id, .. }
         | Action::Drain { node_id }
-        | Action::Rejoin { node_id }
+        | Action::Rejoin { node_id, .. }
         | Action::RemoveNode { node_id }
         | Action::SwitchPrimaries { node_id } => {
             let own = node_id.wrapping_sub(1);
@@ -180,9 +180,9 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
         Action::Drain { node_id } => {
             node.drain(request(v1::DrainRequest { node_id }, COMMIT_LIMIT)).await?;
         }
-        Action::Rejoin { node_id } => {
-            node.rejoin(request(v1::RejoinRequest { node_id }, COMMIT_LIMIT))
-                .await?;
+        Action::Rejoin { node_id, boot_id } => {
+            let message = v1::RejoinRequest { node_id, boot_id };
+            node.rejoin(request(message, COMMIT_LIMIT)).await?;
         }
         Action::RemoveNode { node_id } => {
             let message = v1::RemoveNodeRequest { node_id };

@@ -64,7 +64,7 @@ pub(super) async fn action(context: &Context, cluster: &VoltCluster, action: &Ac
             partition_id, node_id, ..
         } => format!("asking for node {node_id} as the primary of partition {partition_id}"),
         Action::Drain { node_id } => format!("moving every replica away from node {node_id}"),
-        Action::Rejoin { node_id } => format!("node {node_id} takes its share again"),
+        Action::Rejoin { node_id, .. } => format!("node {node_id} takes its share again"),
         Action::RemoveNode { node_id } => format!("node {node_id} is forgotten"),
         Action::SwitchPrimaries { node_id } => format!("moving every primary away from node {node_id}"),
         Action::DeletePod { name, why, .. } => format!("replacing pod {name}: {why}"),

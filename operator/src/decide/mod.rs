@@ -66,10 +66,12 @@ pub enum Action {
         /// The node.
         node_id: u32,
     },
-    /// Gives a node its share of replicas again.
+    /// Gives a node its share of replicas and primaries again.
     Rejoin {
         /// The node.
         node_id: u32,
+        /// Its process, as it was seen.
+        boot_id: u64,
     },
     /// Forgets a node.
     RemoveNode {

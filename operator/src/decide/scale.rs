@@ -62,7 +62,10 @@ fn with_rejoins(scene: &Scene<'_>, stay: i32, work: Work) -> Work {
         let leaves = matches!(node.state(), NodeState::Draining | NodeState::Drained);
         leaves && i32::try_from(node.node_id).is_ok_and(|id| id <= stay)
     });
-    let actions = leaving.map(|node| Action::Rejoin { node_id: node.node_id });
+    let actions = leaving.map(|node| Action::Rejoin {
+        node_id: node.node_id,
+        boot_id: node.boot_id,
+    });
     Work {
         actions: actions.collect(),
         ..work

@@ -409,7 +409,7 @@ fn a_scale_in_that_is_taken_back_gives_the_node_its_share_again() {
     let decision = story.goes_on();
     assert_eq!(
         (decision.replicas, decision.actions),
-        (4, vec![Action::Rejoin { node_id: 4 }])
+        (4, vec![Action::Rejoin { node_id: 4, boot_id: 104 }])
     );
 }
 
