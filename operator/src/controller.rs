@@ -25,7 +25,7 @@ use crate::decide::decide;
 use crate::heartbeats::{Heartbeats, Key};
 use crate::metrics::Metrics;
 use crate::observe::observe;
-use crate::resources::Defaults;
+use crate::resources::{Defaults, PEER_PORT};
 
 const FINALIZER: &str = "voltcluster.dev/operator";
 /// After a failure.
@@ -84,7 +84,7 @@ pub async fn run(client: Client, namespace: Option<&str>, me: &str, metrics: Arc
         recorder: Recorder::new(client.clone(), reporter),
         metrics,
         defaults,
-        heartbeats: Heartbeats::new(nudge),
+        heartbeats: Heartbeats::new(PEER_PORT, nudge),
         refusals: Mutex::default(),
     });
     let nudges = ReceiverStream::new(nudges)

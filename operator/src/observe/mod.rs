@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use volt_proto::v1::GetStatusResponse;
 
-pub use nodes::{CALL_LIMIT, connect};
+pub use nodes::{CALL_LIMIT, connect, connect_at};
 pub use pods::{Ended, PodSeen};
 
 use crate::crd::VoltCluster;
