@@ -56,16 +56,16 @@ pub async fn apply(
             .await
             .map_err(kubernetes("status"))?;
         context.metrics.saw(cluster, &decision.status);
-        events::transitions(context, cluster, &decision.status).await;
+        let before = cluster.status.clone().unwrap_or_default();
+        for told in events::transitions(&before, &decision.status) {
+            events::publish(context, cluster, told).await;
+        }
     }
     let made = children(cluster, &context.defaults, decision.replicas, decision.may_disrupt);
-    if let Err(error) = apply_children(&context.client, cluster, &made).await {
-        events::warning(context, cluster, "ApplyFailed", error.to_string()).await;
-        return Err(error);
-    }
+    apply_children(&context.client, cluster, &made).await?;
     for action in &decision.actions {
         context.metrics.asked(action);
-        events::action(context, cluster, action).await;
+        events::publish(context, cluster, events::action(action)).await;
     }
     // Each partition is promoted for itself: none waits for another.
     let (promotions, others): (Vec<_>, Vec<_>) = decision
