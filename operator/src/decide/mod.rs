@@ -189,6 +189,13 @@ impl Scene<'_> {
     }
 }
 
+/// `demo-0, demo-2`.
+fn names(scene: &Scene<'_>, ordinals: impl Iterator<Item = Ordinal>) -> String {
+    let name = scene.cluster.name_any();
+    let names: Vec<String> = ordinals.map(|ordinal| format!("{name}-{ordinal}")).collect();
+    names.join(", ")
+}
+
 /// What one kind of disruptive work has to say.
 #[derive(Default)]
 struct Work {
