@@ -18,7 +18,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus};
+use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus, PartitionStatus};
 
 use crate::crd::{NodeSummary, Operation, OperationKind, VoltCluster, VoltClusterStatus};
 use crate::observe::{Ordinal, PodSeen, World};
@@ -143,6 +143,12 @@ impl Scene<'_> {
         self.cluster.spec.replicas
     }
 
+    /// Pods that there shall be for now: more than are wanted, as long as some can't go.
+    fn expected(&self) -> i32 {
+        let set = self.world.set.as_ref();
+        set.map_or(self.wanted(), |set| set.replicas.max(self.wanted()))
+    }
+
     fn nodes(&self) -> impl Iterator<Item = &NodeStatus> {
         self.database.into_iter().flat_map(|database| &database.nodes)
     }
@@ -151,12 +157,23 @@ impl Scene<'_> {
         self.world.pods.get(&node_id.checked_sub(1)?)
     }
 
+    fn partitions(&self) -> &[PartitionStatus] {
+        self.database
+            .map(|database| &database.partitions[..])
+            .unwrap_or_default()
+    }
+
+    /// Asks for its share of a node whose process is still the one that is seen.
+    fn rejoin(&self, node: &NodeStatus) -> Action {
+        Action::Rejoin {
+            node_id: node.node_id,
+            boot_id: node.boot_id,
+        }
+    }
+
     /// Partitions with every replica in sync, and all.
     fn in_sync(&self) -> (usize, usize) {
-        let partitions = self
-            .database
-            .map(|database| &database.partitions[..])
-            .unwrap_or_default();
+        let partitions = self.partitions();
         let whole = partitions
             .iter()
             .filter(|partition| partition.primary != 0 && partition.in_sync.len() > partition.replication as usize);
@@ -236,6 +253,13 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
             actions.extend(work.actions.iter().cloned());
         }
     }
+    // Once there is something to lose, a pod is taken away only when it is scaling's turn.
+    let has_turn = status.operation == scaling.operation || scene.before.cluster_uuid.is_none();
+    let replicas = if has_turn {
+        replicas
+    } else {
+        replicas.max(scene.expected())
+    };
 
     status.replicas = replicas;
     status.ready_replicas = i32::try_from(world.pods.values().filter(|pod| pod.ready).count()).unwrap_or(i32::MAX);

@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus, PartitionStatus};
 
 use super::{Decision, decide};
-use crate::crd::{VoltCluster, VoltClusterStatus};
+use crate::crd::{OperationKind, VoltCluster, VoltClusterStatus};
 use crate::heartbeats::Heard;
 use crate::observe::{PodSeen, SetSeen, World};
 
@@ -145,8 +145,35 @@ impl Story {
         });
     }
 
+    /// Another node leads what this one led.
+    fn switches(&mut self, node_id: u32, to: u32) {
+        self.database(|database| {
+            for partition in &mut database.partitions {
+                if partition.primary == node_id {
+                    partition.primary = to;
+                }
+            }
+        });
+    }
+
+    fn has_template(&mut self, revision: Option<&str>) {
+        self.world.set.as_mut().expect("set").revision = revision.map(str::to_owned);
+    }
+
+    fn begun(&self) -> Option<(OperationKind, u32)> {
+        let operation = self.cluster.status.as_ref()?.operation.as_ref()?;
+        Some((operation.kind, operation.node_id))
+    }
+
     fn pod(&mut self, ordinal: u32) -> &mut PodSeen {
         self.world.pods.get_mut(&ordinal).expect("the pod")
+    }
+
+    fn returns(&mut self, node_id: u32) {
+        self.node(node_id, |node| {
+            node.is_alive = true;
+            node.state = NodeState::Active.into();
+        });
     }
 
     fn dies(&mut self, node_id: u32) {
