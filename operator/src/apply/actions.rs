@@ -22,6 +22,10 @@ const PROMOTE_LIMIT: Duration = Duration::from_secs(2);
 /// Most time for anything else that the metadata group commits.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// For a pod that has nothing to hand over. No grace at all would take the pod off the books before its process has
+/// ended, and two processes could have one volume.
+const SHORTEST_GRACE_S: u32 = 1;
+
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ActionError {
@@ -60,8 +64,14 @@ pub(super) async fn act(
 ) -> Result<(), ActionError> {
     let name = action.name();
     match action {
-        Action::DeletePod { name: pod, uid, .. } => {
-            delete_pod(context, cluster, pod, uid)
+        Action::DeletePod {
+            name: pod,
+            uid,
+            at_once,
+            ..
+        } => {
+            let grace_s = at_once.then_some(SHORTEST_GRACE_S);
+            delete_pod(context, cluster, pod, uid, grace_s)
                 .await
                 .map_err(|source| ActionError::Kubernetes {
                     action: name,
@@ -199,14 +209,21 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
     Ok(())
 }
 
-/// This life of the pod and no other; it hands over what it has before it ends.
-async fn delete_pod(context: &Context, cluster: &VoltCluster, pod: &str, uid: &str) -> Result<(), kube::Error> {
+/// This life of the pod and no other. `grace_s`: seconds in which it may hand over what it has; None: as its template says.
+async fn delete_pod(
+    context: &Context,
+    cluster: &VoltCluster,
+    pod: &str,
+    uid: &str,
+    grace_s: Option<u32>,
+) -> Result<(), kube::Error> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(uid.to_owned()),
             ..Preconditions::default()
         }),
+        grace_period_seconds: grace_s,
         ..DeleteParams::default()
     };
     match pods.delete(pod, &parameters).await {

@@ -13,6 +13,7 @@ mod update;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -28,6 +29,9 @@ use crate::resources::selector_text;
 const SOON: Duration = Duration::from_secs(1);
 /// While all is well; changes are told at once anyway.
 const LATER: Duration = Duration::from_secs(15);
+
+/// A process gets so long to come up, or back, by itself, seconds.
+const STARTING_S: i64 = 20;
 
 /// One request, to a node or to Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,8 @@ pub enum Action {
         name: String,
         /// This life of it, and no other.
         uid: String,
+        /// It is not given the time to hand anything over.
+        at_once: bool,
         /// In words.
         why: String,
     },
@@ -149,6 +155,11 @@ impl Scene<'_> {
         set.map_or(self.wanted(), |set| set.replicas.max(self.wanted()))
     }
 
+    /// The same, one by one.
+    fn ordinals(&self) -> std::ops::Range<Ordinal> {
+        0..self.expected().unsigned_abs()
+    }
+
     fn nodes(&self) -> impl Iterator<Item = &NodeStatus> {
         self.database.into_iter().flat_map(|database| &database.nodes)
     }
@@ -180,16 +191,22 @@ impl Scene<'_> {
         (whole.count(), partitions.len())
     }
 
-    /// Every wanted node lives and every replica that there can be is in sync: a node may be taken away for a moment.
+    /// The database serves, every node that there shall be lives and every replica that there can be is in sync: a node
+    /// may be taken away for a moment.
     fn is_whole(&self) -> bool {
-        let Some(database) = self.database else {
+        let Some(database) = self.database.filter(|database| database.serving) else {
             return false;
         };
-        let living = database.nodes.iter().filter(|node| node.is_alive).count();
-        living >= usize::try_from(self.wanted()).unwrap_or(usize::MAX)
+        let living: BTreeSet<u32> = database
+            .nodes
+            .iter()
+            .filter(|node| node.is_alive)
+            .map(|node| node.node_id)
+            .collect();
+        self.ordinals().all(|ordinal| living.contains(&(ordinal + 1)))
             && database.partitions.iter().all(|partition| {
                 partition.primary != 0
-                    && partition.in_sync.len() > (partition.replication as usize).min(living.saturating_sub(1))
+                    && partition.in_sync.len() > (partition.replication as usize).min(living.len().saturating_sub(1))
             })
     }
 
@@ -244,14 +261,16 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     let mut actions = founding.actions.clone();
     actions.extend(failures::failures(&scene));
     actions.extend(failures::promotions(&scene));
+    let uneasy = !actions.is_empty();
     let (replicas, scaling) = scale::scale(&scene);
     let restarting = restart::restart(&scene);
-    let updating = update::update(&scene, scaling.operation.is_some() || restarting.operation.is_some());
-    for work in [&restarting, &scaling, &updating] {
-        if status.operation.is_none() {
-            status.operation.clone_from(&work.operation);
-            actions.extend(work.actions.iter().cloned());
-        }
+    let busy = scaling.operation.is_some() || restarting.operation.is_some();
+    let abandoned = update::abandoned(&scene, busy);
+    let mut updating = update::update(&scene, busy, uneasy);
+    let works = [&abandoned, &restarting, &scaling, &updating];
+    if let Some(work) = works.into_iter().find(|work| work.operation.is_some()) {
+        status.operation.clone_from(&work.operation);
+        actions.extend(work.actions.iter().cloned());
     }
     // Once there is something to lose, a pod is taken away only when it is scaling's turn.
     let has_turn = status.operation == scaling.operation || scene.before.cluster_uuid.is_none();
@@ -260,17 +279,13 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     } else {
         replicas.max(scene.expected())
     };
+    updating.remark = abandoned.remark.or(updating.remark);
 
     status.replicas = replicas;
-    status.ready_replicas = i32::try_from(world.pods.values().filter(|pod| pod.ready).count()).unwrap_or(i32::MAX);
-    status.nodes = scene.nodes().map(summary).collect();
-    let (whole, all) = scene.in_sync();
-    status.partitions = scene.database.map(|_| format!("{whole}/{all}"));
-    let living = scene.nodes().filter(|node| node.is_alive).count();
-    status.nodes_alive = Some(format!("{living}/{}", scene.wanted()));
+    count(&scene, &mut status);
     conditions::write(&scene, &mut status, &founding, &scaling, &updating);
 
-    let settled = scene.is_whole() && status.operation.is_none() && actions.is_empty() && replicas == scene.wanted();
+    let settled = actions.is_empty() && status.operation.is_none() && replicas == scene.wanted() && scene.is_whole();
     Decision {
         replicas,
         may_disrupt: scene.is_whole() && status.operation.is_none(),
@@ -278,6 +293,17 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
         actions,
         again_after: if settled { LATER } else { SOON },
     }
+}
+
+/// What is seen, in numbers.
+fn count(scene: &Scene<'_>, status: &mut VoltClusterStatus) {
+    let ready = scene.world.pods.values().filter(|pod| pod.ready).count();
+    status.ready_replicas = i32::try_from(ready).unwrap_or(i32::MAX);
+    status.nodes = scene.nodes().map(summary).collect();
+    let (whole, all) = scene.in_sync();
+    status.partitions = scene.database.map(|_| format!("{whole}/{all}"));
+    let living = scene.nodes().filter(|node| node.is_alive).count();
+    status.nodes_alive = Some(format!("{living}/{}", scene.wanted()));
 }
 
 fn summary(node: &NodeStatus) -> NodeSummary {

@@ -11,7 +11,14 @@ fn recover_node_replaces_a_process_that_runs_and_is_dead() {
     assert_eq!(story.decision().actions, []);
     story.database(|database| database.recovering = vec![2]);
     let decision = story.goes_on();
-    assert!(matches!(&decision.actions[..], [Action::DeletePod { node_id: 2, .. }]));
+    assert!(matches!(
+        &decision.actions[..],
+        [Action::DeletePod {
+            node_id: 2,
+            at_once: true,
+            ..
+        }]
+    ));
     assert_eq!(
         decision.status.operation.map(|operation| operation.kind),
         Some(OperationKind::Restart)
