@@ -17,7 +17,7 @@ use crate::observe::{CALL_LIMIT, Ordinal, PodSeen, connect_at};
 /// Milliseconds between two heartbeats.
 const INTERVAL_MS: u32 = 500;
 /// A stream that is silent for so long is made anew.
-const QUIET: Duration = Duration::from_secs(2);
+pub const QUIET: Duration = Duration::from_secs(2);
 /// Between two attempts to make one.
 const PAUSE: Duration = Duration::from_millis(500);
 

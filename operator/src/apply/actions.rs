@@ -46,13 +46,24 @@ pub enum ActionError {
         last: String,
     },
     /// Kubernetes did not do it.
-    #[error("{action}: {source}")]
+    #[error("{action}: {}", super::words(.source))]
     Kubernetes {
         /// Which.
         action: &'static str,
         /// Why not.
         source: Box<kube::Error>,
     },
+}
+
+impl ActionError {
+    /// It would be refused again; not merely unanswered.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::NoAnswer { .. } => false,
+            Self::Kubernetes { source, .. } => super::is_rejection(source),
+        }
+    }
 }
 
 /// Does it, through any node that answers.

@@ -22,7 +22,8 @@ use kube::ResourceExt;
 use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus, PartitionStatus};
 
 use crate::crd::{NodeSummary, Operation, OperationKind, VoltCluster, VoltClusterStatus};
-use crate::observe::{Ordinal, PodSeen, World};
+use crate::heartbeats::QUIET;
+use crate::observe::{Ordinal, PodSeen, Refused, World};
 use crate::resources::selector_text;
 
 /// While something is under way, or wrong.
@@ -127,7 +128,7 @@ pub struct Decision {
     pub may_disrupt: bool,
     /// What is written into the VoltCluster, before the actions.
     pub status: VoltClusterStatus,
-    /// In this order, until one fails.
+    /// Each for itself: none waits for another.
     pub actions: Vec<Action>,
     /// When to look again, if nothing is heard before.
     pub again_after: Duration,
@@ -210,6 +211,22 @@ impl Scene<'_> {
             })
     }
 
+    /// Nothing is wrong, and nothing is about to turn out to be: whatever changes from here on is told at once.
+    fn is_quiet(&self) -> bool {
+        let is_ready = |ordinal: &Ordinal| {
+            self.world
+                .pods
+                .get(ordinal)
+                .is_some_and(|pod| pod.ready && !pod.deleting)
+        };
+        let is_heard = |ordinal: &Ordinal| {
+            let heard = self.world.heard.get(ordinal);
+            heard.is_some_and(|heard| heard.silent_for < QUIET)
+        };
+        let works = |ordinal: Ordinal| is_ready(&ordinal) && is_heard(&ordinal);
+        self.is_whole() && self.world.refused == Refused::default() && self.ordinals().all(works)
+    }
+
     /// The same operation as before keeps its beginning.
     fn operation(&self, kind: OperationKind, node_id: u32) -> Operation {
         match &self.before.operation {
@@ -285,7 +302,7 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     count(&scene, &mut status);
     conditions::write(&scene, &mut status, &founding, &scaling, &updating);
 
-    let settled = actions.is_empty() && status.operation.is_none() && replicas == scene.wanted() && scene.is_whole();
+    let settled = actions.is_empty() && status.operation.is_none() && replicas == scene.wanted() && scene.is_quiet();
     Decision {
         replicas,
         may_disrupt: scene.is_whole() && status.operation.is_none(),

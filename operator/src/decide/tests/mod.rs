@@ -15,7 +15,7 @@ use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus, PartitionStatus};
 use super::{Decision, decide};
 use crate::crd::{OperationKind, VoltCluster, VoltClusterStatus};
 use crate::heartbeats::Heard;
-use crate::observe::{PodSeen, SetSeen, World};
+use crate::observe::{PodSeen, Refused, SetSeen, World};
 
 const UUID: &str = "00000000-0000-4000-8000-000000000001";
 const START: i64 = 1_000_000;
@@ -91,7 +91,7 @@ impl Story {
             answers: (0..3).map(|ordinal| (ordinal, database.clone())).collect(),
             heard: (0..3).map(|ordinal| (ordinal, heard(ordinal + 1))).collect(),
             fresh_uuid: "fresh".to_owned(),
-            refusal: None,
+            refused: Refused::default(),
         };
         cluster.status = Some(VoltClusterStatus {
             cluster_uuid: Some(UUID.to_owned()),
