@@ -55,7 +55,8 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         Command::DropTable { table } => tables::drop_table(map, table),
         Command::ChangePartition { by, boot_id, change } => reigns::change_by_primary(map, by, boot_id, &change),
         Command::ChangePartitions { changes, failover, .. } => reigns::change_by_leader(map, &changes, failover),
-        Command::SetDraining { node_id, draining } => nodes::set_draining(map, node_id, draining),
+        Command::Drain { node_id } => nodes::drain(map, node_id),
+        Command::Rejoin { node_id, boot_id } => nodes::rejoin(map, node_id, boot_id),
         Command::Drained { node_id } => nodes::drained(map, node_id),
         Command::SetYields { node_id, yields } => {
             node(map, node_id)?.yields = yields;

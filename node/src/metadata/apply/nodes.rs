@@ -195,19 +195,23 @@ pub(super) fn node_alive(map: &mut ClusterMap, id: NodeId, boot_id: u64) -> Comm
     Ok(Applied::Done)
 }
 
-pub(super) fn set_draining(map: &mut ClusterMap, id: NodeId, draining: bool) -> CommandResult {
-    if !draining {
-        let info = node(map, id)?;
-        info.yields = false;
-        info.state = match info.state {
-            NodeState::Dead { process_ended, .. } => NodeState::Dead {
-                process_ended,
-                draining: false,
-            },
-            _ => NodeState::Active,
-        };
-        return Ok(Applied::Done);
+pub(super) fn rejoin(map: &mut ClusterMap, id: NodeId, boot_id: Option<u64>) -> CommandResult {
+    let info = node(map, id)?;
+    if boot_id.is_some_and(|boot_id| boot_id != info.boot_id) {
+        return Err(Refusal::StaleBoot(id));
     }
+    info.yields = false;
+    info.state = match info.state {
+        NodeState::Dead { process_ended, .. } => NodeState::Dead {
+            process_ended,
+            draining: false,
+        },
+        _ => NodeState::Active,
+    };
+    Ok(Applied::Done)
+}
+
+pub(super) fn drain(map: &mut ClusterMap, id: NodeId) -> CommandResult {
     node(map, id)?;
     let left = map.placeable().filter(|info| info.node_id != id).count();
     let needed = map.max_replication() as usize + 1;
