@@ -1,0 +1,133 @@
+//! The follower's part: a backup or a learner takes what the primary sends, and applies what is committed.
+
+use volt_engine::partition::Partition;
+use volt_engine::{Epoch, Lsn};
+
+use super::{Answer, Batch, Received, Replica, Role};
+use crate::replication::epochs::EpochHistory;
+use crate::replication::tail::Record;
+
+impl Replica {
+    /// Another node reigns in `epoch`, or nobody yet. Whoever waited for this one is told (by being dropped).
+    pub(crate) fn follow(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(epoch);
+        if matches!(self.role, Role::Primary(_)) {
+            self.role = Role::Follower { filling: None };
+            self.fail_waiters();
+            self.hold.clear();
+            self.fill_holds.clear();
+        }
+    }
+
+    /// Takes a batch: appends what is new, cuts what contradicts it, applies what is committed.
+    pub(crate) fn receive(&mut self, batch: Batch) -> (Answer, Received) {
+        let mut received = Received::default();
+        if matches!(self.role, Role::Dropped) {
+            return (Answer::NotYet, received);
+        }
+        if batch.epoch < self.epoch {
+            return (Answer::Stale { epoch: self.epoch }, received);
+        }
+        self.follow(batch.epoch);
+        if matches!(self.role, Role::Follower { filling: Some(_) }) {
+            return (Answer::NotYet, received);
+        }
+        received.fill = batch.fill;
+        let ours = self.history.epoch_at(batch.previous_lsn);
+        if batch.previous_lsn > self.appended || ours != batch.previous_epoch {
+            let appended = self
+                .appended
+                .min(batch.previous_lsn)
+                .min(self.history.end_of(batch.previous_epoch, self.appended));
+            return (
+                Answer::Gap {
+                    appended,
+                    last_epoch: self.history.epoch_at(appended),
+                },
+                received,
+            );
+        }
+        let mut matched = batch.previous_lsn;
+        for record in batch.records {
+            matched = record.lsn;
+            if record.lsn <= self.appended && self.history.epoch_at(record.lsn) == record.epoch {
+                continue;
+            }
+            if record.lsn <= self.appended {
+                self.cut(record.lsn - 1);
+                received.cut = Some(record.lsn - 1);
+            }
+            self.push(record.clone());
+            received.records.push(record);
+        }
+        self.committed = self.committed.max(batch.committed.min(matched));
+        self.apply_until(self.committed);
+        self.engine.commit_to(self.committed);
+        self.trim();
+        (Answer::Accepted { matched }, received)
+    }
+
+    /// Cuts the log after `lsn`, undoing what had been applied of the rest (a deposed primary's own records).
+    pub(crate) fn cut(&mut self, lsn: Lsn) {
+        assert!(
+            lsn >= self.committed,
+            "partition {}: cut to {lsn} below committed {}",
+            self.partition,
+            self.committed
+        );
+        self.tail.cut(lsn);
+        self.engine.undo_after(lsn);
+        self.appended = lsn;
+        self.durable = self.durable.min(lsn);
+        self.history.cut(lsn);
+    }
+
+    /// Begins a fill: records are refused until it ends. Returns its number.
+    pub(crate) fn begin_fill(&mut self) -> u64 {
+        self.fills += 1;
+        self.role = Role::Follower {
+            filling: Some(self.fills),
+        };
+        self.fills
+    }
+
+    /// True while this fill goes on: not when the replica was dropped, or took another role, meanwhile.
+    pub(crate) fn is_filled_by(&self, fill: u64) -> bool {
+        matches!(self.role, Role::Follower { filling: Some(current) } if current == fill)
+    }
+
+    /// Replaces everything by a filled state at `lsn`.
+    pub(crate) fn filled(&mut self, engine: Partition, history: EpochHistory, lsn: Lsn) {
+        assert_eq!(engine.applied(), lsn, "partition {}: the fill is whole", self.partition);
+        self.engine = engine;
+        self.history = history;
+        self.tail.clear();
+        (self.appended, self.durable, self.committed) = (lsn, lsn, lsn);
+        self.epoch = self.epoch.max(self.history.epoch_at(lsn));
+        self.role = Role::Follower { filling: None };
+    }
+
+    /// Forgets everything: a fill failed half-way, and what was here before is no longer on disk.
+    pub(crate) fn emptied(&mut self) {
+        *self = Self {
+            epoch: self.epoch,
+            fills: self.fills,
+            ..Self::new(self.partition)
+        };
+    }
+
+    /// A record of the log on disk, at a restart: held, applied once it is known to be committed.
+    pub(crate) fn replay(&mut self, record: Record) {
+        self.epoch = self.epoch.max(record.epoch);
+        self.push(record);
+        self.durable = self.appended;
+        self.trim();
+    }
+
+    /// A mark of the log on disk, at a restart: everything up to `lsn` was committed.
+    pub(crate) fn replay_committed(&mut self, lsn: Lsn) {
+        self.committed = self.committed.max(lsn.min(self.appended));
+        self.apply_until(self.committed);
+        self.engine.commit_to(self.committed);
+    }
+}

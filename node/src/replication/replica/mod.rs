@@ -1,0 +1,215 @@
+//! One replica of one partition: its log, its role, and the rules of `REPLICATION.md` as a pure state machine.
+//!
+//! `primary` and `follower` hold what each of the two roles does; what both do is here.
+//!
+//! Nothing here does I/O or reads a clock; the drivers (`sender`, `receiver`, `fill`, `Replicas`) carry messages and
+//! call these functions under the replica's mutex. What must hold:
+//! - a primary applies at once and keeps what it replaced until it is committed; a backup applies only what is
+//!   committed and holds the rest as log;
+//! - `committed <= durable` of every counted member, and nothing at or below `committed` is ever cut;
+//! - records of an epoch lower than the greatest one seen are refused.
+
+mod follower;
+mod primary;
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+use volt_engine::effects::LogPayload;
+use volt_engine::partition::Partition;
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
+
+use super::epochs::EpochHistory;
+use super::hold::Hold;
+use super::tail::{Record, TAIL_LIMIT_BYTES, TAIL_MARGIN_BYTES, Tail};
+use primary::Progress;
+pub(crate) use primary::{AckError, FillSource, Reign};
+
+/// What this node is to the partition.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// Runs its transactions.
+    Primary(Reign),
+    /// A backup or a learner: takes what the primary sends. Which of the two it is, only the primary and the map need to know.
+    Follower {
+        /// The number of the fill that replaces its state; records are refused until that is done.
+        filling: Option<u64>,
+    },
+    /// No replica any more. Who still has hold of it changes nothing, and the log hears nothing of it again.
+    Dropped,
+}
+
+/// A batch of records from a primary, as `PartitionBatch` says.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) epoch: Epoch,
+    pub(crate) committed: Lsn,
+    pub(crate) previous_lsn: Lsn,
+    pub(crate) previous_epoch: Epoch,
+    pub(crate) records: Vec<Record>,
+    /// The receiver must fill before any record can follow.
+    pub(crate) fill: bool,
+}
+
+/// A follower's answer to a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It holds everything up to `matched`, like the primary.
+    Accepted { matched: Lsn },
+    /// It knows a higher epoch.
+    Stale { epoch: Epoch },
+    /// It doesn't hold the previous record; this is the greatest (LSN, epoch) that could be common.
+    Gap { appended: Lsn, last_epoch: Epoch },
+    /// Ask again: it is filling.
+    NotYet,
+}
+
+/// What a batch changed, for the log.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    /// Everything beyond this LSN was cut.
+    pub(crate) cut: Option<Lsn>,
+    /// New records, in order.
+    pub(crate) records: Vec<Record>,
+    /// The primary asks this replica to fill.
+    pub(crate) fill: bool,
+}
+
+/// A replica; see the module.
+pub(crate) struct Replica {
+    pub(crate) partition: PartitionId,
+    /// Its rows, as of `engine.applied()`.
+    pub(crate) engine: Partition,
+    pub(crate) role: Role,
+    pub(crate) hold: Hold,
+    pub(crate) history: EpochHistory,
+    pub(crate) tail: Tail,
+    /// The greatest epoch seen: lower ones are refused.
+    pub(crate) epoch: Epoch,
+    pub(crate) appended: Lsn,
+    pub(crate) durable: Lsn,
+    pub(crate) committed: Lsn,
+    waiters: BTreeMap<(Lsn, u64), oneshot::Sender<()>>,
+    next_waiter: u64,
+    /// What the log on disk knows to be committed.
+    marked_committed: Lsn,
+    /// Followers that copy a snapshot, and the LSN of it: records beyond are kept for them.
+    pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
+    /// Fills begun here, so that each has a number.
+    fills: u64,
+}
+
+impl Replica {
+    /// An empty replica.
+    pub(crate) fn new(partition: PartitionId) -> Self {
+        Self {
+            partition,
+            engine: Partition::new(),
+            role: Role::Follower { filling: None },
+            hold: Hold::default(),
+            history: EpochHistory::default(),
+            tail: Tail::default(),
+            epoch: 0,
+            appended: 0,
+            durable: 0,
+            committed: 0,
+            waiters: BTreeMap::new(),
+            next_waiter: 0,
+            marked_committed: 0,
+            fill_holds: BTreeMap::new(),
+            fills: 0,
+        }
+    }
+
+    /// The reign, if this is the primary.
+    pub(crate) fn reign(&self) -> Option<&Reign> {
+        match &self.role {
+            Role::Primary(reign) => Some(reign),
+            Role::Follower { .. } | Role::Dropped => None,
+        }
+    }
+
+    /// The same, to change.
+    pub(crate) fn reign_mut(&mut self) -> Option<&mut Reign> {
+        match &mut self.role {
+            Role::Primary(reign) => Some(reign),
+            Role::Follower { .. } | Role::Dropped => None,
+        }
+    }
+
+    /// The node holds the partition no longer. The caller then appends `Dropped`, this replica's last entry in the log.
+    pub(crate) fn drop_out(&mut self) {
+        self.follow(self.epoch);
+        self.role = Role::Dropped;
+    }
+
+    /// Waits for `lsn` to be committed: ready at once, or by the receiver; a dropped sender means "not by this primary".
+    pub(crate) fn wait_committed(&mut self, lsn: Lsn) -> Option<oneshot::Receiver<()>> {
+        if lsn <= self.committed {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.next_waiter += 1;
+        self.waiters.insert((lsn, self.next_waiter), sender);
+        Some(receiver)
+    }
+
+    /// Drops everyone who waits for a commit: its outcome is not this primary's to tell.
+    pub(crate) fn fail_waiters(&mut self) {
+        self.waiters.clear();
+    }
+
+    fn wake_waiters(&mut self) {
+        while let Some(entry) = self.waiters.first_entry() {
+            if entry.key().0 > self.committed {
+                return;
+            }
+            let _ = entry.remove().send(());
+        }
+    }
+
+    fn push(&mut self, record: Record) {
+        assert_eq!(
+            record.lsn,
+            self.appended + 1,
+            "partition {}: records come without gaps",
+            self.partition
+        );
+        self.history.note(record.epoch, record.lsn);
+        self.appended = record.lsn;
+        self.tail.push(record);
+    }
+
+    fn apply_until(&mut self, lsn: Lsn) {
+        let applied = self.engine.applied();
+        if applied >= lsn {
+            return;
+        }
+        let records = self.tail.after(applied).expect("what is not applied is in the tail");
+        for record in records.take_while(|record| record.lsn <= lsn) {
+            self.engine
+                .apply_record(record.lsn, &decode(record))
+                .expect("a record that passed its checksum is sound");
+        }
+    }
+
+    fn trim(&mut self) {
+        let settled = self.committed.min(self.engine.applied());
+        let streaming = self.reign().map(|reign| {
+            let acked = reign
+                .followers
+                .values()
+                .filter(|follower| follower.counts || matches!(follower.progress, Progress::Streaming { .. }));
+            acked
+                .map(|follower| follower.acked)
+                .chain(self.fill_holds.values().copied())
+                .fold(settled, Lsn::min)
+        });
+        self.tail.trim(streaming.unwrap_or(settled), TAIL_MARGIN_BYTES);
+        self.tail.trim(settled, TAIL_LIMIT_BYTES);
+    }
+}
+
+fn decode(record: &Record) -> LogPayload {
+    LogPayload::decode(&record.payload).expect("a record that passed its checksum is sound")
+}
