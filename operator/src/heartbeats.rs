@@ -191,6 +191,8 @@ mod tests {
     /// Longest wait for something that should happen, and for something that should not.
     const SOON: Duration = Duration::from_secs(10);
     const NEVER: Duration = Duration::from_millis(300);
+    /// Between two heartbeats of a puppet; well under `QUIET`.
+    const BEAT: Duration = Duration::from_millis(50);
 
     type Beats = mpsc::Sender<Result<NodeHeartbeat, Status>>;
 
@@ -291,35 +293,43 @@ mod tests {
                 .is_ok_and(|key| key.as_ref() == Some(&self.key))
         }
 
+        /// The same, while the process goes on beating, so that no silence breaks the stream.
+        async fn is_nudged_by(&mut self, stream: &Beats, node_id: u32, boot_id: u64, within: Duration) -> bool {
+            tokio::select! {
+                nudged = self.is_nudged(within) => nudged,
+                () = beats(stream, node_id, boot_id) => false,
+            }
+        }
+
         fn boot(&self) -> Option<u64> {
             self.heartbeats.heard(&self.key).get(&1).map(|heard| heard.boot_id)
         }
     }
 
-    async fn beat(stream: &Beats, node_id: u32, boot_id: u64) {
+    /// One after the other, until nobody listens.
+    async fn beats(stream: &Beats, node_id: u32, boot_id: u64) {
         let beat = NodeHeartbeat {
             node_id,
             boot_id,
             started_at: 1_000,
             ..NodeHeartbeat::default()
         };
-        stream.send(Ok(beat)).await.expect("the operator listens");
+        while stream.send(Ok(beat)).await.is_ok() {
+            sleep(BEAT).await;
+        }
     }
 
     #[tokio::test]
     async fn a_process_that_is_heard_for_the_first_time_asks_for_a_look() {
         let mut scene = Scene::new().await;
         let stream = scene.stream().await;
-        beat(&stream, 2, 7).await;
-        assert!(scene.is_nudged(SOON).await, "the first one");
+        assert!(scene.is_nudged_by(&stream, 2, 7, SOON).await, "the first one");
         assert_eq!(scene.boot(), Some(7));
         let heard = scene.heartbeats.heard(&scene.key);
         assert_eq!(heard.get(&1).and_then(|heard| heard.started_at), Some(1_000));
 
-        beat(&stream, 2, 7).await;
-        assert!(!scene.is_nudged(NEVER).await, "it goes on living");
-        beat(&stream, 2, 8).await;
-        assert!(scene.is_nudged(SOON).await, "another process");
+        assert!(!scene.is_nudged_by(&stream, 2, 7, NEVER).await, "it goes on living");
+        assert!(scene.is_nudged_by(&stream, 2, 8, SOON).await, "another process");
         assert_eq!(scene.boot(), Some(8));
     }
 
@@ -327,8 +337,7 @@ mod tests {
     async fn another_node_at_the_pods_address_is_not_heard() {
         let mut scene = Scene::new().await;
         let stream = scene.stream().await;
-        beat(&stream, 3, 9).await;
-        assert!(!scene.is_nudged(NEVER).await);
+        assert!(!scene.is_nudged_by(&stream, 3, 9, NEVER).await);
         assert_eq!(scene.boot(), None);
     }
 
@@ -336,13 +345,11 @@ mod tests {
     async fn a_stream_that_breaks_asks_for_a_look_and_is_made_anew() {
         let mut scene = Scene::new().await;
         let stream = scene.stream().await;
-        beat(&stream, 2, 7).await;
-        assert!(scene.is_nudged(SOON).await);
+        assert!(scene.is_nudged_by(&stream, 2, 7, SOON).await);
         drop(stream);
         assert!(scene.is_nudged(SOON).await, "it broke");
         let stream = scene.stream().await;
-        beat(&stream, 2, 8).await;
-        assert!(scene.is_nudged(SOON).await);
+        assert!(scene.is_nudged_by(&stream, 2, 8, SOON).await);
         assert_eq!(scene.boot(), Some(8));
     }
 
@@ -350,8 +357,10 @@ mod tests {
     async fn a_pod_that_is_gone_is_not_listened_to() {
         let mut scene = Scene::new().await;
         let stream = scene.stream().await;
+        assert!(scene.is_nudged_by(&stream, 2, 7, SOON).await);
         scene.heartbeats.follow(&scene.key, &BTreeMap::new());
-        timeout(SOON, stream.closed()).await.expect("the subscription ends");
+        let until_closed = timeout(SOON, beats(&stream, 2, 7)).await;
+        until_closed.expect("the subscription ends");
         scene.heartbeats.forget(&scene.key);
         assert_eq!(scene.boot(), None);
     }

@@ -110,7 +110,8 @@ pub(super) fn abandoned(scene: &Scene<'_>, busy: bool) -> Work {
         let node = scene.nodes().find(|node| node.node_id == operation.node_id)?;
         let pod = scene.pod_of(node.node_id)?;
         let is_current = revision.is_some() && pod.revision.as_deref() == revision;
-        let stays = node.yields && node.state() == NodeState::Active && !pod.deleting;
+        // A pod that is not ready may be the next one already, of whose process the map knows nothing yet.
+        let stays = node.yields && node.state() == NodeState::Active && pod.ready && !pod.deleting;
         (stays && (is_current || busy)).then_some((operation, node))
     });
     let Some((operation, node)) = left else {

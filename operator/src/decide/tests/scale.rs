@@ -136,6 +136,7 @@ fn a_dead_node_whose_pod_is_gone_is_drained_and_then_forgotten() {
 
     story.node(4, |node| node.learners = 2);
     story.cluster.spec.replicas = 4;
+    story.cluster.status.as_mut().expect("status").operation = None;
     assert_eq!(story.goes_on().actions, [], "its pod is about to come back");
 }
 

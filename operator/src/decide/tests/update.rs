@@ -233,10 +233,10 @@ fn an_update_is_not_forgotten_while_the_newest_template_is_unknown() {
 fn a_refused_scale_in_does_not_lower_what_is_waited_for() {
     let mut story = changed();
     story.cluster.spec.replicas = 1;
-    story.dies(1);
+    story.dies(2);
     story.database(|database| {
         for partition in &mut database.partitions {
-            (partition.primary, partition.in_sync) = (2, vec![2, 3]);
+            (partition.primary, partition.in_sync) = (1, vec![1, 3]);
         }
     });
     assert_eq!(story.decision().actions, []);
