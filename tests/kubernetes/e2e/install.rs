@@ -10,17 +10,7 @@ use crate::command::{NAMESPACE, get, kubectl, run, wait_until};
 const CHART: &str = "charts/volt-operator";
 const RELEASE: &str = "volt-operator";
 const OPERATOR_PODS: &str = "app.kubernetes.io/name=volt-operator";
-/// The images that `e2e.sh` made from this source; they are nowhere to be pulled from.
-const SETTINGS: [&str; 8] = [
-    "--set=image.repository=voltcluster/volt-operator",
-    "--set=image.tag=dev",
-    "--set=image.pullPolicy=Never",
-    "--set=nodeImage.repository=voltcluster/volt-node",
-    "--set=nodeImage.tag=dev",
-    "--set=nodeImage.pullPolicy=Never",
-    "--set=replicaCount=2",
-    "--wait",
-];
+const SETTINGS: [&str; 2] = ["--set=replicaCount=2", "--wait"];
 
 /// `helm lint --strict`.
 pub async fn lint() -> Result<String> {
