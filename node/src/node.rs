@@ -25,7 +25,6 @@ use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
-use crate::metadata::map::PartitionInfo;
 use crate::peers::Peers;
 use crate::query::SqlEngine;
 use crate::recovery::log::{Log, LogOptions};
@@ -205,19 +204,7 @@ impl Node {
             return;
         }
         while tokio::time::Instant::now() < deadline {
-            let map = self.metadata.map();
-            let others = |partition: &PartitionInfo| {
-                partition
-                    .in_sync
-                    .iter()
-                    .any(|&member| member != node_id && map.is_alive(member))
-            };
-            let left = map
-                .partitions
-                .values()
-                .filter(|info| info.primary == Some(node_id) && others(info))
-                .count();
-            if left == 0 {
+            if self.metadata.map().primaries_to_hand_over(node_id) == 0 {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;

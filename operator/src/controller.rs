@@ -19,13 +19,13 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::apply::{ActionError, ApplyError, MANAGER, apply};
+use crate::apply::{ApplyError, MANAGER, apply, refused};
 use crate::crd::VoltCluster;
 use crate::decide::decide;
 use crate::heartbeats::{Heartbeats, Key};
 use crate::metrics::Metrics;
-use crate::observe::observe;
-use crate::resources::Defaults;
+use crate::observe::{Refused, observe};
+use crate::resources::{Defaults, PEER_PORT};
 
 const FINALIZER: &str = "voltcluster.dev/operator";
 /// After a failure.
@@ -46,8 +46,8 @@ pub struct Context {
     /// What a VoltCluster need not say.
     pub defaults: Defaults,
     heartbeats: Heartbeats,
-    /// What each cluster answered to the last request that it refused.
-    refusals: Mutex<HashMap<Key, String>>,
+    /// What of each cluster's last decision was refused.
+    refused: Mutex<HashMap<Key, Refused>>,
 }
 
 /// What ends a reconciliation early; it is tried again.
@@ -84,8 +84,8 @@ pub async fn run(client: Client, namespace: Option<&str>, me: &str, metrics: Arc
         recorder: Recorder::new(client.clone(), reporter),
         metrics,
         defaults,
-        heartbeats: Heartbeats::new(nudge),
-        refusals: Mutex::default(),
+        heartbeats: Heartbeats::new(PEER_PORT, nudge),
+        refused: Mutex::default(),
     });
     let nudges = ReceiverStream::new(nudges)
         .map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace.unwrap_or_default()));
@@ -157,20 +157,14 @@ async fn step(api: &Api<VoltCluster>, name: &str, context: &Context) -> Result<A
         return Ok(Action::await_change());
     };
     let key = Key::from_obj(&cluster);
-    let refusal = context.refusals().get(&key).cloned();
+    let before = context.refused().get(&key).cloned().unwrap_or_default();
     let fresh_uuid = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
     let heard = context.heartbeats.heard(&key);
-    let world = observe(&context.client, &cluster, heard, refusal, fresh_uuid).await?;
+    let world = observe(&context.client, &cluster, heard, before.clone(), fresh_uuid).await?;
     context.heartbeats.follow(&key, &world.pods);
     let decision = decide(&cluster, &world, Timestamp::now());
     let applied = apply(context, &cluster, &world, &decision).await;
-    match &applied {
-        Ok(()) => context.refusals().remove(&key),
-        Err(ApplyError::Action(error @ ActionError::Refused { .. })) => {
-            context.refusals().insert(key, error.to_string())
-        }
-        Err(_) => None,
-    };
+    context.refused().insert(key, refused(&applied, before));
     applied?;
     Ok(Action::requeue(decision.again_after))
 }
@@ -180,14 +174,14 @@ async fn step(api: &Api<VoltCluster>, name: &str, context: &Context) -> Result<A
 fn forget(cluster: &VoltCluster, context: &Context) -> Action {
     let key = Key::from_obj(cluster);
     context.heartbeats.forget(&key);
-    context.refusals().remove(&key);
+    context.refused().remove(&key);
     context.metrics.forget(cluster);
     tracing::info!(%key, "the VoltCluster is deleted");
     Action::await_change()
 }
 
 impl Context {
-    fn refusals(&self) -> std::sync::MutexGuard<'_, HashMap<Key, String>> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refused(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -66,10 +66,6 @@ impl ControlService {
     }
 }
 
-fn primaries(map: &ClusterMap, node: NodeId) -> u32 {
-    map.roles(node).primaries
-}
-
 #[tonic::async_trait]
 impl Control for ControlService {
     type WatchHeartbeatsStream = Answers<v1::NodeHeartbeat>;
@@ -193,33 +189,32 @@ impl Control for ControlService {
         let limit = if timeout_ms == 0 { SWITCH_LIMIT_MS } else { timeout_ms };
         let deadline = Instant::now() + Duration::from_millis(u64::from(limit));
         self.propose(Command::SetYields { node_id, yields: true }).await?;
-        let before = primaries(&self.metadata.map(), node_id);
-        if !self.wait_for(deadline, |map| primaries(map, node_id) == 0).await {
-            let left = primaries(&self.metadata.map(), node_id);
+        let held = |map: &ClusterMap| map.roles(node_id).primaries;
+        let before = held(&self.metadata.map());
+        // A partition with one copy has nowhere to go.
+        if !self
+            .wait_for(deadline, |map| map.primaries_to_hand_over(node_id) == 0)
+            .await
+        {
+            let left = self.metadata.map().primaries_to_hand_over(node_id);
             return Err(Status::deadline_exceeded(format!(
-                "node {node_id} still has {left} primaries"
+                "node {node_id} still has {left} primaries that others could take"
             )));
         }
-        Ok(Response::new(v1::SwitchPrimariesResponse { switched: before }))
+        let switched = before.saturating_sub(held(&self.metadata.map()));
+        Ok(Response::new(v1::SwitchPrimariesResponse { switched }))
     }
 
     async fn rejoin(&self, request: Request<v1::RejoinRequest>) -> Result<Response<v1::RejoinResponse>, Status> {
-        let node_id = request.get_ref().node_id;
-        self.propose(Command::SetDraining {
-            node_id,
-            draining: false,
-        })
-        .await?;
+        let v1::RejoinRequest { node_id, boot_id } = *request.get_ref();
+        let boot_id = (boot_id != 0).then_some(boot_id);
+        self.propose(Command::Rejoin { node_id, boot_id }).await?;
         Ok(Response::new(v1::RejoinResponse {}))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
         let node_id = request.get_ref().node_id;
-        self.propose(Command::SetDraining {
-            node_id,
-            draining: true,
-        })
-        .await?;
+        self.propose(Command::Drain { node_id }).await?;
         Ok(Response::new(v1::DrainResponse {}))
     }
 

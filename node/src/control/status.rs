@@ -50,6 +50,7 @@ fn node_status(map: &ClusterMap, node: &NodeInfo) -> v1::NodeStatus {
         primaries: roles.primaries,
         backups: roles.backups,
         learners: roles.learners,
+        yields: node.yields,
     }
 }
 

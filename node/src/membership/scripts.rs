@@ -121,13 +121,10 @@ impl goldenscript::Runner for Cluster {
             "rebalance" => Ok(self.rebalance()),
             "sync" => Ok(self.sync()),
             "hand-over" => Ok(self.hand_over()),
-            "drain" => Ok(self.apply(Command::SetDraining {
+            "drain" => Ok(self.apply(Command::Drain { node_id: node })),
+            "rejoin" => Ok(self.apply(Command::Rejoin {
                 node_id: node,
-                draining: true,
-            })),
-            "rejoin" => Ok(self.apply(Command::SetDraining {
-                node_id: node,
-                draining: false,
+                boot_id: key("boot"),
             })),
             "yield" => Ok(self.apply(Command::SetYields {
                 node_id: node,
@@ -154,6 +151,7 @@ impl goldenscript::Runner for Cluster {
                 let boot_id = key("boot").unwrap_or_else(|| self.map.nodes.get(&by).map_or(0, |info| info.boot_id));
                 Ok(self.apply(Command::ChangePartition { by, boot_id, change }))
             }
+            "to-hand-over" => Ok(format!("{}\n", self.map.primaries_to_hand_over(node))),
             "print" => Ok(self.print()),
             other => Err(format!("unknown command {other}").into()),
         }

@@ -64,7 +64,8 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         Command::DropTable { table } => drop_table(map, table),
         Command::ChangePartition { by, boot_id, change } => change_by_primary(map, by, boot_id, &change),
         Command::ChangePartitions { changes, failover, .. } => change_by_leader(map, &changes, failover),
-        Command::SetDraining { node_id, draining } => set_draining(map, node_id, draining),
+        Command::Drain { node_id } => drain(map, node_id),
+        Command::Rejoin { node_id, boot_id } => rejoin(map, node_id, boot_id),
         Command::Drained { node_id } => drained(map, node_id),
         Command::SetYields { node_id, yields } => {
             node(map, node_id)?.yields = yields;
@@ -513,19 +514,23 @@ fn note_failover(map: &mut ClusterMap, note: FailoverNote, partitions: u32) {
     });
 }
 
-fn set_draining(map: &mut ClusterMap, id: NodeId, draining: bool) -> CommandResult {
-    if !draining {
-        let info = node(map, id)?;
-        info.yields = false;
-        info.state = match info.state {
-            NodeState::Dead { process_ended, .. } => NodeState::Dead {
-                process_ended,
-                draining: false,
-            },
-            _ => NodeState::Active,
-        };
-        return Ok(Applied::Done);
+fn rejoin(map: &mut ClusterMap, id: NodeId, boot_id: Option<u64>) -> CommandResult {
+    let info = node(map, id)?;
+    if boot_id.is_some_and(|boot_id| boot_id != info.boot_id) {
+        return Err(Refusal::StaleBoot(id));
     }
+    info.yields = false;
+    info.state = match info.state {
+        NodeState::Dead { process_ended, .. } => NodeState::Dead {
+            process_ended,
+            draining: false,
+        },
+        _ => NodeState::Active,
+    };
+    Ok(Applied::Done)
+}
+
+fn drain(map: &mut ClusterMap, id: NodeId) -> CommandResult {
     node(map, id)?;
     let left = map.placeable().filter(|info| info.node_id != id).count();
     let needed = map.max_replication() as usize + 1;

@@ -87,12 +87,10 @@ pub enum Command {
         /// Set when these end an outage.
         failover: Option<FailoverNote>,
     },
-    /// Starts or stops moving a node's replicas away.
-    SetDraining {
+    /// Starts moving a node's replicas away.
+    Drain {
         /// The node.
         node_id: NodeId,
-        /// False: it takes its share again.
-        draining: bool,
     },
     /// A draining node holds nothing any more. Only the group's leader proposes it.
     Drained {
@@ -105,6 +103,13 @@ pub enum Command {
         node_id: NodeId,
         /// What is asked.
         yields: bool,
+    },
+    /// A node takes its share of replicas and primaries again.
+    Rejoin {
+        /// The node.
+        node_id: NodeId,
+        /// The process that was seen to be left out; None: whichever it is. Refused when the node has another one.
+        boot_id: Option<u64>,
     },
     /// Asks for a member as a partition's primary.
     WantPrimary {

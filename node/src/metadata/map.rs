@@ -191,6 +191,21 @@ impl ClusterMap {
         roles
     }
 
+    /// Partitions of which it is primary and that another node could take over at once: a living member of the in-sync
+    /// set that isn't leaving itself.
+    pub fn primaries_to_hand_over(&self, node: NodeId) -> usize {
+        let able = |member: &NodeId| {
+            let info = self.nodes.get(member);
+            *member != node && info.is_some_and(|info| info.state == NodeState::Active && !info.yields)
+        };
+        let held = self
+            .partitions
+            .values()
+            .filter(|partition| partition.primary == Some(node));
+        held.filter(|partition| partition.in_sync.difference(&partition.restarted).any(able))
+            .count()
+    }
+
     /// The largest REPLICATION that a table asks for; 0 without tables.
     pub fn max_replication(&self) -> u32 {
         let groups = self.tables.values().filter_map(|table| self.groups.get(&table.group));

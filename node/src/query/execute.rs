@@ -122,12 +122,7 @@ impl SqlEngine {
                 Ok(done("RECOVER NODE"))
             }
             Plan::DrainNode(node) => {
-                self.metadata
-                    .propose(Command::SetDraining {
-                        node_id: *node,
-                        draining: true,
-                    })
-                    .await?;
+                self.metadata.propose(Command::Drain { node_id: *node }).await?;
                 sink.row(&[ValueRef::Text(&format!(
                     "node {node} is being drained; see system.nodes"
                 ))]);

@@ -22,6 +22,10 @@ const PROMOTE_LIMIT: Duration = Duration::from_secs(2);
 /// Most time for anything else that the metadata group commits.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// For a pod that has nothing to hand over. No grace at all would take the pod off the books before its process has
+/// ended, and two processes could have one volume.
+const SHORTEST_GRACE_S: u32 = 1;
+
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ActionError {
@@ -42,13 +46,24 @@ pub enum ActionError {
         last: String,
     },
     /// Kubernetes did not do it.
-    #[error("{action}: {source}")]
+    #[error("{action}: {}", super::words(.source))]
     Kubernetes {
         /// Which.
         action: &'static str,
         /// Why not.
         source: Box<kube::Error>,
     },
+}
+
+impl ActionError {
+    /// It would be refused again; not merely unanswered.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::NoAnswer { .. } => false,
+            Self::Kubernetes { source, .. } => super::is_rejection(source),
+        }
+    }
 }
 
 /// Does it, through any node that answers.
@@ -60,8 +75,14 @@ pub(super) async fn act(
 ) -> Result<(), ActionError> {
     let name = action.name();
     match action {
-        Action::DeletePod { name: pod, uid, .. } => {
-            delete_pod(context, cluster, pod, uid)
+        Action::DeletePod {
+            name: pod,
+            uid,
+            at_once,
+            ..
+        } => {
+            let grace_s = at_once.then_some(SHORTEST_GRACE_S);
+            delete_pod(context, cluster, pod, uid, grace_s)
                 .await
                 .map_err(|source| ActionError::Kubernetes {
                     action: name,
@@ -73,7 +94,7 @@ pub(super) async fn act(
         Action::ReportFailure { node_id, .. }
         | Action::Promote { node_id, .. }
         | Action::Drain { node_id }
-        | Action::Rejoin { node_id }
+        | Action::Rejoin { node_id, .. }
         | Action::RemoveNode { node_id }
         | Action::SwitchPrimaries { node_id } => {
             let own = node_id.wrapping_sub(1);
@@ -180,9 +201,9 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
         Action::Drain { node_id } => {
             node.drain(request(v1::DrainRequest { node_id }, COMMIT_LIMIT)).await?;
         }
-        Action::Rejoin { node_id } => {
-            node.rejoin(request(v1::RejoinRequest { node_id }, COMMIT_LIMIT))
-                .await?;
+        Action::Rejoin { node_id, boot_id } => {
+            let message = v1::RejoinRequest { node_id, boot_id };
+            node.rejoin(request(message, COMMIT_LIMIT)).await?;
         }
         Action::RemoveNode { node_id } => {
             let message = v1::RemoveNodeRequest { node_id };
@@ -199,14 +220,21 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
     Ok(())
 }
 
-/// This life of the pod and no other; it hands over what it has before it ends.
-async fn delete_pod(context: &Context, cluster: &VoltCluster, pod: &str, uid: &str) -> Result<(), kube::Error> {
+/// This life of the pod and no other. `grace_s`: seconds in which it may hand over what it has; None: as its template says.
+async fn delete_pod(
+    context: &Context,
+    cluster: &VoltCluster,
+    pod: &str,
+    uid: &str,
+    grace_s: Option<u32>,
+) -> Result<(), kube::Error> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(uid.to_owned()),
             ..Preconditions::default()
         }),
+        grace_period_seconds: grace_s,
         ..DeleteParams::default()
     };
     match pods.delete(pod, &parameters).await {

@@ -54,7 +54,9 @@ use super::status::VoltClusterStatus;
     validation = Rule::new("size(self.metadata.name) <= 40")
         .message("the name must have 40 characters at most: its pods' names are made of it"),
     validation = Rule::new("!self.metadata.name.contains('.')")
-        .message("the name must have no dots: its Services are named after it")
+        .message("the name must have no dots: its Services are named after it"),
+    validation = Rule::new("self.metadata.name >= 'a'")
+        .message("the name must begin with a letter: its Services are named after it")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VoltClusterSpec {

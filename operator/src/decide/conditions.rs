@@ -16,13 +16,18 @@ pub(super) fn write(
     scaling: &Work,
     updating: &Work,
 ) {
-    let ready = founding.remark.clone().map_or_else(|| ready(scene), Err);
+    let ready = match (&scene.world.refused.child, &founding.remark) {
+        (Some(why), _) => Err(("ApplyFailed", why.clone())),
+        (None, Some(remark)) => Err(remark.clone()),
+        (None, None) => ready(scene),
+    };
     let replicated = replicated(scene);
     set(scene, status, INITIALISED, initialised(scene, founding));
     set(scene, status, "Ready", ready.clone());
     set(scene, status, "FullyReplicated", replicated.clone());
-    set(scene, status, "Scaled", scaled(scene, scaling));
-    set(scene, status, "Updated", updating.remark.clone().map_or(Ok(()), Err));
+    set(scene, status, "Scaled", with_refusal(scene, scaled(scene, scaling)));
+    let updated = updating.remark.clone().map_or(Ok(()), Err);
+    set(scene, status, "Updated", with_refusal(scene, updated));
     status.phase = phase(scene, status, ready.is_ok(), replicated.is_ok());
 }
 
@@ -48,17 +53,19 @@ fn initialised(scene: &Scene<'_>, founding: &Work) -> Verdict {
     if is_initialised(&scene.before) {
         return Ok(());
     }
-    match &founding.remark {
-        Some((reason, why)) if *reason == "Initialising" => {
-            let refusal = scene.world.refusal.as_ref();
-            Err((
-                *reason,
-                refusal.map_or_else(|| why.clone(), |refusal| format!("{why}: {refusal}")),
-            ))
-        }
-        Some(remark) => Err(remark.clone()),
-        None => Ok(()),
-    }
+    with_refusal(scene, founding.remark.clone().map_or(Ok(()), Err))
+}
+
+/// What is being done and was refused says so.
+fn with_refusal(scene: &Scene<'_>, verdict: Verdict) -> Verdict {
+    let Err((reason @ ("InProgress" | "Initialising"), why)) = verdict else {
+        return verdict;
+    };
+    let refusal = scene.world.refused.action.as_ref();
+    Err((
+        reason,
+        refusal.map_or_else(|| why.clone(), |refusal| format!("{why}: {refusal}")),
+    ))
 }
 
 /// Every wanted node lives, and every partition is served.

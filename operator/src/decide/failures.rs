@@ -47,11 +47,7 @@ pub(super) fn promotions(scene: &Scene<'_>) -> Vec<Action> {
     }
     let living = scene.nodes().filter(|node| node.is_alive);
     let mut load: BTreeMap<u32, u32> = living.map(|node| (node.node_id, node.primaries)).collect();
-    let partitions = scene
-        .database
-        .map(|database| &database.partitions[..])
-        .unwrap_or_default();
-    let waiting = partitions.iter().filter(|partition| partition.primary == 0);
+    let waiting = scene.partitions().iter().filter(|partition| partition.primary == 0);
     let proposals = waiting.filter_map(|partition| {
         let able = partition.in_sync.iter().filter(|node_id| load.contains_key(node_id));
         let node_id = *able.min_by_key(|node_id| (load[node_id], **node_id))?;

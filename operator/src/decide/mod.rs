@@ -13,21 +13,26 @@ mod update;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus};
+use volt_proto::v1::{GetStatusResponse, NodeState, NodeStatus, PartitionStatus};
 
 use crate::crd::{NodeSummary, Operation, OperationKind, VoltCluster, VoltClusterStatus};
-use crate::observe::{Ordinal, PodSeen, World};
+use crate::heartbeats::QUIET;
+use crate::observe::{Ordinal, PodSeen, Refused, World};
 use crate::resources::selector_text;
 
 /// While something is under way, or wrong.
 const SOON: Duration = Duration::from_secs(1);
 /// While all is well; changes are told at once anyway.
 const LATER: Duration = Duration::from_secs(15);
+
+/// A process gets so long to come up, or back, by itself, seconds.
+const STARTING_S: i64 = 20;
 
 /// One request, to a node or to Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +71,12 @@ pub enum Action {
         /// The node.
         node_id: u32,
     },
-    /// Gives a node its share of replicas again.
+    /// Gives a node its share of replicas and primaries again.
     Rejoin {
         /// The node.
         node_id: u32,
+        /// Its process, as it was seen.
+        boot_id: u64,
     },
     /// Forgets a node.
     RemoveNode {
@@ -89,6 +96,8 @@ pub enum Action {
         name: String,
         /// This life of it, and no other.
         uid: String,
+        /// It is not given the time to hand anything over.
+        at_once: bool,
         /// In words.
         why: String,
     },
@@ -119,7 +128,7 @@ pub struct Decision {
     pub may_disrupt: bool,
     /// What is written into the VoltCluster, before the actions.
     pub status: VoltClusterStatus,
-    /// In this order, until one fails.
+    /// Each for itself: none waits for another.
     pub actions: Vec<Action>,
     /// When to look again, if nothing is heard before.
     pub again_after: Duration,
@@ -141,6 +150,17 @@ impl Scene<'_> {
         self.cluster.spec.replicas
     }
 
+    /// Pods that there shall be for now: more than are wanted, as long as some can't go.
+    fn expected(&self) -> i32 {
+        let set = self.world.set.as_ref();
+        set.map_or(self.wanted(), |set| set.replicas.max(self.wanted()))
+    }
+
+    /// The same, one by one.
+    fn ordinals(&self) -> std::ops::Range<Ordinal> {
+        0..self.expected().unsigned_abs()
+    }
+
     fn nodes(&self) -> impl Iterator<Item = &NodeStatus> {
         self.database.into_iter().flat_map(|database| &database.nodes)
     }
@@ -149,29 +169,62 @@ impl Scene<'_> {
         self.world.pods.get(&node_id.checked_sub(1)?)
     }
 
+    fn partitions(&self) -> &[PartitionStatus] {
+        self.database
+            .map(|database| &database.partitions[..])
+            .unwrap_or_default()
+    }
+
+    /// Asks for its share of a node whose process is still the one that is seen.
+    fn rejoin(&self, node: &NodeStatus) -> Action {
+        Action::Rejoin {
+            node_id: node.node_id,
+            boot_id: node.boot_id,
+        }
+    }
+
     /// Partitions with every replica in sync, and all.
     fn in_sync(&self) -> (usize, usize) {
-        let partitions = self
-            .database
-            .map(|database| &database.partitions[..])
-            .unwrap_or_default();
+        let partitions = self.partitions();
         let whole = partitions
             .iter()
             .filter(|partition| partition.primary != 0 && partition.in_sync.len() > partition.replication as usize);
         (whole.count(), partitions.len())
     }
 
-    /// Every wanted node lives and every replica that there can be is in sync: a node may be taken away for a moment.
+    /// The database serves, every node that there shall be lives and every replica that there can be is in sync: a node
+    /// may be taken away for a moment.
     fn is_whole(&self) -> bool {
-        let Some(database) = self.database else {
+        let Some(database) = self.database.filter(|database| database.serving) else {
             return false;
         };
-        let living = database.nodes.iter().filter(|node| node.is_alive).count();
-        living >= usize::try_from(self.wanted()).unwrap_or(usize::MAX)
+        let living: BTreeSet<u32> = database
+            .nodes
+            .iter()
+            .filter(|node| node.is_alive)
+            .map(|node| node.node_id)
+            .collect();
+        self.ordinals().all(|ordinal| living.contains(&(ordinal + 1)))
             && database.partitions.iter().all(|partition| {
                 partition.primary != 0
-                    && partition.in_sync.len() > (partition.replication as usize).min(living.saturating_sub(1))
+                    && partition.in_sync.len() > (partition.replication as usize).min(living.len().saturating_sub(1))
             })
+    }
+
+    /// Nothing is wrong, and nothing is about to turn out to be: whatever changes from here on is told at once.
+    fn is_quiet(&self) -> bool {
+        let is_ready = |ordinal: &Ordinal| {
+            self.world
+                .pods
+                .get(ordinal)
+                .is_some_and(|pod| pod.ready && !pod.deleting)
+        };
+        let is_heard = |ordinal: &Ordinal| {
+            let heard = self.world.heard.get(ordinal);
+            heard.is_some_and(|heard| heard.silent_for < QUIET)
+        };
+        let works = |ordinal: Ordinal| is_ready(&ordinal) && is_heard(&ordinal);
+        self.is_whole() && self.world.refused == Refused::default() && self.ordinals().all(works)
     }
 
     /// The same operation as before keeps its beginning.
@@ -185,6 +238,13 @@ impl Scene<'_> {
             },
         }
     }
+}
+
+/// `demo-0, demo-2`.
+fn names(scene: &Scene<'_>, ordinals: impl Iterator<Item = Ordinal>) -> String {
+    let name = scene.cluster.name_any();
+    let names: Vec<String> = ordinals.map(|ordinal| format!("{name}-{ordinal}")).collect();
+    names.join(", ")
 }
 
 /// What one kind of disruptive work has to say.
@@ -218,26 +278,31 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     let mut actions = founding.actions.clone();
     actions.extend(failures::failures(&scene));
     actions.extend(failures::promotions(&scene));
+    let uneasy = !actions.is_empty();
     let (replicas, scaling) = scale::scale(&scene);
     let restarting = restart::restart(&scene);
-    let updating = update::update(&scene, scaling.operation.is_some() || restarting.operation.is_some());
-    for work in [&restarting, &scaling, &updating] {
-        if status.operation.is_none() {
-            status.operation.clone_from(&work.operation);
-            actions.extend(work.actions.iter().cloned());
-        }
+    let busy = scaling.operation.is_some() || restarting.operation.is_some();
+    let abandoned = update::abandoned(&scene, busy);
+    let mut updating = update::update(&scene, busy, uneasy);
+    let works = [&abandoned, &restarting, &scaling, &updating];
+    if let Some(work) = works.into_iter().find(|work| work.operation.is_some()) {
+        status.operation.clone_from(&work.operation);
+        actions.extend(work.actions.iter().cloned());
     }
+    // Once there is something to lose, a pod is taken away only when it is scaling's turn.
+    let has_turn = status.operation == scaling.operation || scene.before.cluster_uuid.is_none();
+    let replicas = if has_turn {
+        replicas
+    } else {
+        replicas.max(scene.expected())
+    };
+    updating.remark = abandoned.remark.or(updating.remark);
 
     status.replicas = replicas;
-    status.ready_replicas = i32::try_from(world.pods.values().filter(|pod| pod.ready).count()).unwrap_or(i32::MAX);
-    status.nodes = scene.nodes().map(summary).collect();
-    let (whole, all) = scene.in_sync();
-    status.partitions = scene.database.map(|_| format!("{whole}/{all}"));
-    let living = scene.nodes().filter(|node| node.is_alive).count();
-    status.nodes_alive = Some(format!("{living}/{}", scene.wanted()));
+    count(&scene, &mut status);
     conditions::write(&scene, &mut status, &founding, &scaling, &updating);
 
-    let settled = scene.is_whole() && status.operation.is_none() && actions.is_empty() && replicas == scene.wanted();
+    let settled = actions.is_empty() && status.operation.is_none() && replicas == scene.wanted() && scene.is_quiet();
     Decision {
         replicas,
         may_disrupt: scene.is_whole() && status.operation.is_none(),
@@ -245,6 +310,17 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
         actions,
         again_after: if settled { LATER } else { SOON },
     }
+}
+
+/// What is seen, in numbers.
+fn count(scene: &Scene<'_>, status: &mut VoltClusterStatus) {
+    let ready = scene.world.pods.values().filter(|pod| pod.ready).count();
+    status.ready_replicas = i32::try_from(ready).unwrap_or(i32::MAX);
+    status.nodes = scene.nodes().map(summary).collect();
+    let (whole, all) = scene.in_sync();
+    status.partitions = scene.database.map(|_| format!("{whole}/{all}"));
+    let living = scene.nodes().filter(|node| node.is_alive).count();
+    status.nodes_alive = Some(format!("{living}/{}", scene.wanted()));
 }
 
 fn summary(node: &NodeStatus) -> NodeSummary {

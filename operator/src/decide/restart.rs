@@ -1,11 +1,8 @@
 //! RECOVER NODE: a node that is dead for the cluster gets a new process. Where there is no pod, or its container is
 //! being started, Kubernetes is at it already; a process that runs and yet is dead is replaced.
 
-use super::{Action, Scene, Work};
+use super::{Action, STARTING_S, Scene, Work};
 use crate::crd::OperationKind;
-
-/// A process gets so long to come back by itself, seconds.
-const STARTING_S: i64 = 20;
 
 pub(super) fn restart(scene: &Scene<'_>) -> Work {
     let wished = |node_id: &u32| {
@@ -29,6 +26,8 @@ pub(super) fn restart(scene: &Scene<'_>) -> Work {
             node_id: node.node_id,
             name: pod.name.clone(),
             uid: pod.uid.clone(),
+            // It has nothing to hand over, and perhaps it hears nothing.
+            at_once: true,
             why: "RECOVER NODE was asked for a process that is dead for the cluster".to_owned(),
         }],
         remark: None,

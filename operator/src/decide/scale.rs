@@ -1,7 +1,7 @@
 //! More nodes: pods first; a node that joins takes its share by itself. Fewer: the highest is drained, then its pod is
 //! stopped, then the cluster forgets it; one node at a time, and never fewer than REPLICATION needs.
 
-use volt_proto::v1::NodeState;
+use volt_proto::v1::{NodeState, NodeStatus};
 
 use super::{Action, Scene, Work};
 use crate::crd::OperationKind;
@@ -10,7 +10,9 @@ use crate::crd::OperationKind;
 pub(super) fn scale(scene: &Scene<'_>) -> (i32, Work) {
     let wanted = scene.wanted();
     let Some(set) = &scene.world.set else {
-        return (wanted, Work::default());
+        // It was deleted, or never made. What has run is made again as it was: fewer nodes need a drain.
+        let ran = scene.before.cluster_uuid.as_ref().map_or(0, |_| scene.before.replicas);
+        return (wanted.max(ran), Work::default());
     };
     let forgotten = forget(scene, set.replicas);
     if forgotten.operation.is_some() {
@@ -39,7 +41,10 @@ pub(super) fn scale(scene: &Scene<'_>) -> (i32, Work) {
         );
         return (
             set.replicas,
-            with_rejoins(scene, set.replicas, stuck("BelowReplication", why)),
+            Work {
+                remark: Some(("BelowReplication", why)),
+                ..take_back(scene, set.replicas)
+            },
         );
     }
     drain_one(scene, set.replicas)
@@ -52,93 +57,137 @@ fn stuck(reason: &'static str, why: String) -> Work {
     }
 }
 
-/// Nodes that were to go and now stay get their share again.
-fn take_back(scene: &Scene<'_>, wanted: i32) -> Work {
-    with_rejoins(scene, wanted, Work::default())
-}
-
-fn with_rejoins(scene: &Scene<'_>, stay: i32, work: Work) -> Work {
-    let leaving = scene.nodes().filter(|node| {
-        let leaves = matches!(node.state(), NodeState::Draining | NodeState::Drained);
-        leaves && i32::try_from(node.node_id).is_ok_and(|id| id <= stay)
+/// A node whose drain was begun here and that stays after all gets its share again. A drain that somebody else asked for
+/// is left alone.
+fn take_back(scene: &Scene<'_>, stay: i32) -> Work {
+    let begun = scene.before.operation.as_ref().filter(|operation| {
+        let stays = i32::try_from(operation.node_id).is_ok_and(|id| id <= stay);
+        operation.kind == OperationKind::ScaleIn && stays
     });
-    let actions = leaving.map(|node| Action::Rejoin { node_id: node.node_id });
-    Work {
-        actions: actions.collect(),
-        ..work
-    }
-}
-
-/// A node whose pod is gone for good.
-fn forget(scene: &Scene<'_>, pods: i32) -> Work {
-    let mut gone = scene.nodes().filter(|node| {
-        let has_no_pod = i32::try_from(node.node_id).is_ok_and(|id| id > pods) && scene.pod_of(node.node_id).is_none();
-        let is_over = matches!(node.state(), NodeState::Drained | NodeState::Dead);
-        let holds_nothing = node.primaries + node.backups + node.learners == 0;
-        has_no_pod && is_over && holds_nothing
+    let left = begun.and_then(|operation| {
+        let node = scene.nodes().find(|node| node.node_id == operation.node_id)?;
+        (node.state() != NodeState::Active).then_some((operation, node))
     });
-    let Some(node) = gone.next() else {
+    let Some((operation, node)) = left else {
         return Work::default();
     };
     Work {
-        operation: Some(scene.operation(OperationKind::ScaleIn, node.node_id)),
-        actions: vec![Action::RemoveNode { node_id: node.node_id }],
-        remark: Some(("InProgress", format!("node {} is being forgotten", node.node_id))),
+        operation: Some(operation.clone()),
+        actions: vec![scene.rejoin(node)],
+        remark: Some(("InProgress", format!("node {} takes its share again", node.node_id))),
     }
 }
 
-/// The highest node goes first: a StatefulSet takes its pods away in that order.
+fn replicas(node: &NodeStatus) -> u32 {
+    node.primaries + node.backups + node.learners
+}
+
+/// A node whose pod is gone for good. What a dead one still held is moved away first.
+fn forget(scene: &Scene<'_>, pods: i32) -> Work {
+    let gone = |node: &&NodeStatus| {
+        let has_no_pod = i32::try_from(node.node_id).is_ok_and(|id| id > pods) && scene.pod_of(node.node_id).is_none();
+        has_no_pod && matches!(node.state(), NodeState::Drained | NodeState::Dead)
+    };
+    let work = |node: &NodeStatus, action: Action, doing: &str| Work {
+        operation: Some(scene.operation(OperationKind::ScaleIn, node.node_id)),
+        actions: vec![action],
+        remark: Some(("InProgress", format!("node {} {doing}", node.node_id))),
+    };
+    let mut empty = scene.nodes().filter(gone).filter(|node| replicas(node) == 0);
+    if let Some(node) = empty.next() {
+        let node_id = node.node_id;
+        return work(node, Action::RemoveNode { node_id }, "is being forgotten");
+    }
+    let comes_back = |node: &&NodeStatus| i32::try_from(node.node_id).is_ok_and(|id| id <= scene.wanted());
+    let mut left = scene.nodes().filter(gone).filter(|node| !comes_back(node));
+    match left.find(|node| has_other_copies(scene, node)) {
+        Some(node) => {
+            let node_id = node.node_id;
+            work(
+                node,
+                Action::Drain { node_id },
+                "is gone; its replicas are being moved away",
+            )
+        }
+        None => Work::default(),
+    }
+}
+
+/// Of a partition that is in sync on this node and nowhere else, nothing can be moved away while the node is dead.
+fn only_copies(scene: &Scene<'_>, node_id: u32) -> Vec<u32> {
+    let partitions = scene.partitions().iter();
+    let only = partitions.filter(|partition| partition.in_sync == [node_id]);
+    only.map(|partition| partition.partition_id).collect()
+}
+
+fn has_other_copies(scene: &Scene<'_>, node: &NodeStatus) -> bool {
+    replicas(node) as usize > only_copies(scene, node.node_id).len()
+}
+
+/// Whether it may still be needed for the metadata group's majority: a member says that it votes, or none says anything.
+fn may_vote(scene: &Scene<'_>, node_id: u32) -> bool {
+    let ours = scene.before.cluster_uuid.as_deref();
+    let others = scene.world.answers.iter().filter(|(ordinal, answer)| {
+        **ordinal + 1 != node_id && !answer.nodes.is_empty() && ours.is_none_or(|ours| ours == answer.cluster_uuid)
+    });
+    let mut votes = others
+        .map(|(_, answer)| answer.metadata_voters.contains(&node_id))
+        .peekable();
+    votes.peek().is_none() || votes.any(|votes| votes)
+}
+
+/// The highest node is on its way out.
 fn drain_one(scene: &Scene<'_>, pods: i32) -> (i32, Work) {
     let node_id = pods.unsigned_abs();
-    let operation = Some(scene.operation(OperationKind::ScaleIn, node_id));
     let node = scene.nodes().find(|node| node.node_id == node_id);
-    let Some(node) = node else {
-        // It never joined.
-        let remark = Some(("InProgress", format!("node {node_id} is being stopped")));
-        return (
-            pods - 1,
-            Work {
-                operation,
-                actions: Vec::new(),
-                remark,
-            },
-        );
+    let (stops, actions, remark) = match node {
+        None => (
+            true,
+            Vec::new(),
+            format!("node {node_id} never joined; it is being stopped"),
+        ),
+        Some(node) => leave(scene, node),
     };
-    let replicas = node.primaries + node.backups + node.learners;
-    let (stay, actions, remark) = match node.state() {
-        NodeState::Drained => (
-            pods - 1,
-            Vec::new(),
-            format!("node {node_id} is drained; its pod is being stopped"),
-        ),
-        NodeState::Draining => (
-            pods,
-            Vec::new(),
-            format!("node {node_id} is being drained: {replicas} replicas are left"),
-        ),
-        NodeState::Dead if replicas == 0 => (
-            pods - 1,
-            Vec::new(),
-            format!("node {node_id} is dead and holds nothing"),
-        ),
-        NodeState::Dead => (
-            pods,
-            Vec::new(),
-            format!("node {node_id} is dead and can't be drained: {replicas} replicas wait for it to come back"),
-        ),
-        NodeState::Active | NodeState::Unspecified => {
-            let refusal = scene.world.refusal.clone();
-            let remark = refusal.unwrap_or_else(|| format!("node {node_id} is being drained"));
-            (pods, vec![Action::Drain { node_id }], remark)
+    let work = Work {
+        operation: Some(scene.operation(OperationKind::ScaleIn, node_id)),
+        actions,
+        remark: Some(("InProgress", remark)),
+    };
+    (pods - i32::from(stops), work)
+}
+
+/// Whether its pod is stopped now, what is done before, and how far it is.
+fn leave(scene: &Scene<'_>, node: &NodeStatus) -> (bool, Vec<Action>, String) {
+    let (node_id, left) = (node.node_id, replicas(node));
+    let drain = || vec![Action::Drain { node_id }];
+    match node.state() {
+        NodeState::Active | NodeState::Unspecified => (false, drain(), format!("node {node_id} is being drained")),
+        NodeState::Draining => {
+            let remark = format!("node {node_id} is being drained: {left} replicas are left");
+            (false, Vec::new(), remark)
         }
-    };
-    let remark = Some(("InProgress", remark));
-    (
-        stay,
-        Work {
-            operation,
-            actions,
-            remark,
-        },
-    )
+        NodeState::Dead if left > 0 => {
+            let only = only_copies(scene, node_id);
+            let remark = match only.is_empty() {
+                true => format!("node {node_id} is dead: {left} replicas are being moved away"),
+                false => format!(
+                    "node {node_id} is dead and has the only copy of partitions {only:?}: they wait for it to come back"
+                ),
+            };
+            let actions = if has_other_copies(scene, node) {
+                drain()
+            } else {
+                Vec::new()
+            };
+            (false, actions, remark)
+        }
+        NodeState::Drained | NodeState::Dead if may_vote(scene, node_id) => {
+            let remark = format!("node {node_id} holds nothing; its vote in the metadata group is being moved");
+            (false, Vec::new(), remark)
+        }
+        NodeState::Drained | NodeState::Dead => {
+            let remark = format!("node {node_id} holds nothing; its pod is being stopped");
+            (true, Vec::new(), remark)
+        }
+    }
 }

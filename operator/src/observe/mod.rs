@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use volt_proto::v1::GetStatusResponse;
 
-pub use nodes::{CALL_LIMIT, connect};
+pub use nodes::{CALL_LIMIT, connect, connect_at};
 pub use pods::{Ended, PodSeen};
 
 use crate::crd::VoltCluster;
@@ -36,8 +36,18 @@ pub struct World {
     pub heard: BTreeMap<Ordinal, Heard>,
     /// A UUID that nobody has, should one be needed.
     pub fresh_uuid: String,
-    /// What the cluster answered to the last request that it refused.
-    pub refusal: Option<String>,
+    /// What came of the last decision.
+    pub refused: Refused,
+}
+
+/// What of the last decision was refused, in the refuser's words; it is asked again, until it is done or decided
+/// otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// By Kubernetes: a child that is none, or may not be.
+    pub child: Option<String>,
+    /// By a node, or by Kubernetes: an action.
+    pub action: Option<String>,
 }
 
 /// A StatefulSet.
@@ -79,7 +89,7 @@ pub async fn observe(
     client: &Client,
     cluster: &VoltCluster,
     heard: BTreeMap<Ordinal, Heard>,
-    refusal: Option<String>,
+    refused: Refused,
     fresh_uuid: String,
 ) -> Result<World, kube::Error> {
     let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
@@ -99,7 +109,7 @@ pub async fn observe(
         answers,
         heard,
         fresh_uuid,
-        refusal,
+        refused,
     })
 }
 

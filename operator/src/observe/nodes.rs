@@ -16,12 +16,17 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A client of the node in the pod with this address.
 pub async fn connect(ip: &str) -> Result<ControlClient<Channel>, tonic::transport::Error> {
+    connect_at(ip, PEER_PORT).await
+}
+
+/// The same, at another port.
+pub async fn connect_at(ip: &str, port: u16) -> Result<ControlClient<Channel>, tonic::transport::Error> {
     let host = if ip.contains(':') {
         format!("[{ip}]")
     } else {
         ip.to_owned()
     };
-    let endpoint = Endpoint::from_shared(format!("http://{host}:{PEER_PORT}"))?
+    let endpoint = Endpoint::from_shared(format!("http://{host}:{port}"))?
         .connect_timeout(CALL_LIMIT)
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(3))

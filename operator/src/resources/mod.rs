@@ -15,11 +15,11 @@ use kube::{Resource, ResourceExt};
 use crate::crd::VoltCluster;
 
 /// The peer protocol's port, and that of gRPC health.
-pub const PEER_PORT: i32 = 7000;
+pub const PEER_PORT: u16 = 7000;
 /// SQL's port.
-pub const SQL_PORT: i32 = 5432;
+pub const SQL_PORT: u16 = 5432;
 /// The port of `/metrics`.
-pub const HTTP_PORT: i32 = 8080;
+pub const HTTP_PORT: u16 = 8080;
 /// The container's name.
 pub const CONTAINER: &str = "volt-node";
 
@@ -101,6 +101,10 @@ pub fn headless_name(cluster: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Probe;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
     use super::*;
 
     fn demo() -> VoltCluster {
@@ -144,6 +148,73 @@ mod tests {
             })
             .collect();
         assert_eq!(names, ["demo-nodes", "demo-sql", "demo", "demo"]);
+    }
+
+    #[test]
+    fn probes_ask_the_node_itself_by_grpc() {
+        let set = children(&demo(), &defaults(), 3, true).stateful_set;
+        let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let container = &pod.containers[0];
+        let asked = |probe: &Option<Probe>| {
+            let grpc = probe
+                .as_ref()
+                .and_then(|probe| probe.grpc.clone())
+                .expect("a gRPC probe");
+            (grpc.port, grpc.service.unwrap_or_default())
+        };
+        let expected = |service: &str| (7000, service.to_owned());
+        assert_eq!(asked(&container.liveness_probe), expected("liveness"));
+        assert_eq!(asked(&container.startup_probe), expected("liveness"));
+        assert_eq!(asked(&container.readiness_probe), expected("readiness"));
+        let ports = container.ports.iter().flatten();
+        assert!(ports.map(|port| port.container_port).any(|port| port == 7000));
+    }
+
+    #[test]
+    fn evictions_may_take_one_pod_or_none() {
+        let most = |may_disrupt| {
+            let budget = children(&demo(), &defaults(), 3, may_disrupt).disruption_budget;
+            let spec = budget.spec.expect("a spec");
+            assert_eq!(
+                spec.selector.and_then(|selector| selector.match_labels),
+                Some(selector("demo"))
+            );
+            spec.max_unavailable
+        };
+        assert_eq!(most(true), Some(IntOrString::Int(1)));
+        assert_eq!(most(false), Some(IntOrString::Int(0)));
+    }
+
+    #[test]
+    fn each_pod_has_a_volume_as_the_spec_says() {
+        let mut cluster = demo();
+        cluster.spec.storage.size = Quantity("5Gi".to_owned());
+        cluster.spec.storage.storage_class_name = Some("fast".to_owned());
+        let spec = children(&cluster, &defaults(), 3, true)
+            .stateful_set
+            .spec
+            .expect("a spec");
+        let claims = spec.volume_claim_templates.unwrap_or_default();
+        let claim = claims[0].spec.as_ref().expect("a claim");
+        assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
+        assert_eq!(claim.access_modes.as_deref(), Some(&["ReadWriteOnce".to_owned()][..]));
+        let requests = claim
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.requests.as_ref());
+        assert_eq!(
+            requests.and_then(|requests| requests.get("storage")),
+            Some(&Quantity("5Gi".to_owned()))
+        );
+        let kept = spec.persistent_volume_claim_retention_policy.expect("a policy");
+        assert_eq!(
+            (kept.when_scaled.as_deref(), kept.when_deleted.as_deref()),
+            (Some("Delete"), Some("Retain"))
+        );
+        let pod = spec.template.spec.expect("a pod");
+        let mounts = pod.containers[0].volume_mounts.iter().flatten();
+        let mounts: Vec<&str> = mounts.map(|mount| mount.name.as_str()).collect();
+        assert_eq!(mounts, [claims[0].metadata.name.as_deref().unwrap_or_default()]);
     }
 
     #[test]

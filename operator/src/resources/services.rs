@@ -7,10 +7,10 @@ use kube::ResourceExt;
 use super::{HTTP_PORT, PEER_PORT, SQL_PORT, headless_name, metadata, selector};
 use crate::crd::VoltCluster;
 
-fn port(name: &str, port: i32) -> ServicePort {
+fn port(name: &str, port: u16) -> ServicePort {
     ServicePort {
         name: Some(name.to_owned()),
-        port,
+        port: i32::from(port),
         target_port: Some(IntOrString::String(name.to_owned())),
         protocol: Some("TCP".to_owned()),
         ..ServicePort::default()

@@ -112,9 +112,9 @@ fn spread(cluster: &VoltCluster, over: &str) -> TopologySpreadConstraint {
 
 fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
     let spec = &cluster.spec;
-    let port = |name: &str, port: i32| ContainerPort {
+    let port = |name: &str, port: u16| ContainerPort {
         name: Some(name.to_owned()),
-        container_port: port,
+        container_port: i32::from(port),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
@@ -159,7 +159,7 @@ fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
 fn probe(service: &str, period_s: i32, timeout_s: i32, failures: i32) -> Probe {
     Probe {
         grpc: Some(GRPCAction {
-            port: PEER_PORT,
+            port: i32::from(PEER_PORT),
             service: Some(service.to_owned()),
         }),
         period_seconds: Some(period_s),
