@@ -1,6 +1,6 @@
-# Both images, from source:
-#   docker build --target volt-node -t voltcluster/volt-node:dev .
-#   docker build --target volt-operator -t voltcluster/volt-operator:dev .
+# Both images, from source, under the names that the chart asks for:
+#   docker build --target volt-node -t voltcluster/volt-node:0.1.0 .
+#   docker build --target volt-operator -t voltcluster/volt-operator:0.1.0 .
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /source

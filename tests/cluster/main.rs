@@ -1,9 +1,11 @@
 //! Real processes on loopback: killed, frozen, cut off, all at once. One test at a time, for the processes fill a machine.
 
 mod bad_input;
+mod cluster;
 mod failures;
 mod golden;
 mod load;
+mod operator;
 mod session;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -44,6 +44,6 @@ build 9>&-
 "$HERE/cluster.sh" import "$IMAGES"/*.tar 9>&-
 cd "$REPOSITORY"
 # In the background, so that a signal to this script ends the wait at once; `down` ends the program with the rest.
-"$HERE/cluster.sh" exec env "PATH=$BIN:$PATH" "HELM_CONFIG_HOME=$DIR/helm" "HELM_CACHE_HOME=$DIR/helm" "HELM_DATA_HOME=$DIR/helm" \
+"$HERE/cluster.sh" exec env "PATH=$BIN:$PATH" "CLUSTER_DIR=$DIR" "HELM_CONFIG_HOME=$DIR/helm" "HELM_CACHE_HOME=$DIR/helm" "HELM_DATA_HOME=$DIR/helm" \
   "$TARGET/debug/kubernetes-e2e" </dev/null 9>&- &
 wait $!

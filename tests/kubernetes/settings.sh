@@ -9,6 +9,8 @@ PATH=$PATH:/usr/sbin:/sbin # runc, iptables and ip are not in every user's PATH
 KUBERNETES_VERSION=v1.37.2
 HELM_VERSION=v4.3.1
 COREDNS_VERSION=v1.15.0
+# Of our own images: the chart's appVersion, which is the tag that it asks for.
+VERSION=$(awk '$1 == "appVersion:" { gsub(/"/, "", $2); print $2 }' "$REPOSITORY/charts/volt-operator/Chart.yaml")
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/voltcluster
 BIN=$CACHE/kubernetes/$KUBERNETES_VERSION-helm-$HELM_VERSION-coredns-$COREDNS_VERSION

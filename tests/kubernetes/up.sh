@@ -13,5 +13,16 @@ target=${CARGO_TARGET_DIR:-$REPOSITORY/target}
 "$HERE/cluster.sh" up
 "$HERE/images/build.sh" "$target/release" "$target/images"
 "$HERE/cluster.sh" import "$target"/images/*.tar
-say "images voltcluster/volt-node:dev and voltcluster/volt-operator:dev are on every node"
-"$HERE/cluster.sh" describe
+say "images voltcluster/volt-node:$VERSION and voltcluster/volt-operator:$VERSION are on every node"
+cat <<TEXT
+It is up. What comes next, from $REPOSITORY:
+
+export KUBECONFIG=$KUBECONFIG PATH=$BIN:\$PATH
+helm install volt-operator charts/volt-operator
+kubectl apply -f examples.yaml
+kubectl wait --for=condition=Ready voltcluster/demo --timeout=180s
+kubectl get voltclusters
+tests/kubernetes/cluster.sh exec psql -h demo-sql -U volt volt
+kubectl scale voltcluster demo --replicas=4
+make kube-down
+TEXT

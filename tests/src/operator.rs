@@ -1,20 +1,30 @@
-//! The operator's protocol to real nodes: initialise, and see when the cluster is whole.
+//! The operator's protocol to real nodes: initialise, ask, and see when the cluster is whole.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use tokio::time::{sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
 use volt_proto::v1::control_client::ControlClient;
 use volt_proto::v1::{GetStatusRequest, GetStatusResponse, InitialiseRequest};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// For calls that wait until something has come about: a node gives up long before.
+const WORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The service that a node has for the operator, at this peer port.
+pub async fn control(peer_port: u16) -> Result<ControlClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{peer_port}"))?;
+    let endpoint = endpoint.connect_timeout(CALL_TIMEOUT).timeout(WORK_TIMEOUT);
+    Ok(ControlClient::new(endpoint.connect().await?))
+}
 
 /// Makes the node at this peer port the first of a new cluster; tries until `limit`.
 pub async fn initialise(peer_port: u16, partitions: u32, limit: Duration) -> Result<()> {
     let end = Instant::now() + limit;
     loop {
         let attempt = async {
-            let mut control = ControlClient::connect(format!("http://127.0.0.1:{peer_port}")).await?;
+            let mut control = control(peer_port).await?;
             let cluster_uuid = "00000000-0000-4000-8000-000000000001".to_owned();
             control
                 .initialise(InitialiseRequest {
@@ -36,10 +46,28 @@ pub async fn initialise(peer_port: u16, partitions: u32, limit: Duration) -> Res
 /// What the node at this peer port knows.
 pub async fn status(peer_port: u16) -> Result<GetStatusResponse> {
     let call = async {
-        let mut control = ControlClient::connect(format!("http://127.0.0.1:{peer_port}")).await?;
+        let mut control = control(peer_port).await?;
         anyhow::Ok(control.get_status(GetStatusRequest {}).await?.into_inner())
     };
     timeout(CALL_TIMEOUT, call).await?
+}
+
+/// Returns what the node at this peer port knows, as soon as that is so.
+pub async fn status_when(
+    peer_port: u16,
+    what: &str,
+    limit: Duration,
+    is_so: impl Fn(&GetStatusResponse) -> bool,
+) -> Result<GetStatusResponse> {
+    let end = Instant::now() + limit;
+    loop {
+        let found = status(peer_port).await;
+        match found {
+            Ok(status) if is_so(&status) => return Ok(status),
+            found if Instant::now() > end => bail!("{what}: not within {limit:?}: {found:?}"),
+            _ => sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// Why a cluster of so many nodes is not whole in this node's eyes; None if it is.

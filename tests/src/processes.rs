@@ -159,6 +159,11 @@ impl Nodes {
     /// Starts so many nodes. `advertise` says under which host the peer port of a node is reached (127.0.0.1 unless a proxy
     /// stands before it). The cluster is not yet initialised.
     pub fn start(count: u32, advertise: impl Fn(u32) -> String) -> Result<Self> {
+        Self::start_with(count, advertise, &[])
+    }
+
+    /// The same, each with more arguments of `volt-node start`.
+    pub fn start_with(count: u32, advertise: impl Fn(u32) -> String, more: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let ports = free_ports(3 * count as usize);
         let port = |node: u32, which: usize| ports[3 * (node as usize - 1) + which];
@@ -186,6 +191,7 @@ impl Nodes {
                 arguments: arguments
                     .into_iter()
                     .flat_map(|(name, value)| [name.to_owned(), value])
+                    .chain(more.iter().map(|&argument| argument.to_owned()))
                     .collect(),
                 log: folder.path().join(format!("node-{node}.log")),
                 child: None,

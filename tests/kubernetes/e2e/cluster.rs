@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::command::{get, kubectl, psql, wait_until};
+use crate::command::{SERVICE, get, kubectl, psql, psql_at, wait_until};
 
 /// `type=status reason: message` of each condition.
 pub async fn conditions(cluster: &str) -> Result<Vec<String>> {
@@ -22,25 +22,40 @@ pub async fn conditions(cluster: &str) -> Result<Vec<String>> {
     Ok(conditions.iter().map(line).collect())
 }
 
-/// Waits until one of the conditions has this word in it, and returns that condition.
-pub async fn condition_that_says(cluster: &str, word: &str, limit_s: u64) -> Result<String> {
+/// Waits until one of the conditions begins like this, `Scaled=False BelowReplication`, and has these words in it;
+/// returns it.
+pub async fn wait_for_condition(cluster: &str, beginning: &str, words: &str, limit_s: u64) -> Result<String> {
     let mut found = None;
     let ask = async || {
         let seen = conditions(cluster).await?;
-        found = seen
-            .iter()
-            .find(|condition| condition.to_lowercase().contains(word))
-            .cloned();
+        let is_it = |condition: &&String| condition.starts_with(beginning) && condition.contains(words);
+        found = seen.iter().find(is_it).cloned();
         ensure!(found.is_some(), "its conditions are {seen:#?}");
         Ok(true)
     };
-    wait_until(
-        limit_s,
-        &format!("a condition of {cluster} that mentions {word:?}"),
-        ask,
-    )
-    .await?;
+    let what = format!("a condition of {cluster} that begins {beginning:?} and has {words:?} in it");
+    wait_until(limit_s, &what, ask).await?;
     found.context("the condition that was found")
+}
+
+/// Waits until Kubernetes has an event of `demo` with this reason and these words.
+pub async fn wait_for_event(reason: &str, words: &str, limit_s: u64) -> Result<()> {
+    let what = format!("an event {reason} of demo with {words:?} in it");
+    wait_until(limit_s, &what, async || {
+        let events = get(&[
+            "events",
+            &format!("--field-selector=reason={reason},involvedObject.name=demo"),
+        ])
+        .await?;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let said: Vec<_> = events.iter().filter_map(|event| event["message"].as_str()).collect();
+        ensure!(
+            said.iter().any(|said| said.contains(words)),
+            "events {reason}: {said:?}"
+        );
+        Ok(true)
+    })
+    .await
 }
 
 /// The pods' number that the StatefulSet `demo` has, if all of them are ready.
@@ -89,7 +104,13 @@ pub struct Partition {
 
 /// What the cluster map says about every partition.
 pub async fn partitions() -> Result<Vec<Partition>> {
-    let rows = psql("SELECT \"primary\", in_sync FROM system.partitions ORDER BY partition_id").await?;
+    partitions_at(SERVICE).await
+}
+
+/// What one host says of them.
+pub async fn partitions_at(host: &str) -> Result<Vec<Partition>> {
+    let statement = "SELECT \"primary\", in_sync FROM system.partitions ORDER BY partition_id";
+    let rows = psql_at(host, statement).await?;
     rows.lines()
         .map(|row| {
             let (primary, in_sync) = row
@@ -111,18 +132,41 @@ pub fn copies(partitions: &[Partition]) -> usize {
     partitions.iter().map(|partition| partition.in_sync.len()).sum()
 }
 
+/// Fails unless there are `wanted` in-sync replicas, and some of them on `node`.
+pub fn ensure_in_sync(partitions: &[Partition], node: u64, wanted: usize) -> Result<()> {
+    ensure!(
+        copies(partitions) >= wanted,
+        "{} replicas are in sync, not {wanted}",
+        copies(partitions)
+    );
+    ensure!(
+        partitions.iter().any(|partition| partition.in_sync.contains(&node)),
+        "none of them is on node {node}"
+    );
+    Ok(())
+}
+
 /// Waits until there are `wanted` in-sync replicas again, and some of them on `node`.
 pub async fn wait_in_sync(node: u64, wanted: usize, limit_s: u64) -> Result<()> {
     wait_until(
         limit_s,
         &format!("node {node} back in sync, {wanted} in-sync replicas"),
         async || {
-            let partitions = partitions().await?;
-            ensure!(copies(&partitions) >= wanted, "there are {}", copies(&partitions));
-            Ok(partitions.iter().any(|partition| partition.in_sync.contains(&node)))
+            ensure_in_sync(&partitions().await?, node, wanted)?;
+            Ok(true)
         },
     )
     .await
+}
+
+/// The pod of a node of `demo`.
+pub fn pod_of(node: u64) -> String {
+    format!("demo-{}", node - 1)
+}
+
+/// Where that pod answers, whatever the Service thinks of it.
+pub fn host_of(node: u64) -> String {
+    format!("{}.demo-nodes", pod_of(node))
 }
 
 /// What tells one life of a pod from the next.

@@ -10,6 +10,8 @@ use tokio::process::Command;
 pub const NAMESPACE: &str = "default";
 /// How psql and the writers reach the database: inside the cluster nobody asks for a password yet.
 pub const USER: &str = "volt";
+/// The Service of `demo`.
+pub const SERVICE: &str = "demo-sql";
 /// The database that every VoltCluster has.
 pub const DATABASE: &str = "volt";
 
@@ -66,13 +68,18 @@ pub async fn get(arguments: &[&str]) -> Result<serde_json::Value> {
 }
 
 /// One statement by psql through the cluster's Service; rows as lines, columns separated by `|`.
-///
-/// A Service goes on sending connections to a dead pod until every node has heard of its death. Nothing was asked on a
-/// connection that was not made, so that much is tried again, as any client would.
 pub async fn psql(statement: &str) -> Result<String> {
-    const SETTINGS: [&str; 12] = [
+    psql_at(SERVICE, statement).await
+}
+
+/// The same at one host: the Service, or one pod.
+///
+/// A Service goes on sending connections to a dead pod until every machine has heard of its death. Nothing was asked on
+/// a connection that was not made, so that much is tried again, as any client would.
+pub async fn psql_at(host: &str, statement: &str) -> Result<String> {
+    let settings = [
         "-h",
-        "demo-sql",
+        host,
         "-p",
         "5432",
         "-U",
@@ -87,7 +94,7 @@ pub async fn psql(statement: &str) -> Result<String> {
     let mut attempts_left = 10;
     loop {
         attempts_left -= 1;
-        match run("psql", &[&SETTINGS[..], &["-c", statement]].concat(), None).await {
+        match run("psql", &[&settings[..], &["-c", statement]].concat(), None).await {
             Ok(rows) => return Ok(rows.trim_end().to_string()),
             Err(error) if attempts_left == 0 || !error.to_string().contains("connection to server at") => {
                 return Err(error);

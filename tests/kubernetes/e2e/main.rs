@@ -3,11 +3,14 @@
 //!
 //! It runs inside the cluster's network (`tests/kubernetes/e2e.sh` brings it there) and drives kubectl, helm and psql.
 
+mod chart;
 mod cluster;
 mod command;
 mod failover;
 mod install;
 mod load;
+mod machines;
+mod operators;
 mod refuse;
 mod remove;
 mod scale;
@@ -21,9 +24,22 @@ use suite::Suite;
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut suite = Suite::default();
-    suite.step("the chart is clean: helm lint", install::lint()).await;
+    becomes_a_cluster(&mut suite).await;
+    survives(&mut suite).await;
+    ends(&mut suite).await;
+    suite.finish().await
+}
+
+async fn becomes_a_cluster(suite: &mut Suite) {
+    suite.step("the chart is clean: helm lint", chart::lint()).await;
+    suite
+        .step("the chart refuses values that make no sense", chart::bad_values())
+        .await;
     suite
         .step("helm install brings two operators", install::operator())
+        .await;
+    suite
+        .step("the operator may do what it does and no more", chart::rights())
         .await;
     suite
         .step("a VoltCluster with no replicas is rejected", refuse::no_replicas())
@@ -32,21 +48,36 @@ async fn main() -> ExitCode {
         .step("examples.yaml becomes a Ready cluster", install::example())
         .await;
     suite
-        .step("its number of partitions can't be changed", refuse::fixed_fields())
+        .step(
+            "it can't be scaled to nothing, nor get other partitions",
+            refuse::changes(),
+        )
         .await;
     suite
         .step("a session with psql through the Service", session::example())
         .await;
-    suite.step("helm test", install::chart_test()).await;
+    suite
+        .step("kubectl get shows it, its identity is kept", install::columns())
+        .await;
+    suite.step("helm test", chart::its_test()).await;
+}
+
+async fn survives(suite: &mut Suite) {
     suite
         .step(
-            "a primary's pod dies under load: nothing is lost",
-            failover::primary_dies(),
+            "primaries' pods die under load, one after the other: nothing is lost",
+            failover::primaries_die(),
         )
         .await;
     suite
         .step(
-            "from 3 nodes to 4 and back under load: nothing is lost",
+            "a primary's container is killed under load: nothing is lost",
+            failover::container_is_killed(),
+        )
+        .await;
+    suite
+        .step(
+            "from 3 nodes to 4 and back under load, the leading operator dies meanwhile: nothing is lost",
             scale::out_and_in(),
         )
         .await;
@@ -55,14 +86,20 @@ async fn main() -> ExitCode {
         .await;
     suite
         .step(
-            "a nonsense image gets a condition that says so",
+            "a nonsense image in a running cluster costs one pod and loses nothing",
+            refuse::nonsense_update(),
+        )
+        .await;
+    suite
+        .step(
+            "a nonsense image of a new cluster gets a condition that says so",
             refuse::nonsense_image(),
         )
         .await;
     suite
         .step(
-            "the leading operator dies and the other takes over",
-            install::operator_dies(),
+            "a child that somebody deletes is made again",
+            install::child_is_deleted(),
         )
         .await;
     suite
@@ -71,8 +108,19 @@ async fn main() -> ExitCode {
             session::still_there(),
         )
         .await;
+}
+
+async fn ends(suite: &mut Suite) {
+    suite
+        .step(
+            "a VoltCluster that is deleted and applied again has its data",
+            remove::and_again(),
+        )
+        .await;
     suite
         .step("deleting the VoltCluster removes all of it", remove::all())
         .await;
-    suite.finish().await
+    suite
+        .step("an operator of one namespace keeps to it", chart::one_namespace())
+        .await;
 }

@@ -1,8 +1,11 @@
 //! The end of a VoltCluster.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
+use crate::chart::RELEASE;
+use crate::cluster::wait_for_nodes;
 use crate::command::{get, kubectl, run, wait_until};
+use crate::session;
 
 const CHILDREN: &str = "statefulsets,services,poddisruptionbudgets,pods";
 
@@ -18,8 +21,8 @@ async fn children() -> Result<Vec<String>> {
     Ok(objects.iter().filter_map(name).collect())
 }
 
-/// Deletes the VoltCluster, whose finalizer lets it go; sees its children go, and the chart uninstall.
-pub async fn all() -> Result<String> {
+/// Deletes the VoltCluster, whose finalizer lets it go; sees its children go.
+async fn delete() -> Result<()> {
     ensure!(!children().await?.is_empty(), "demo has no children to begin with");
     kubectl(&["delete", "voltcluster", "demo", "--timeout=90s"]).await?;
     wait_until(60, "every child of demo is gone", async || {
@@ -27,7 +30,29 @@ pub async fn all() -> Result<String> {
         ensure!(left.is_empty(), "there is still {left:?}");
         Ok(true)
     })
-    .await?;
-    run("helm", &["uninstall", "volt-operator", "--wait", "--timeout=60s"], None).await?;
+    .await
+}
+
+async fn uuid() -> Result<String> {
+    let demo = get(&["voltcluster", "demo"]).await?;
+    let uuid = demo["status"]["clusterUuid"].as_str().context("status.clusterUuid")?;
+    Ok(uuid.to_string())
+}
+
+/// Its volumes stay, and a VoltCluster of the same name is the same database.
+pub async fn and_again() -> Result<String> {
+    let first = uuid().await?;
+    delete().await?;
+    kubectl(&["apply", "-f", "examples.yaml"]).await?;
+    wait_for_nodes(3, 120).await?;
+    let second = uuid().await?;
+    ensure!(second == first, "it was {first} and is {second}");
+    session::still_there().await
+}
+
+/// What the chart brought goes with it.
+pub async fn all() -> Result<String> {
+    delete().await?;
+    run("helm", &["uninstall", RELEASE, "--wait", "--timeout=60s"], None).await?;
     Ok(String::new())
 }

@@ -63,7 +63,7 @@ impl Suite {
 /// What an engineer would look at first.
 async fn evidence() {
     show(&["get", "all,persistentvolumeclaims,leases", "-o", "wide"]).await;
-    show(&["get", "voltclusters", "-o", "yaml"]).await;
+    show(&["get", "voltclusters", "-o", "yaml", "--all-namespaces"]).await;
     show(&["get", "events", "--sort-by=.lastTimestamp"]).await;
     show(&["describe", "pods"]).await;
     let pods = kubectl(&["get", "pods", "-o", "name"]).await.unwrap_or_default();
