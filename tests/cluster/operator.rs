@@ -238,7 +238,11 @@ fn primaries_are_switched_away_without_a_pause_and_come_back_with_a_rejoin() {
         );
         ensure!(node(&now, away)?.backups == PARTITIONS, "{:?}", node(&now, away)?);
 
-        operator.rejoin(RejoinRequest { node_id: away }).await?;
+        let boot_id = node(&now, away)?.boot_id;
+        let rejoin = |boot_id| RejoinRequest { node_id: away, boot_id };
+        let stale = operator.rejoin(rejoin(boot_id + 1)).await;
+        ensure_refused(stale, Code::Aborted, "a rejoin of a process that is not the node's")?;
+        operator.rejoin(rejoin(boot_id)).await?;
         status_when(door, "primaries everywhere again", WHOLE, is_even).await?;
         run_for(&load, Duration::from_secs(1)).await?;
         let told = load.stop().await;
