@@ -9,6 +9,12 @@ use volt_engine::{Epoch, Lsn};
 pub(crate) struct EpochHistory(Vec<(Epoch, Lsn)>);
 
 impl EpochHistory {
+    /// As it is given, sound or not.
+    #[cfg(test)]
+    pub(crate) fn from_pairs(pairs: &[(Epoch, Lsn)]) -> Self {
+        Self(pairs.to_vec())
+    }
+
     /// Notes that `epoch` begins with the record `first`. The same epoch may go on; a lower one never comes.
     pub(crate) fn note(&mut self, epoch: Epoch, first: Lsn) {
         match self.0.last() {
@@ -34,6 +40,15 @@ impl EpochHistory {
     pub(crate) fn end_of(&self, epoch: Epoch, appended: Lsn) -> Lsn {
         let next = self.0.partition_point(|&(known, _)| known <= epoch);
         self.0.get(next).map_or(appended, |&(_, start)| appended.min(start - 1))
+    }
+
+    /// What `note` and `cut` keep true, asked of a history that came from elsewhere, of a log that ends at `lsn`.
+    pub(crate) fn is_sound(&self, lsn: Lsn) -> bool {
+        let ascends = self
+            .0
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        ascends && self.0.iter().all(|&(_, start)| (1..=lsn).contains(&start))
     }
 
     /// Forgets every epoch that begins after `lsn`.
@@ -77,6 +92,15 @@ mod tests {
             [0, 1, 2, 3, 4, 5].map(|epoch| history.end_of(epoch, 20)),
             [0, 9, 9, 11, 20, 20]
         );
+    }
+
+    #[test]
+    fn what_does_not_ascend_is_not_sound() {
+        assert!(history(&[(1, 1), (3, 10)]).is_sound(10));
+        assert!(!history(&[(1, 1), (3, 10)]).is_sound(9));
+        for wrong in [vec![(1, 0)], vec![(3, 1), (1, 10)], vec![(1, 5), (3, 5)]] {
+            assert!(!EpochHistory(wrong).is_sound(20));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The primary names a snapshot, S: all it has applied. It sends the rows as of S in chunks, keeps the records beyond
 //! S for the learner, and ends the fill only when S is committed; so a learner never holds what could be undone.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,9 +13,9 @@ use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
 use super::epochs::EpochHistory;
-use super::replica::Role;
+use super::replica::Replica;
 use super::{Replicas, Slot, lock};
-use crate::recovery::log::LogEntry;
+use crate::recovery::log::{Log, LogEntry};
 
 /// Bytes of one chunk: how long a fill may hold the partition at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -103,49 +103,106 @@ fn chunk(payload: Bytes, last: bool) -> v1::FillChunk {
 
 // ---- The learner's side
 
-/// Copies `partition` from its primary. The replica refuses records until this is done; if it fails, the replica is
-/// empty, and the primary, which probes it again, asks for another fill.
-pub(crate) async fn fetch(replicas: Arc<Replicas>, partition: PartitionId, from: NodeId, epoch: Epoch) {
-    let Some(slot) = replicas.slot(partition) else { return };
-    replicas.log.append(partition, &LogEntry::Reset { epoch });
-    match copy(&replicas, partition, from, epoch).await {
-        Ok((engine, history, lsn)) => {
-            let epochs = match postcard::to_stdvec(&history) {
-                Ok(bytes) => Bytes::from(bytes),
-                Err(error) => return tracing::error!(partition, %error, "can't encode the epochs of a fill"),
-            };
-            let mut replica = lock(&slot);
-            replicas
-                .log
-                .append(partition, &LogEntry::FillDone { epoch, lsn, epochs });
-            replica.filled(engine, history, lsn);
-            // Nothing of it is acknowledged before the log has it: `ticket_of` looks at `durable`.
-            replica.durable = 0;
-            tracing::info!(partition, from, lsn, "filled");
-        }
+/// A fill of a replica here. The log hears of it only while it goes on: the replica may be dropped meanwhile, and what
+/// came after that in the log would make it unreadable.
+pub(super) struct Filling {
+    log: Arc<Log>,
+    slot: Slot,
+    partition: PartitionId,
+    /// Its number among the replica's.
+    fill: u64,
+    /// The epoch in which it began.
+    epoch: Epoch,
+}
+
+/// Begins to copy a replica from its primary: it refuses records until that is done; if it fails, it is empty, and the
+/// primary, which probes it again, asks for another fill.
+pub(crate) fn begin(replicas: &Arc<Replicas>, slot: &Slot, replica: &mut Replica, from: NodeId) {
+    let filling = Filling::begin(Arc::clone(&replicas.log), slot, replica);
+    replicas.await_no_more(replica);
+    tokio::spawn(fetch(Arc::clone(replicas), filling, from));
+}
+
+async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
+    let partition = filling.partition;
+    let copied = match copy(&replicas, &filling, from).await {
+        Ok((engine, history, lsn)) => filling.finish(engine, history, lsn).map(|()| lsn),
+        Err(status) => Err(status),
+    };
+    match copied {
+        Ok(lsn) => tracing::info!(partition, from, lsn, "filled"),
         Err(status) => {
             tracing::warn!(partition, from, %status, "fill failed; it will be asked for again");
-            let mut replica = lock(&slot);
-            replicas.log.append(partition, &LogEntry::Reset { epoch });
+            filling.give_up();
+        }
+    }
+}
+
+impl Filling {
+    /// `replica` is what `slot` holds.
+    pub(super) fn begin(log: Arc<Log>, slot: &Slot, replica: &mut Replica) -> Self {
+        let (partition, epoch) = (replica.partition, replica.epoch);
+        let fill = replica.begin_fill();
+        log.append(partition, &LogEntry::Reset { epoch });
+        Self {
+            log,
+            slot: Arc::clone(slot),
+            partition,
+            fill,
+            epoch,
+        }
+    }
+
+    /// The replica, while this fill goes on.
+    fn replica(&self) -> Result<MutexGuard<'_, Replica>, Status> {
+        let replica = lock(&self.slot);
+        match replica.is_filled_by(self.fill) {
+            true => Ok(replica),
+            false => Err(Status::aborted("the replica was given up meanwhile")),
+        }
+    }
+
+    pub(super) fn take(&self, chunk: Bytes) -> Result<(), Status> {
+        let _replica = self.replica()?;
+        self.log.append(self.partition, &LogEntry::FillChunk { chunk });
+        Ok(())
+    }
+
+    pub(super) fn finish(&self, engine: Partition, history: EpochHistory, lsn: Lsn) -> Result<(), Status> {
+        if engine.applied() != lsn || !history.is_sound(lsn) {
+            return Err(Status::data_loss("the fill contradicts itself"));
+        }
+        let epochs = postcard::to_stdvec(&history).map_err(|error| Status::internal(error.to_string()))?;
+        let (epoch, epochs) = (self.epoch, Bytes::from(epochs));
+        let mut replica = self.replica()?;
+        self.log
+            .append(self.partition, &LogEntry::FillDone { epoch, lsn, epochs });
+        replica.filled(engine, history, lsn);
+        // Nothing of it is acknowledged before the log has it: `ticket_of` looks at `durable`.
+        replica.durable = 0;
+        Ok(())
+    }
+
+    pub(super) fn give_up(&self) {
+        if let Ok(mut replica) = self.replica() {
+            self.log.append(self.partition, &LogEntry::Reset { epoch: self.epoch });
             replica.emptied();
-            replica.role = Role::Follower { filling: false };
         }
     }
 }
 
 async fn copy(
     replicas: &Arc<Replicas>,
-    partition: PartitionId,
+    filling: &Filling,
     from: NodeId,
-    epoch: Epoch,
 ) -> Result<(Partition, EpochHistory, Lsn), Status> {
     let mut client = replicas
         .peers
         .client(from)
         .map_err(|error| Status::unavailable(error.to_string()))?;
     let request = v1::FillRequest {
-        partition_id: partition,
-        epoch,
+        partition_id: filling.partition,
+        epoch: filling.epoch,
         node_id: replicas.node_id,
     };
     let late = |_| Status::deadline_exceeded("the primary sends nothing");
@@ -171,9 +228,7 @@ async fn copy(
         engine
             .load_chunk(&chunk.payload)
             .map_err(|error| Status::data_loss(error.to_string()))?;
-        replicas
-            .log
-            .append(partition, &LogEntry::FillChunk { chunk: chunk.payload });
+        filling.take(chunk.payload)?;
         while replicas.log.queued_bytes() > LOG_QUEUE_BYTES {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }

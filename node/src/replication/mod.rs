@@ -11,6 +11,8 @@
 
 mod epochs;
 pub(crate) mod fill;
+#[cfg(test)]
+mod fill_tests;
 mod handover;
 pub(crate) mod hold;
 pub(crate) mod receiver;
@@ -143,8 +145,17 @@ impl Replicas {
         let Some(slot) = slots.get_mut(partition as usize).and_then(Option::take) else {
             return;
         };
-        lock(&slot).follow(0);
+        // Under its mutex: whoever gets hold of it after this sees that it is dropped, and appends nothing.
+        let mut replica = lock(&slot);
+        replica.drop_out();
         self.log.append(partition, &LogEntry::Dropped);
+        self.await_no_more(&replica);
+    }
+
+    /// What was appended so far is thrown away: that it becomes durable says nothing of what comes in its place.
+    fn await_no_more(&self, replica: &Replica) {
+        let mut awaiting = self.awaiting_disk.lock().expect("no panic under this lock");
+        awaiting.retain(|record| record.partition != replica.partition);
     }
 
     // ---- Appending

@@ -10,7 +10,7 @@ use volt_engine::effects::LogPayload;
 use volt_proto::v1;
 use volt_proto::v1::partition_ack::Outcome;
 
-use super::replica::{Answer, Batch, Received, Replica, Role};
+use super::replica::{Answer, Batch, Received, Replica};
 use super::tail::Record;
 use super::{Replicas, fill, lock};
 use crate::config::Durability;
@@ -80,8 +80,7 @@ fn take_batch(
     let mut replica = lock(&slot);
     let (answer, received) = replica.receive(batch);
     if received.fill && matches!(answer, Answer::Gap { .. }) {
-        replica.role = Role::Follower { filling: true };
-        tokio::spawn(fill::fetch(Arc::clone(replicas), partition, from, replica.epoch));
+        fill::begin(replicas, &slot, &mut replica, from);
     }
     let ticket = log_received(replicas, &mut replica, epoch, received);
     // A record that was matched before may still be on its way to the disk.

@@ -7,7 +7,7 @@ use volt_engine::effects::{Effects, LogPayload};
 use volt_engine::partition::Partition;
 use volt_engine::{Epoch, Lsn, NodeId};
 
-use super::replica::{Answer, Batch, Replica, Role};
+use super::replica::{Answer, Batch, Replica};
 
 const NODES: [NodeId; 3] = [1, 2, 3];
 const STEPS: u32 = 400;
@@ -149,7 +149,7 @@ impl Cluster {
         }
         let history = primary.history.until(snapshot);
         let learner = self.replicas.get_mut(&to).unwrap();
-        learner.role = Role::Follower { filling: true };
+        learner.begin_fill();
         learner.filled(engine, history, snapshot);
     }
 

@@ -4,31 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 use volt_engine::PartitionId;
 
 use super::*;
-use crate::world::simulated::{DiskFault, SimulatedClock, SimulatedDisk, SimulatedRandom};
-use crate::world::{Listener, Network, Stream, World};
+use crate::world::World;
+use crate::world::simulated::{DiskFault, NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
 
 const CLUSTER: Uuid = Uuid::from_u128(7);
 /// Small, so that a test meets several segments.
 const SEGMENT_BYTES: u64 = 400;
-
-struct NoNetwork;
-
-#[async_trait]
-impl Network for NoNetwork {
-    async fn connect(&self, _: &str) -> std::io::Result<Box<dyn Stream>> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-
-    async fn listen(&self, _: &str) -> std::io::Result<Box<dyn Listener>> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-}
 
 fn disk(seed: u64) -> Arc<SimulatedDisk> {
     SimulatedDisk::new(SimulatedRandom::new(seed), false)

@@ -12,7 +12,7 @@ impl Replica {
     pub(crate) fn follow(&mut self, epoch: Epoch) {
         self.epoch = self.epoch.max(epoch);
         if matches!(self.role, Role::Primary(_)) {
-            self.role = Role::Follower { filling: false };
+            self.role = Role::Follower { filling: None };
             self.fail_waiters();
             self.hold.clear();
             self.fill_holds.clear();
@@ -22,11 +22,14 @@ impl Replica {
     /// Takes a batch: appends what is new, cuts what contradicts it, applies what is committed.
     pub(crate) fn receive(&mut self, batch: Batch) -> (Answer, Received) {
         let mut received = Received::default();
+        if matches!(self.role, Role::Dropped) {
+            return (Answer::NotYet, received);
+        }
         if batch.epoch < self.epoch {
             return (Answer::Stale { epoch: self.epoch }, received);
         }
         self.follow(batch.epoch);
-        if matches!(self.role, Role::Follower { filling: true }) {
+        if matches!(self.role, Role::Follower { filling: Some(_) }) {
             return (Answer::NotYet, received);
         }
         received.fill = batch.fill;
@@ -79,6 +82,20 @@ impl Replica {
         self.history.cut(lsn);
     }
 
+    /// Begins a fill: records are refused until it ends. Returns its number.
+    pub(crate) fn begin_fill(&mut self) -> u64 {
+        self.fills += 1;
+        self.role = Role::Follower {
+            filling: Some(self.fills),
+        };
+        self.fills
+    }
+
+    /// True while this fill goes on: not when the replica was dropped, or took another role, meanwhile.
+    pub(crate) fn is_filled_by(&self, fill: u64) -> bool {
+        matches!(self.role, Role::Follower { filling: Some(current) } if current == fill)
+    }
+
     /// Replaces everything by a filled state at `lsn`.
     pub(crate) fn filled(&mut self, engine: Partition, history: EpochHistory, lsn: Lsn) {
         assert_eq!(engine.applied(), lsn, "partition {}: the fill is whole", self.partition);
@@ -86,14 +103,17 @@ impl Replica {
         self.history = history;
         self.tail.clear();
         (self.appended, self.durable, self.committed) = (lsn, lsn, lsn);
-        self.role = Role::Follower { filling: false };
+        self.epoch = self.epoch.max(self.history.epoch_at(lsn));
+        self.role = Role::Follower { filling: None };
     }
 
     /// Forgets everything: a fill failed half-way, and what was here before is no longer on disk.
     pub(crate) fn emptied(&mut self) {
-        let epoch = self.epoch;
-        *self = Self::new(self.partition);
-        self.epoch = epoch;
+        *self = Self {
+            epoch: self.epoch,
+            fills: self.fills,
+            ..Self::new(self.partition)
+        };
     }
 
     /// A record of the log on disk, at a restart: held, applied once it is known to be committed.

@@ -32,9 +32,11 @@ pub(crate) enum Role {
     Primary(Reign),
     /// A backup or a learner: takes what the primary sends. Which of the two it is, only the primary and the map need to know.
     Follower {
-        /// Its state is being replaced by a fill; records are refused until that is done.
-        filling: bool,
+        /// The number of the fill that replaces its state; records are refused until that is done.
+        filling: Option<u64>,
     },
+    /// No replica any more. Who still has hold of it changes nothing, and the log hears nothing of it again.
+    Dropped,
 }
 
 /// A batch of records from a primary, as `PartitionBatch` says.
@@ -93,6 +95,8 @@ pub(crate) struct Replica {
     marked_committed: Lsn,
     /// Followers that copy a snapshot, and the LSN of it: records beyond are kept for them.
     pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
+    /// Fills begun here, so that each has a number.
+    fills: u64,
 }
 
 impl Replica {
@@ -101,7 +105,7 @@ impl Replica {
         Self {
             partition,
             engine: Partition::new(),
-            role: Role::Follower { filling: false },
+            role: Role::Follower { filling: None },
             hold: Hold::default(),
             history: EpochHistory::default(),
             tail: Tail::default(),
@@ -113,6 +117,7 @@ impl Replica {
             next_waiter: 0,
             marked_committed: 0,
             fill_holds: BTreeMap::new(),
+            fills: 0,
         }
     }
 
@@ -120,7 +125,7 @@ impl Replica {
     pub(crate) fn reign(&self) -> Option<&Reign> {
         match &self.role {
             Role::Primary(reign) => Some(reign),
-            Role::Follower { .. } => None,
+            Role::Follower { .. } | Role::Dropped => None,
         }
     }
 
@@ -128,8 +133,14 @@ impl Replica {
     pub(crate) fn reign_mut(&mut self) -> Option<&mut Reign> {
         match &mut self.role {
             Role::Primary(reign) => Some(reign),
-            Role::Follower { .. } => None,
+            Role::Follower { .. } | Role::Dropped => None,
         }
+    }
+
+    /// The node holds the partition no longer. The caller then appends `Dropped`, this replica's last entry in the log.
+    pub(crate) fn drop_out(&mut self) {
+        self.follow(self.epoch);
+        self.role = Role::Dropped;
     }
 
     /// Waits for `lsn` to be committed: ready at once, or by the receiver; a dropped sender means "not by this primary".

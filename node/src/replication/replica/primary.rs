@@ -63,6 +63,11 @@ impl Replica {
             self.partition,
             self.epoch
         );
+        assert!(
+            !matches!(self.role, Role::Dropped),
+            "partition {}: a dropped replica reigns",
+            self.partition
+        );
         self.epoch = epoch;
         if self.reign().is_none() {
             self.apply_until(self.appended);
@@ -295,6 +300,9 @@ impl Replica {
 
     /// True when the log on disk doesn't know yet what is committed.
     pub(crate) fn mark_committed(&mut self) -> bool {
+        if matches!(self.role, Role::Dropped) {
+            return false;
+        }
         std::mem::replace(&mut self.marked_committed, self.committed) < self.committed
     }
 }

@@ -7,9 +7,11 @@ mod disk;
 #[cfg(feature = "simulation")]
 mod network;
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::time::Instant;
@@ -18,7 +20,7 @@ pub use disk::{DiskFault, SimulatedDisk};
 #[cfg(feature = "simulation")]
 pub use network::{Faults, SimulatedNetwork};
 
-use super::{Clock, Network, Random, World};
+use super::{Clock, Listener, Network, Random, Stream, World};
 
 /// Microseconds since 1970 at which simulations begin: 2026-01-01.
 pub const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
@@ -75,6 +77,20 @@ impl Clock for SimulatedClock {
 
     fn unix_micros(&self) -> i64 {
         EPOCH_MICROS + self.skew_micros + i64::try_from(self.boot_time().as_micros()).unwrap_or(i64::MAX / 2)
+    }
+}
+
+/// No connections: for tests of what needs none.
+pub struct NoNetwork;
+
+#[async_trait]
+impl Network for NoNetwork {
+    async fn connect(&self, _: &str) -> io::Result<Box<dyn Stream>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn listen(&self, _: &str) -> io::Result<Box<dyn Listener>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

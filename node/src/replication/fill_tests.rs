@@ -1,0 +1,194 @@
+//! Fills whose replica, or whose primary's reign, ends before they do.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use uuid::Uuid;
+use volt_engine::effects::{EffectsBuilder, LogPayload};
+use volt_engine::partition::Partition;
+use volt_engine::row::encode_row;
+use volt_engine::value::ValueRef;
+use volt_engine::{Lsn, PartitionId};
+
+use super::epochs::EpochHistory;
+use super::fill::Filling;
+use super::replica::Replica;
+use super::{Slot, lock};
+use crate::config::Durability;
+use crate::recovery::log::{Log, LogEntry, LogOptions};
+use crate::recovery::replay::Replay;
+use crate::world::World;
+use crate::world::simulated::{NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
+
+const PARTITION: PartitionId = 7;
+/// Small, so that a few rows are several chunks.
+const CHUNK_BYTES: usize = 100;
+
+fn write(number: i32) -> LogPayload {
+    let mut effects = EffectsBuilder::default();
+    effects.put(1, &number.to_be_bytes(), &encode_row(&[ValueRef::Int(number)]));
+    LogPayload::Write(effects.finish())
+}
+
+/// A primary of epoch 1, with one member and this learner, that wrote so many rows.
+fn primary(rows: i32) -> Replica {
+    let mut primary = Replica::new(PARTITION);
+    primary.reign_in(1, &[2], &[3]);
+    primary.append(&LogPayload::EpochStart);
+    (0..rows).for_each(|number| drop(primary.append(&write(number))));
+    primary
+}
+
+/// The state of `of`, whole, in chunks.
+fn chunks(of: &Replica) -> Vec<bytes::Bytes> {
+    let (mut chunks, mut cursor) = (Vec::new(), None);
+    loop {
+        let (chunk, more) = of.engine.dump_chunk(of.engine.applied(), cursor, CHUNK_BYTES);
+        chunks.push(chunk);
+        cursor = more;
+        if cursor.is_none() {
+            return chunks;
+        }
+    }
+}
+
+struct Learner {
+    disk: Arc<SimulatedDisk>,
+    log: Arc<Log>,
+    slot: Slot,
+}
+
+impl Learner {
+    /// A node whose log holds a replica with one record.
+    async fn new() -> Self {
+        let disk = SimulatedDisk::new(SimulatedRandom::new(1), false);
+        let (log, _) = open(&disk).await;
+        let slot: Slot = Arc::new(Mutex::new(Replica::new(PARTITION)));
+        let record = primary(0).tail.after(0).and_then(|mut records| records.next().cloned());
+        let record = record.expect("the start of the epoch");
+        log.append(
+            PARTITION,
+            &LogEntry::Record {
+                epoch: record.epoch,
+                lsn: record.lsn,
+                payload: record.payload,
+            },
+        );
+        Self { disk, log, slot }
+    }
+
+    fn begin(&self) -> Filling {
+        Filling::begin(Arc::clone(&self.log), &self.slot, &mut lock(&self.slot))
+    }
+
+    /// As `Replicas::remove` does.
+    fn drop_out(&self) {
+        lock(&self.slot).drop_out();
+        self.log.append(PARTITION, &LogEntry::Dropped);
+    }
+
+    /// What the next process reads: (appended, committed) of its replica.
+    async fn restarted(self) -> Option<(Lsn, Lsn)> {
+        self.log.close().await.expect("the log is flushed");
+        let (_, replicas) = open(&self.disk).await;
+        replicas.first().map(|replica| (replica.appended, replica.committed))
+    }
+}
+
+async fn open(disk: &Arc<SimulatedDisk>) -> (Arc<Log>, Vec<Replica>) {
+    let clock = SimulatedClock::new(Duration::ZERO, 0);
+    let world = World::simulated(clock, Arc::new(NoNetwork), Arc::clone(disk), SimulatedRandom::new(1));
+    let mut replay = Replay::default();
+    let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
+    let options = LogOptions::new(Durability::Fsync);
+    let log = Log::open(&world, options, Uuid::from_u128(7), &mut take).await;
+    (Arc::new(log.expect("a log that can be read")), replay.finish())
+}
+
+fn loaded(chunks: &[bytes::Bytes]) -> Partition {
+    let mut engine = Partition::new();
+    for chunk in chunks {
+        engine.load_chunk(chunk).expect("a chunk");
+    }
+    engine
+}
+
+#[tokio::test]
+async fn a_fill_that_ends_is_there_after_a_restart() {
+    let (learner, primary) = (Learner::new().await, primary(20));
+    let (filling, chunks) = (learner.begin(), chunks(&primary));
+    assert!(chunks.len() > 2);
+    for chunk in &chunks {
+        filling.take(chunk.clone()).expect("it goes on");
+    }
+    let history = primary.history.clone();
+    filling.finish(loaded(&chunks), history, 21).expect("it is whole");
+    assert_eq!(learner.restarted().await, Some((21, 21)));
+}
+
+#[tokio::test]
+async fn a_fill_leaves_no_word_in_the_log_once_its_replica_is_dropped() {
+    // Dropped before the first chunk, between two, and before the end.
+    let primary = primary(20);
+    let chunks = chunks(&primary);
+    for dropped_after in [0, 1, chunks.len()] {
+        let learner = Learner::new().await;
+        let filling = learner.begin();
+        for (place, chunk) in chunks.iter().enumerate() {
+            if place == dropped_after {
+                learner.drop_out();
+            }
+            assert_eq!(filling.take(chunk.clone()).is_ok(), place < dropped_after);
+        }
+        if dropped_after == chunks.len() {
+            learner.drop_out();
+        }
+        assert!(filling.finish(loaded(&chunks), primary.history.clone(), 21).is_err());
+        filling.give_up();
+        assert_eq!(learner.restarted().await, None);
+    }
+}
+
+#[tokio::test]
+async fn of_two_fills_the_newer_counts() {
+    let (learner, primary) = (Learner::new().await, primary(20));
+    let chunks = chunks(&primary);
+    let older = learner.begin();
+    older.take(chunks[0].clone()).expect("it goes on");
+    let newer = learner.begin();
+    assert!(older.take(chunks[1].clone()).is_err());
+    for chunk in &chunks {
+        newer.take(chunk.clone()).expect("it goes on");
+    }
+    older.give_up();
+    newer
+        .finish(loaded(&chunks), primary.history.clone(), 21)
+        .expect("it is whole");
+    assert_eq!(learner.restarted().await, Some((21, 21)));
+}
+
+#[tokio::test]
+async fn a_fill_that_contradicts_itself_is_refused() {
+    let (learner, primary) = (Learner::new().await, primary(20));
+    let filling = learner.begin();
+    let chunks = chunks(&primary);
+    for (history, lsn) in [
+        (primary.history.clone(), 20),
+        (EpochHistory::from_pairs(&[(3, 1), (2, 5)]), 21),
+        (EpochHistory::from_pairs(&[(1, 22)]), 21),
+    ] {
+        assert!(filling.finish(loaded(&chunks), history, lsn).is_err());
+    }
+}
+
+#[test]
+fn a_dropped_replica_takes_no_batch() {
+    let (mut primary, mut dropped) = (primary(1), Replica::new(PARTITION));
+    let batch = primary.batch_for(2, 1000).expect("a probe");
+    dropped.drop_out();
+    let (answer, received) = dropped.receive(batch);
+    assert_eq!(answer, super::replica::Answer::NotYet);
+    assert!(received.records.is_empty() && received.cut.is_none() && !received.fill);
+    dropped.committed = 1;
+    assert!(!dropped.mark_committed());
+}
