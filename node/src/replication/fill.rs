@@ -1,7 +1,8 @@
 //! One-shot fill: a learner copies a partition's state from its primary while writes go on.
 //!
 //! The primary names a snapshot, S: all it has applied. It sends the rows as of S in chunks, keeps the records beyond
-//! S for the learner, and ends the fill only when S is committed; so a learner never holds what could be undone.
+//! S for the learner, and ends the fill only when S is committed; so a learner never holds what could be undone. If its
+//! reign ends before, so does the fill: rows of S may have been cut since.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -13,7 +14,7 @@ use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
 use super::epochs::EpochHistory;
-use super::replica::Replica;
+use super::replica::{FillSource, Replica};
 use super::{Replicas, Slot, lock};
 use crate::recovery::log::{Log, LogEntry};
 
@@ -40,11 +41,11 @@ pub(crate) async fn serve(
 }
 
 /// Keeps a snapshot's versions until dropped.
-struct Pin(Slot, Lsn);
+struct Pin(Slot, FillSource);
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        lock(&self.0).engine.unpin(self.1);
+        lock(&self.0).engine.unpin(self.1.snapshot);
     }
 }
 
@@ -53,44 +54,46 @@ async fn send(
     request: &v1::FillRequest,
     chunks: &mpsc::Sender<Result<v1::FillChunk, Status>>,
 ) -> Result<(), Status> {
-    let gone = |_| Status::cancelled("the learner went away");
+    let gone = || Status::cancelled("the learner went away");
+    let over = || Status::aborted("no longer the primary, or out of contact");
     let slot = replicas
         .slot(request.partition_id)
         .ok_or_else(|| Status::failed_precondition("no such replica here"))?;
-    let (pin, epochs, first, mut cursor) = {
+    let (source, _pin, epochs) = {
         let mut replica = lock(&slot);
-        let knows = replica
-            .reign()
-            .is_some_and(|reign| reign.followers.contains_key(&request.node_id));
-        if !knows {
-            return Err(Status::failed_precondition("not the primary of this learner"));
-        }
-        let snapshot = replica.engine.applied();
-        replica.engine.pin(snapshot);
-        replica.fill_holds.insert(request.node_id, snapshot);
-        let (first, cursor) = replica.engine.dump_chunk(snapshot, None, CHUNK_BYTES);
-        let epochs = postcard::to_stdvec(&replica.history.until(snapshot))
-            .map_err(|error| Status::internal(error.to_string()))?;
-        (Pin(Arc::clone(&slot), snapshot), epochs, first, cursor)
+        let source = replica
+            .begin_serving_fill(request.node_id)
+            .ok_or_else(|| Status::failed_precondition("not the primary of this learner"))?;
+        let pin = Pin(Arc::clone(&slot), source);
+        (source, pin, replica.history.until(source.snapshot))
     };
-    let snapshot = pin.1;
+    let epochs = postcard::to_stdvec(&epochs).map_err(|error| Status::internal(error.to_string()))?;
     let head = v1::FillChunk {
-        snapshot_lsn: snapshot,
+        snapshot_lsn: source.snapshot,
         epochs: epochs.into(),
         ..Default::default()
     };
-    chunks.send(Ok(head)).await.map_err(gone)?;
-    chunks.send(Ok(chunk(first, false))).await.map_err(gone)?;
-    while let Some(after) = cursor {
-        let (next, more) = lock(&slot).engine.dump_chunk(snapshot, Some(after), CHUNK_BYTES);
-        chunks.send(Ok(chunk(next, false))).await.map_err(gone)?;
+    chunks.send(Ok(head)).await.map_err(|_| gone())?;
+    let mut cursor = None;
+    loop {
+        let (next, more) = lock(&slot)
+            .fill_chunk(source, cursor, CHUNK_BYTES)
+            .ok_or_else(over)?;
+        chunks.send(Ok(chunk(next, false))).await.map_err(|_| gone())?;
         cursor = more;
+        if cursor.is_none() {
+            break;
+        }
     }
-    let committed = lock(&slot).wait_committed(snapshot);
+    // The reign that ends drops the wait; the learner, who waits for no longer than `CHUNK_WAIT`, ends it too.
+    let committed = lock(&slot).fill_committed(source).ok_or_else(over)?;
     if let Some(committed) = committed {
-        committed.await.map_err(|_| Status::aborted("no longer the primary"))?;
+        tokio::select! {
+            committed = committed => committed.map_err(|_| over())?,
+            () = chunks.closed() => return Err(gone()),
+        }
     }
-    chunks.send(Ok(chunk(Bytes::new(), true))).await.map_err(gone)
+    chunks.send(Ok(chunk(Bytes::new(), true))).await.map_err(|_| gone())
 }
 
 fn chunk(payload: Bytes, last: bool) -> v1::FillChunk {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::oneshot::error::TryRecvError;
 use uuid::Uuid;
 use volt_engine::effects::{EffectsBuilder, LogPayload};
 use volt_engine::partition::Partition;
@@ -12,7 +13,7 @@ use volt_engine::{Lsn, PartitionId};
 
 use super::epochs::EpochHistory;
 use super::fill::Filling;
-use super::replica::Replica;
+use super::replica::{FillSource, Replica};
 use super::{Slot, lock};
 use crate::config::Durability;
 use crate::recovery::log::{Log, LogEntry, LogOptions};
@@ -191,4 +192,58 @@ fn a_dropped_replica_takes_no_batch() {
     assert!(received.records.is_empty() && received.cut.is_none() && !received.fill);
     dropped.committed = 1;
     assert!(!dropped.mark_committed());
+}
+
+/// A primary whose learner has copied a part, and its successor of epoch 2, which lacks its rows and has its own.
+fn deposed_half_way() -> (Replica, FillSource, Replica) {
+    let mut primary = primary(20);
+    let source = primary.begin_serving_fill(3).expect("its learner");
+    let (_, more) = primary.fill_chunk(source, None, CHUNK_BYTES).expect("it reigns");
+    assert!(more.is_some());
+    let mut successor = Replica::new(PARTITION);
+    successor.reign_in(2, &[1], &[]);
+    successor.append(&LogPayload::EpochStart);
+    (100..130).for_each(|number| drop(successor.append(&write(number))));
+    successor.made_durable(2, 31);
+    (primary, source, successor)
+}
+
+/// The successor's stream to the deposed primary, until both are equal.
+fn stream(successor: &mut Replica, deposed: &mut Replica) {
+    while let Some(batch) = successor.batch_for(1, 10_000) {
+        let epoch = batch.epoch;
+        let (answer, _) = deposed.receive(batch);
+        successor.answered(1, epoch, answer);
+    }
+    assert_eq!(deposed.committed, 31);
+}
+
+#[test]
+fn a_deposed_primary_ends_a_fill_although_its_lsn_has_caught_up_again() {
+    let (mut deposed, source, mut successor) = deposed_half_way();
+    stream(&mut successor, &mut deposed);
+    assert!(deposed.committed > source.snapshot);
+    assert!(deposed.fill_chunk(source, None, CHUNK_BYTES).is_none());
+    assert!(deposed.fill_committed(source).is_none());
+    // Nor when it reigns again.
+    deposed.reign_in(3, &[], &[3]);
+    assert!(deposed.fill_chunk(source, None, CHUNK_BYTES).is_none());
+}
+
+#[test]
+fn a_deposed_primary_whose_rows_were_cut_serves_none_of_them() {
+    let (mut deposed, source, _) = deposed_half_way();
+    deposed.follow(2);
+    deposed.cut(0);
+    assert!(deposed.fill_chunk(source, None, CHUNK_BYTES).is_none());
+    assert!(deposed.fill_committed(source).is_none());
+}
+
+#[test]
+fn who_waits_for_a_fills_snapshot_hears_of_the_end_of_the_reign() {
+    let (mut deposed, source, _) = deposed_half_way();
+    let mut wait = deposed.fill_committed(source).flatten().expect("not committed yet");
+    assert_eq!(wait.try_recv(), Err(TryRecvError::Empty));
+    deposed.follow(2);
+    assert_eq!(wait.try_recv(), Err(TryRecvError::Closed));
 }

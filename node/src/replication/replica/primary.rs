@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
 use volt_engine::effects::LogPayload;
+use volt_engine::partition::DumpCursor;
 use volt_engine::{Epoch, Lsn, NodeId};
 
 use super::{Answer, Batch, Replica, Role};
@@ -51,6 +54,14 @@ pub(crate) enum Progress {
     },
     /// It lacks records that are no longer here: it copies a snapshot.
     Filling,
+}
+
+/// A snapshot that a learner copies, and the unbroken reign that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FillSource {
+    /// All that was applied when the fill began; pinned.
+    pub(crate) snapshot: Lsn,
+    began_epoch: Epoch,
 }
 
 impl Replica {
@@ -296,6 +307,43 @@ impl Replica {
             (follower.proposed, follower.counts) = (false, false);
         }
         self.advance_commit();
+    }
+
+    // ---- Serving a fill
+
+    /// A learner copies the state as it is now: pinned, and the records beyond it kept. The caller unpins it. None: this
+    /// is not the primary of that learner.
+    pub(crate) fn begin_serving_fill(&mut self, node: NodeId) -> Option<FillSource> {
+        let reign = self.reign().filter(|reign| reign.followers.contains_key(&node))?;
+        let source = FillSource {
+            snapshot: self.engine.applied(),
+            began_epoch: reign.began_epoch,
+        };
+        self.engine.pin(source.snapshot);
+        self.fill_holds.insert(node, source.snapshot);
+        Some(source)
+    }
+
+    /// The next chunk, and where to go on. None: the reign is over, and what the snapshot holds may have been cut.
+    pub(crate) fn fill_chunk(
+        &self,
+        source: FillSource,
+        after: Option<DumpCursor>,
+        max_bytes: usize,
+    ) -> Option<(Bytes, Option<DumpCursor>)> {
+        self.serves(source)
+            .then(|| self.engine.dump_chunk(source.snapshot, after, max_bytes))
+    }
+
+    /// As `wait_committed`, of the snapshot. None: the reign is over.
+    pub(crate) fn fill_committed(&mut self, source: FillSource) -> Option<Option<oneshot::Receiver<()>>> {
+        self.serves(source).then(|| self.wait_committed(source.snapshot))
+    }
+
+    /// A primary never cuts: while the reign is unbroken, what was applied in it stays.
+    fn serves(&self, source: FillSource) -> bool {
+        self.reign()
+            .is_some_and(|reign| reign.began_epoch == source.began_epoch)
     }
 
     /// True when the log on disk doesn't know yet what is committed.
