@@ -213,7 +213,7 @@ fn stream(successor: &mut Replica, deposed: &mut Replica) {
     while let Some(batch) = successor.batch_for(1, 10_000) {
         let epoch = batch.epoch;
         let (answer, _) = deposed.receive(batch);
-        successor.answered(1, epoch, answer);
+        successor.answered(1, epoch, answer).expect("what was sent");
     }
     assert_eq!(deposed.committed, 31);
 }

@@ -29,6 +29,7 @@ pub(crate) async fn serve(
     answers: mpsc::Sender<Result<v1::ReplicateResponse, Status>>,
 ) {
     let (waiting, mut on_disk) = mpsc::channel::<(u64, v1::ReplicateResponse)>(ANSWERS_IN_FLIGHT);
+    let refusal = answers.clone();
     let log = Arc::clone(&replicas.log);
     let answer = tokio::spawn(async move {
         while let Some((ticket, response)) = on_disk.recv().await {
@@ -56,6 +57,7 @@ pub(crate) async fn serve(
                 Err(status) => {
                     tracing::error!(partition, from = request.from_node, %status, "refused a batch");
                     answer.abort();
+                    let _ = refusal.send(Err(status)).await;
                     return;
                 }
             }
@@ -102,13 +104,14 @@ fn log_received(replicas: &Replicas, replica: &mut Replica, epoch: u64, received
 }
 
 fn from_wire(batch: v1::PartitionBatch) -> Result<Batch, Status> {
-    let mut expected = batch.previous_lsn;
+    let (mut lsn, mut epoch) = (batch.previous_lsn, batch.previous_epoch);
     let mut records = Vec::with_capacity(batch.records.len());
     for record in batch.records {
-        expected += 1;
-        if record.lsn != expected || record.epoch > batch.epoch {
+        let follows = lsn.checked_add(1) == Some(record.lsn);
+        if !follows || !(epoch..=batch.epoch).contains(&record.epoch) {
             return Err(Status::invalid_argument("records out of order"));
         }
+        (lsn, epoch) = (record.lsn, record.epoch);
         LogPayload::decode(&record.payload).map_err(|error| Status::invalid_argument(error.to_string()))?;
         records.push(Record {
             lsn: record.lsn,
@@ -156,6 +159,44 @@ impl Replicas {
         match self.durability {
             Durability::Async | Durability::Fsync if replica.durable < replica.appended => self.log.last_ticket(),
             _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch of epoch 5 behind record 10 of epoch 3, with records of these (LSN, epoch).
+    fn batch(previous_lsn: u64, records: &[(u64, u64)]) -> Result<Batch, Status> {
+        let record = |&(lsn, epoch): &(u64, u64)| v1::Record {
+            lsn,
+            epoch,
+            payload: LogPayload::EpochStart.encode(),
+        };
+        from_wire(v1::PartitionBatch {
+            epoch: 5,
+            previous_lsn,
+            previous_epoch: 3,
+            records: records.iter().map(record).collect(),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn records_that_do_not_follow_each_other_are_refused() {
+        assert!(batch(10, &[]).is_ok());
+        assert!(batch(10, &[(11, 3), (12, 3), (13, 5)]).is_ok());
+        assert!(batch(u64::MAX, &[]).is_ok());
+        for wrong in [
+            batch(10, &[(12, 3)]),
+            batch(10, &[(11, 3), (11, 3)]),
+            batch(10, &[(11, 2)]),
+            batch(10, &[(11, 4), (12, 3)]),
+            batch(10, &[(11, 6)]),
+            batch(u64::MAX, &[(0, 3)]),
+        ] {
+            assert!(wrong.is_err());
         }
     }
 }

@@ -102,7 +102,11 @@ impl Cluster {
         let Some((epoch, answer)) = self.answers.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
             return;
         };
-        self.replicas.get_mut(&to).unwrap().answered(from, epoch, answer);
+        self.replicas
+            .get_mut(&to)
+            .unwrap()
+            .answered(from, epoch, answer)
+            .unwrap();
         self.note_acknowledged(to);
     }
 
@@ -283,4 +287,14 @@ fn what_was_acknowledged_survives_and_replicas_become_equal() {
         cluster.heal();
         cluster.check(seed);
     }
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_is_refused() {
+    let mut primary = Replica::new(7);
+    primary.reign_in(1, &[2], &[]);
+    primary.append(&LogPayload::EpochStart);
+    assert!(primary.answered(2, 1, Answer::Accepted { matched: 2 }).is_err());
+    assert_eq!(primary.reign().unwrap().followers[&2].acked, 0);
+    assert!(primary.answered(2, 1, Answer::Accepted { matched: 1 }).is_ok());
 }

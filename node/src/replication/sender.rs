@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Code, Status};
 use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1;
 use volt_proto::v1::partition_ack::Outcome;
 
-use super::replica::{Answer, Batch};
+use super::replica::{AckError, Answer, Batch};
 use super::{Replicas, lock};
 
 /// Bytes of records of one partition in one batch.
@@ -26,7 +27,7 @@ const SWEEP: Duration = Duration::from_millis(25);
 /// First and longest pause before connecting again.
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
-/// A stream that a follower doesn't answer for so long is broken and made anew.
+/// A stream that a follower doesn't answer for so long is broken and made anew; also one that doesn't come about.
 const STREAM_SILENCE: Duration = Duration::from_secs(3);
 
 /// Which partitions have something for one node. Marking is cheap and never waits.
@@ -65,9 +66,13 @@ impl Outbox {
 pub(crate) async fn run(replicas: Arc<Replicas>, node: NodeId, outbox: Arc<Outbox>) {
     let mut pause = RECONNECT_MIN;
     while !outbox.is_closed() {
-        let began = tokio::time::Instant::now();
-        if let Err(status) = stream(&replicas, node, &outbox).await {
-            tracing::debug!(node, %status, "replication stream ended");
+        let began = Instant::now();
+        match stream(&replicas, node, &outbox).await {
+            Err(status) if status.code() == Code::InvalidArgument => {
+                tracing::error!(node, %status, "replication stream refused");
+            }
+            Err(status) => tracing::debug!(node, %status, "replication stream ended"),
+            Ok(()) => {}
         }
         for slot in replicas.all() {
             lock(&slot).stream_broke(node);
@@ -87,36 +92,71 @@ async fn stream(replicas: &Arc<Replicas>, node: NodeId, outbox: &Outbox) -> Resu
         .client(node)
         .map_err(|error| Status::unavailable(error.to_string()))?;
     let (sender, receiver) = mpsc::channel(MESSAGES_IN_FLIGHT);
-    let mut answers = client.replicate(ReceiverStream::new(receiver)).await?.into_inner();
+    let answers = tokio::time::timeout(STREAM_SILENCE, client.replicate(ReceiverStream::new(receiver))).await;
+    let mut answers = answers
+        .map_err(|_| Status::deadline_exceeded("no stream"))??
+        .into_inner();
     sweep(replicas, node, outbox);
     let mut sweeps = tokio::time::interval(SWEEP);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut heard = tokio::time::Instant::now();
-    let mut owed = false;
+    let mut unanswered = Unanswered::default();
+    let mut more = true;
+    // One message a turn: however much there is to send, answers are read in between, for commits wait for them.
     loop {
         tokio::select! {
             biased;
             answer = answers.message() => {
                 let Some(answer) = answer? else { return Ok(()) };
-                (heard, owed) = (tokio::time::Instant::now(), false);
-                take_answers(replicas, node, outbox, answer);
+                unanswered.answered(Instant::now());
+                take_answers(replicas, node, outbox, answer).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            }
+            _ = sweeps.tick() => {
+                if unanswered.is_silent(Instant::now()) {
+                    return Err(Status::deadline_exceeded("no answer"));
+                }
+                sweep(replicas, node, outbox);
             }
             _ = outbox.notify.notified() => {
                 if outbox.is_closed() {
                     return Ok(());
                 }
-                while let Some(message) = next_message(replicas, node, outbox) {
-                    owed = true;
-                    sender.send(message).await.map_err(|_| Status::unavailable("stream closed"))?;
-                }
+                more = true;
             }
-            _ = sweeps.tick() => {
-                if owed && heard.elapsed() > STREAM_SILENCE {
-                    return Err(Status::deadline_exceeded("no answer"));
+            place = sender.reserve(), if more => {
+                let place = place.map_err(|_| Status::unavailable("stream closed"))?;
+                match next_message(replicas, node, outbox) {
+                    Some(message) => {
+                        unanswered.sent(Instant::now());
+                        place.send(message);
+                    }
+                    None => more = false,
                 }
-                sweep(replicas, node, outbox);
             }
         }
+    }
+}
+
+/// Messages that the follower owes an answer: each has one.
+#[derive(Debug, Default)]
+struct Unanswered {
+    messages: u64,
+    /// When it last answered, or when, owing nothing, it was sent something.
+    since: Option<Instant>,
+}
+
+impl Unanswered {
+    fn sent(&mut self, now: Instant) {
+        self.messages += 1;
+        self.since.get_or_insert(now);
+    }
+
+    fn answered(&mut self, now: Instant) {
+        self.messages = self.messages.saturating_sub(1);
+        self.since = (self.messages > 0).then_some(now);
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now > since + STREAM_SILENCE)
     }
 }
 
@@ -173,7 +213,12 @@ fn to_wire(partition_id: PartitionId, batch: Batch) -> v1::PartitionBatch {
     }
 }
 
-fn take_answers(replicas: &Replicas, node: NodeId, outbox: &Outbox, response: v1::ReplicateResponse) {
+fn take_answers(
+    replicas: &Replicas,
+    node: NodeId,
+    outbox: &Outbox,
+    response: v1::ReplicateResponse,
+) -> Result<(), AckError> {
     // The newest acknowledgement of a partition says it all; other outcomes each count.
     let mut newest: BTreeMap<PartitionId, v1::PartitionAck> = BTreeMap::new();
     for ack in response.acks {
@@ -190,11 +235,36 @@ fn take_answers(replicas: &Replicas, node: NodeId, outbox: &Outbox, response: v1
             Outcome::NotYet => Answer::NotYet,
         };
         let more = replicas.with(partition, |replica| {
-            let more = replica.answered(node, ack.epoch, answer);
-            more || replica.has_records_for(node)
+            let more = replica.answered(node, ack.epoch, answer)?;
+            Ok::<bool, AckError>(more || replica.has_records_for(node))
         });
-        if more == Some(true) {
+        if more.transpose()? == Some(true) {
             outbox.mark(partition);
         }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_owes_an_answer_is_silent() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut unanswered = Unanswered::default();
+        assert!(!unanswered.is_silent(at(100)));
+        // After a long rest, the clock runs from the message on.
+        unanswered.sent(at(100));
+        unanswered.sent(at(102));
+        assert!(!unanswered.is_silent(at(103)));
+        assert!(unanswered.is_silent(at(104)));
+        // One of two is answered: the other has its time from then.
+        unanswered.answered(at(104));
+        assert!(!unanswered.is_silent(at(107)));
+        assert!(unanswered.is_silent(at(108)));
+        unanswered.answered(at(108));
+        assert!(!unanswered.is_silent(at(200)));
     }
 }

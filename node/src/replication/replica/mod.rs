@@ -23,7 +23,7 @@ use super::epochs::EpochHistory;
 use super::hold::Hold;
 use super::tail::{Record, TAIL_LIMIT_BYTES, TAIL_MARGIN_BYTES, Tail};
 use primary::Progress;
-pub(crate) use primary::{FillSource, Reign};
+pub(crate) use primary::{AckError, FillSource, Reign};
 
 /// What this node is to the partition.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::DumpCursor;
-use volt_engine::{Epoch, Lsn, NodeId};
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
 use super::{Answer, Batch, Replica, Role};
 use crate::replication::tail::Record;
@@ -54,6 +54,15 @@ pub(crate) enum Progress {
     },
     /// It lacks records that are no longer here: it copies a snapshot.
     Filling,
+}
+
+/// A follower acknowledged what was never sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("partition {partition}: record {matched} is acknowledged, and the last one is {appended}")]
+pub(crate) struct AckError {
+    partition: PartitionId,
+    matched: Lsn,
+    appended: Lsn,
 }
 
 /// A snapshot that a learner copies, and the unbroken reign that it belongs to.
@@ -194,25 +203,25 @@ impl Replica {
             })
     }
 
-    /// A follower's answer. True when more is to be sent to it at once.
-    pub(crate) fn answered(&mut self, node: NodeId, epoch: Epoch, answer: Answer) -> bool {
-        let appended = self.appended;
+    /// A follower's answer. True when more is to be sent to it at once. An error changes nothing.
+    pub(crate) fn answered(&mut self, node: NodeId, epoch: Epoch, answer: Answer) -> Result<bool, AckError> {
+        let (partition, appended) = (self.partition, self.appended);
         let Role::Primary(reign) = &mut self.role else {
-            return false;
+            return Ok(false);
         };
         if epoch < reign.began_epoch {
-            return false;
+            return Ok(false);
         }
         let Some(follower) = reign.followers.get_mut(&node) else {
-            return false;
+            return Ok(false);
         };
         match answer {
+            Answer::Accepted { matched } if matched > appended => Err(AckError {
+                partition,
+                matched,
+                appended,
+            }),
             Answer::Accepted { matched } => {
-                assert!(
-                    matched <= appended,
-                    "partition {}: node {node} acknowledges the future",
-                    self.partition
-                );
                 follower.acked = follower.acked.max(matched);
                 let probing = !matches!(follower.progress, Progress::Streaming { .. });
                 if probing {
@@ -220,7 +229,7 @@ impl Replica {
                 }
                 self.fill_holds.remove(&node);
                 self.advance_commit();
-                probing
+                Ok(probing)
             }
             Answer::Gap {
                 appended: theirs,
@@ -236,12 +245,12 @@ impl Replica {
                 } else {
                     Progress::Filling
                 };
-                true
+                Ok(true)
             }
-            Answer::Stale { .. } => false,
+            Answer::Stale { .. } => Ok(false),
             Answer::NotYet => {
                 follower.progress = Progress::Probe;
-                false
+                Ok(false)
             }
         }
     }
