@@ -298,3 +298,81 @@ fn an_acknowledgement_of_what_was_never_sent_is_refused() {
     assert_eq!(primary.reign().unwrap().followers[&2].acked, 0);
     assert!(primary.answered(2, 1, Answer::Accepted { matched: 1 }).is_ok());
 }
+
+/// Looks that a member is given.
+const LATE: u32 = 3;
+
+/// A primary of members 2 and 3 that have acknowledged all but its newest record.
+fn one_record_ahead() -> Replica {
+    let mut primary = Replica::new(7);
+    primary.reign_in(1, &[2, 3], &[]);
+    primary.append(&LogPayload::EpochStart);
+    for node in [2, 3] {
+        primary.answered(node, 1, Answer::Accepted { matched: 1 }).unwrap();
+    }
+    primary.made_durable(1, 1);
+    primary.append(&LogPayload::Write(effects(1)));
+    primary.made_durable(1, 2);
+    primary
+}
+
+fn looks(primary: &mut Replica, count: u32) -> Vec<Vec<NodeId>> {
+    (0..count).map(|_| primary.members_to_drop(LATE)).collect()
+}
+
+fn nobody(count: u32) -> Vec<Vec<NodeId>> {
+    (0..count).map(|_| Vec::new()).collect()
+}
+
+#[test]
+fn a_member_that_does_not_acknowledge_is_dropped_and_commits_go_on() {
+    let mut primary = one_record_ahead();
+    primary.answered(2, 1, Answer::Accepted { matched: 2 }).unwrap();
+    // The first look only sees where it stands.
+    assert_eq!(looks(&mut primary, LATE + 1), [vec![], vec![], vec![], vec![3]]);
+    assert_eq!(looks(&mut primary, LATE + 1), nobody(LATE + 1), "it is proposed once");
+    assert_eq!(primary.committed, 1, "the entry has not been seen");
+    primary.reign_in(2, &[2], &[3]);
+    primary.append(&LogPayload::EpochStart);
+    primary.advance_commit();
+    assert_eq!(primary.committed, 2);
+    // Nothing waits for it before it has answered anew.
+    assert_eq!(primary.learner_to_propose(64), None);
+    primary.made_durable(2, 3);
+    primary.answered(2, 2, Answer::Accepted { matched: 3 }).unwrap();
+    assert_eq!(primary.committed, 3);
+    primary.answered(3, 2, Answer::Accepted { matched: 3 }).unwrap();
+    assert_eq!(primary.learner_to_propose(64), Some(3));
+}
+
+#[test]
+fn who_advances_or_lacks_nothing_is_not_late() {
+    let mut primary = one_record_ahead();
+    for lsn in 2..20 {
+        for node in [2, 3] {
+            primary.answered(node, 1, Answer::Accepted { matched: lsn }).unwrap();
+        }
+        primary.append(&LogPayload::Write(effects(lsn as u32)));
+        assert_eq!(looks(&mut primary, LATE), nobody(LATE));
+    }
+    for node in [2, 3] {
+        primary.answered(node, 1, Answer::Accepted { matched: 20 }).unwrap();
+    }
+    assert_eq!(looks(&mut primary, 10), nobody(10));
+}
+
+#[test]
+fn a_primary_without_contact_calls_nobody_late_and_asks_again_what_was_not_answered() {
+    let mut primary = one_record_ahead();
+    looks(&mut primary, LATE);
+    primary.forgive_late();
+    assert_eq!(looks(&mut primary, LATE), [vec![], vec![], vec![2, 3]]);
+    primary.drop_answered(1);
+    assert_eq!(looks(&mut primary, LATE), [vec![], vec![], vec![2, 3]]);
+    primary.drop_answered(99);
+    assert_eq!(
+        looks(&mut primary, 10),
+        nobody(10),
+        "another epoch's answer says nothing"
+    );
+}

@@ -1,13 +1,17 @@
-//! What is looked after now and then: learners that have caught up, leases that ended, marks of what is committed.
+//! What is looked after now and then: learners that have caught up, members that hold commits up, leases that ended,
+//! marks of what is committed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
+use super::replica::Replica;
 use super::{Replicas, lock};
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Command, PartitionChange, Refusal};
+use crate::metadata::map::PartitionInfo;
 use crate::recovery::log::LogEntry;
 
 /// How often.
@@ -18,6 +22,11 @@ const TICKS_PER_MARK: u64 = 5;
 const TICKS_PER_HANDOVER: u64 = 50;
 /// Commits begin to wait for a learner this close to the end: one small batch.
 const CAUGHT_UP_RECORDS: Lsn = 64;
+/// A member that has acknowledged nothing for so many ticks (2.4 s), though it lacks something, leaves the in-sync set.
+/// Longer than it takes to see a death (1.9 s), which one entry settles for all partitions.
+const LATE_TICKS: u32 = 120;
+/// Longest wait to hear what became of that; then it is decided anew.
+const DROP_LIMIT: Duration = Duration::from_secs(2);
 /// Pause before a proposal whose outcome is unknown is made again.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(100);
 
@@ -27,18 +36,25 @@ impl Replicas {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = 0_u64;
         loop {
-            tokio::select! {
-                _ = ticks.tick() => count += 1,
-                () = self.nudge.notified() => {}
-            }
+            let on_time = tokio::select! {
+                _ = ticks.tick() => true,
+                () = self.nudge.notified() => false,
+            };
+            count += u64::from(on_time);
             if count.is_multiple_of(TICKS_PER_HANDOVER) {
                 self.hand_over_where_asked(&self.metadata.map());
             }
             let given_up = self.metadata.lease().is_given_up();
+            let in_contact = self.metadata.lease().is_valid();
             for slot in self.all() {
                 let mut replica = lock(&slot);
                 if given_up {
                     replica.fail_waiters();
+                }
+                if !in_contact {
+                    replica.forgive_late();
+                } else if on_time {
+                    self.drop_late_members(&mut replica);
                 }
                 if let Some(node) = replica.learner_to_propose(CAUGHT_UP_RECORDS) {
                     let epoch = replica.epoch;
@@ -50,6 +66,38 @@ impl Replicas {
                 }
             }
         }
+    }
+
+    /// Begins to drop the members of a partition led here that hold its commits up.
+    fn drop_late_members(self: &Arc<Self>, replica: &mut Replica) {
+        let late = replica.members_to_drop(LATE_TICKS);
+        if let Some(reign) = replica.reign().filter(|_| !late.is_empty()) {
+            tokio::spawn(Arc::clone(self).drop_members(replica.partition, reign.epoch, late));
+        }
+    }
+
+    /// Proposes the in-sync set without these, once: who is still late afterwards is proposed again.
+    async fn drop_members(self: Arc<Self>, partition: PartitionId, epoch: Epoch, late: Vec<NodeId>) {
+        let info = self.metadata.map().partitions.get(&partition).cloned();
+        if let Some(change) = info.and_then(|info| without(&info, epoch, self.node_id, &late)) {
+            tracing::warn!(
+                partition,
+                epoch,
+                ?late,
+                "members don't acknowledge; proposes to go on without them"
+            );
+            let command = Command::ChangePartition {
+                by: self.node_id,
+                boot_id: self.boot_id,
+                change,
+            };
+            match tokio::time::timeout(DROP_LIMIT, self.metadata.propose(command)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(partition, epoch, %error, "late members were not dropped"),
+                Err(_) => tracing::debug!(partition, epoch, "no answer about late members"),
+            }
+        }
+        self.with(partition, |replica| replica.drop_answered(epoch));
     }
 
     /// Proposes a learner for the in-sync set until the group has said yes or no.
@@ -86,5 +134,51 @@ impl Replicas {
                 Err(_) => tokio::time::sleep(PROPOSE_AGAIN).await,
             }
         }
+    }
+}
+
+/// The partition without its late members, who become learners: they come back when they acknowledge again. None: there
+/// is another epoch by now, or nobody to drop. The primary always stays.
+fn without(info: &PartitionInfo, epoch: Epoch, primary: NodeId, late: &[NodeId]) -> Option<PartitionChange> {
+    let dropped: BTreeSet<NodeId> = info
+        .in_sync
+        .iter()
+        .copied()
+        .filter(|node| *node != primary && late.contains(node))
+        .collect();
+    (info.epoch == epoch && info.primary == Some(primary) && !dropped.is_empty()).then(|| PartitionChange {
+        partition: info.partition_id,
+        epoch,
+        primary: Some(primary),
+        in_sync: info.in_sync.difference(&dropped).copied().collect(),
+        learners: info.learners.union(&dropped).copied().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_late_become_learners_and_the_primary_stays() {
+        let info = PartitionInfo {
+            partition_id: 7,
+            group: 1,
+            index: 0,
+            epoch: 4,
+            primary: Some(1),
+            primary_boot: 10,
+            in_sync: BTreeSet::from([1, 2, 3]),
+            learners: BTreeSet::from([4]),
+            restarted: BTreeSet::new(),
+            wanted: None,
+        };
+        let change = without(&info, 4, 1, &[1, 3, 9]).unwrap();
+        assert_eq!(change.in_sync, BTreeSet::from([1, 2]));
+        assert_eq!(change.learners, BTreeSet::from([3, 4]));
+        assert_eq!(without(&info, 4, 1, &[2, 3]).unwrap().in_sync, BTreeSet::from([1]));
+        assert_eq!(without(&info, 3, 1, &[3]), None);
+        assert_eq!(without(&info, 4, 1, &[9]), None);
+        assert_eq!(without(&info, 4, 2, &[3]), None);
     }
 }

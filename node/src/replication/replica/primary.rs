@@ -22,6 +22,8 @@ pub(crate) struct Reign {
     pub(crate) followers: BTreeMap<NodeId, Follower>,
     /// A planned switch is under way: no new transaction starts.
     pub(crate) relinquishing: bool,
+    /// Late members are proposed to leave the in-sync set; the answer is awaited.
+    pub(crate) dropping: bool,
 }
 
 /// What a primary knows of one backup or learner.
@@ -39,6 +41,10 @@ pub(crate) struct Follower {
     pub(crate) told_committed: Lsn,
     /// Proposed for the in-sync set; the answer is awaited.
     pub(crate) proposed: bool,
+    /// Looks in a row that found it without something, and no further than the look before.
+    late_looks: u32,
+    /// What it had acknowledged at the last look.
+    acked_then: Lsn,
 }
 
 /// How the stream to a follower stands.
@@ -96,6 +102,7 @@ impl Replica {
                 began_epoch: epoch,
                 followers: BTreeMap::new(),
                 relinquishing: false,
+                dropping: false,
             };
             self.role = Role::Primary(reign);
         }
@@ -104,6 +111,7 @@ impl Replica {
         };
         // A proposal of an older epoch has been decided: the members say how.
         let decided = reign.epoch != epoch;
+        reign.dropping &= !decided;
         reign.epoch = epoch;
         reign
             .followers
@@ -112,6 +120,13 @@ impl Replica {
         for &node in members.iter().chain(learners) {
             let member = members.contains(&node);
             let follower = reign.followers.entry(node).or_default();
+            if follower.member && !member {
+                // It was dropped: before commits wait for it again, it must have answered again.
+                follower.progress = Progress::Probe;
+            }
+            if decided {
+                follower.late_looks = 0;
+            }
             follower.proposed &= !decided && !member;
             follower.member = member;
             follower.counts = member || follower.proposed;
@@ -316,6 +331,52 @@ impl Replica {
             (follower.proposed, follower.counts) = (false, false);
         }
         self.advance_commit();
+    }
+
+    // ---- Dropping members that hold commits up
+
+    /// One more look at the members: those that have been late for so many looks that commits should wait no longer.
+    /// From then on it is the caller's to propose that they leave; they count until the entry is seen committed.
+    /// Looks are counted, not time: a process that stood still has not looked.
+    pub(crate) fn members_to_drop(&mut self, late_after: u32) -> Vec<NodeId> {
+        let appended = self.appended;
+        let Some(reign) = self.reign_mut() else {
+            return Vec::new();
+        };
+        for follower in reign.followers.values_mut() {
+            let is_late = follower.member && follower.acked < appended && follower.acked <= follower.acked_then;
+            follower.late_looks = if is_late { follower.late_looks + 1 } else { 0 };
+            follower.acked_then = follower.acked;
+        }
+        if reign.dropping {
+            return Vec::new();
+        }
+        let followers = reign.followers.iter();
+        let late: Vec<NodeId> = followers
+            .filter(|(_, follower)| follower.late_looks >= late_after)
+            .map(|(&node, _)| node)
+            .collect();
+        reign.dropping = !late.is_empty();
+        late
+    }
+
+    /// Nobody is late: it is this node that has no contact.
+    pub(crate) fn forgive_late(&mut self) {
+        for follower in self
+            .reign_mut()
+            .into_iter()
+            .flat_map(|reign| reign.followers.values_mut())
+        {
+            follower.late_looks = 0;
+        }
+    }
+
+    /// The proposal made in `epoch` is answered, or was given up. Who is still late is counted from the beginning.
+    pub(crate) fn drop_answered(&mut self, epoch: Epoch) {
+        if let Some(reign) = self.reign_mut().filter(|reign| reign.epoch == epoch) {
+            reign.dropping = false;
+            self.forgive_late();
+        }
     }
 
     // ---- Serving a fill
