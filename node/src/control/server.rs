@@ -20,7 +20,7 @@ use super::peer::PeerService;
 use super::{DataPlane, health};
 use crate::membership::Membership;
 use crate::metadata::Metadata;
-use crate::peers::Peers;
+use crate::peers::{KEEPALIVE_EVERY, KEEPALIVE_LIMIT, Peers};
 use crate::world::{Listener, Stream};
 
 /// How much of a stream may be on its way, unacknowledged by the reader.
@@ -73,6 +73,8 @@ pub async fn serve(listener: Box<dyn Listener>, services: Services) -> Result<()
     .max_decoding_message_size(MAX_MESSAGE_BYTES)
     .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .add_service(peer)

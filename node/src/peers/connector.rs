@@ -1,4 +1,4 @@
-//! How tonic connects: through the world's network; and a byte stream that tells when it breaks.
+//! How tonic connects: through the world's network; and a byte stream that tells when the other end breaks it.
 
 use std::future::Future;
 use std::io;
@@ -77,7 +77,8 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A stream that tells when it ends or breaks.
+/// A stream that tells when the other end ends or breaks it. Not when this end gives it up for want of a sign of life:
+/// that is silence, of which the heartbeats judge.
 pub(super) struct Telling {
     stream: Box<dyn Stream>,
     broken: Option<Arc<Notify>>,
@@ -89,12 +90,27 @@ impl Telling {
             broken.notify_one();
         }
     }
+
+    /// Passes a result on, and tells if it is an error that the other end made.
+    fn seen<T>(&mut self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &polled
+            && !is_silence(error.kind())
+        {
+            self.tell();
+        }
+        polled
+    }
 }
 
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.tell();
-    }
+/// What the kernel says when nobody answers.
+fn is_silence(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
 }
 
 impl AsyncRead for Telling {
@@ -105,22 +121,22 @@ impl AsyncRead for Telling {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        match &polled {
-            Poll::Ready(Err(_)) => self.tell(),
-            Poll::Ready(Ok(())) if buffer.filled().len() == before && buffer.remaining() > 0 => self.tell(),
-            _ => {}
+        if matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before && buffer.remaining() > 0 {
+            self.tell();
         }
-        polled
+        self.seen(polled)
     }
 }
 
 impl AsyncWrite for Telling {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.seen(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.seen(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -132,10 +148,76 @@ impl AsyncWrite for Telling {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.seen(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Reads give this error, writes end well.
+    struct Failing(io::ErrorKind);
+
+    impl AsyncRead for Failing {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+    }
+
+    impl AsyncWrite for Failing {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn telling(stream: impl Stream + 'static) -> (Telling, Arc<Notify>) {
+        let broken = Arc::<Notify>::default();
+        let telling = Telling {
+            stream: Box::new(stream),
+            broken: Some(Arc::clone(&broken)),
+        };
+        (telling, broken)
+    }
+
+    fn was_told(broken: &Notify) -> bool {
+        broken.notified().now_or_never().is_some()
+    }
+
+    #[tokio::test]
+    async fn a_reset_and_an_end_are_told() {
+        let (mut stream, broken) = telling(Failing(io::ErrorKind::ConnectionReset));
+        assert!(stream.read_u8().await.is_err() && was_told(&broken));
+        let (mut stream, broken) = telling(Failing(io::ErrorKind::BrokenPipe));
+        assert!(stream.write_u8(1).await.is_err() && was_told(&broken));
+        let (mut stream, broken) = telling(tokio::io::duplex(10).0);
+        assert!(stream.read_u8().await.is_err() && was_told(&broken));
+    }
+
+    #[tokio::test]
+    async fn silence_is_not() {
+        let (mut stream, broken) = telling(Failing(io::ErrorKind::TimedOut));
+        assert!(stream.read_u8().await.is_err() && !was_told(&broken));
+        // Given up by this end.
+        let (here, _there) = tokio::io::duplex(10);
+        let (stream, broken) = telling(here);
+        drop(stream);
+        assert!(!was_told(&broken));
     }
 }

@@ -24,6 +24,11 @@ pub use connector::never_left;
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// A connection on which nothing comes for so long is asked for a sign of life, also when it is idle.
+pub(crate) const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
+/// One that gives none for so long is given up, and made anew when it is used: its machine may be gone, and another stand
+/// under the same name. As long as a heartbeat's silence; and, like it, no proof of anybody's end.
+pub(crate) const KEEPALIVE_LIMIT: Duration = Duration::from_secs(2);
 /// How much of a stream may be on its way, unacknowledged by the reader.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// The same for a whole connection.
@@ -120,6 +125,9 @@ impl Peers {
         let endpoint = endpoint.map_err(|_| PeerError::Address(address.to_owned()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_LIMIT)
+            .http2_keep_alive_interval(KEEPALIVE_EVERY)
+            .keep_alive_timeout(KEEPALIVE_LIMIT)
+            .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         let connector = connector::Connector::new(Arc::clone(&self.network), address, broken);

@@ -28,6 +28,8 @@ const MESSAGES_IN_FLIGHT: usize = 16;
 /// Requests of one peer that are being worked on; beyond, its stream waits.
 const SERVED_AT_ONCE: usize = 8_192;
 
+/// A line that doesn't come about within this is given up: nothing has been sent on it.
+const OPENS_WITHIN: Duration = Duration::from_secs(3);
 /// How often a line looks whether this node still has contact with the cluster; without, nobody waits for an answer.
 const CONTACT_CHECK: Duration = Duration::from_millis(250);
 
@@ -125,7 +127,8 @@ async fn line(
             .map_err(|error| Status::unavailable(error.to_string()))?;
         client.calls(ReceiverStream::new(receiver)).await
     };
-    let mut replies = match connected.await {
+    let late = |_| Err(Status::deadline_exceeded("no line"));
+    let mut replies = match tokio::time::timeout(OPENS_WITHIN, connected).await.unwrap_or_else(late) {
         Ok(replies) => replies.into_inner(),
         Err(status) => {
             // Nobody was reached: fail what has queued up meanwhile too, so that callers choose another way at once.

@@ -13,12 +13,18 @@ use bytes::Bytes;
 use rand::RngCore;
 use rustix::fs::{FlockOperation, flock};
 use rustix::time::{ClockId, clock_gettime};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{AppendFile, Clock, Disk, Listener, Network, Random, Stream, World};
 
 /// Connections that the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 1024;
+/// The kernel asks an idle connection for a sign of life after this, and again; without, it breaks after 45 s. It is for
+/// clients: their sessions hold memory and snapshots. Nodes ask each other sooner (`peers`).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_TRIES: u32 = 3;
 /// A `writev` takes no more buffers than this (IOV_MAX).
 const MAX_BUFFERS_A_WRITE: usize = 1024;
 /// Holds the lock that says which process owns the directory.
@@ -68,7 +74,7 @@ struct Tcp;
 impl Network for Tcp {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         Ok(Box::new(stream))
     }
 
@@ -82,6 +88,16 @@ impl Network for Tcp {
         }
         Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{address} names nothing"))))
     }
+}
+
+/// Sends what is written at once, and finds out in the end about another end that vanished without a word.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpDoor> {
@@ -106,7 +122,7 @@ struct TcpDoor {
 impl Listener for TcpDoor {
     async fn accept(&self) -> io::Result<(Box<dyn Stream>, String)> {
         let (stream, peer) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         Ok((Box::new(stream), peer.to_string()))
     }
 
