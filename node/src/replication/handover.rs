@@ -10,7 +10,7 @@ use volt_engine::{Epoch, NodeId, PartitionId};
 
 use super::{Replicas, lock};
 use crate::metadata::ProposeError;
-use crate::metadata::command::{Command, PartitionChange};
+use crate::metadata::command::{Applied, Command, PartitionChange, Refusal};
 use crate::metadata::map::ClusterMap;
 use crate::metadata::placement::target_primaries;
 
@@ -18,8 +18,32 @@ use crate::metadata::placement::target_primaries;
 const REST_LIMIT: Duration = Duration::from_secs(2);
 /// How often to look whether it has.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// How long to learn what became of a proposal before serving again is considered; the epoch decides in the end.
-const OUTCOME_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before a proposal whose outcome is unknown is made again.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(20);
+
+/// What follows from an answer to the proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// A later epoch is on its way into the role here, and says who serves.
+    Done,
+    /// It did not happen, and can't any more.
+    ServeAgain,
+    /// It did not happen, but an earlier try may still be on its way: this node goes on in a new epoch, which makes that stale.
+    Stay,
+    /// It may have happened: this node can't serve in this epoch.
+    AskAgain,
+}
+
+/// `unsure`: what became of an earlier try is not known.
+fn next(answer: &Result<Applied, ProposeError>, unsure: bool) -> Next {
+    match answer {
+        // Stale: an earlier try may have been what made it so, and the map here may not say it yet.
+        Ok(_) | Err(ProposeError::Refused(Refusal::StaleEpoch { .. })) => Next::Done,
+        Err(ProposeError::Refused(_)) if unsure => Next::Stay,
+        Err(ProposeError::Refused(_)) => Next::ServeAgain,
+        Err(ProposeError::Unavailable(_) | ProposeError::Unknown(_)) => Next::AskAgain,
+    }
+}
 
 impl Replicas {
     /// Begins to hand over every partition that this node leads and another one should.
@@ -51,9 +75,10 @@ impl Replicas {
         stopped == Some(true)
     }
 
-    fn serve_again(&self, partition: PartitionId) {
+    /// The handover of this epoch came to nothing. In a later epoch there may be another one under way.
+    fn serve_again(&self, partition: PartitionId, epoch: Epoch) {
         self.with(partition, |replica| {
-            if let Some(reign) = replica.reign_mut() {
+            if let Some(reign) = replica.reign_mut().filter(|reign| reign.epoch == epoch) {
                 reign.relinquishing = false;
             }
         });
@@ -62,19 +87,21 @@ impl Replicas {
     async fn hand_over(self: Arc<Self>, partition: PartitionId, epoch: Epoch, successor: NodeId) {
         if !self.comes_to_rest(partition).await {
             tracing::debug!(partition, successor, "not at rest; keeps its primary");
-            return self.serve_again(partition);
+            return self.serve_again(partition, epoch);
         }
-        let deadline = Instant::now() + OUTCOME_LIMIT;
+        // Until the group says what became of it: only then is it known who may serve. While the group can't be asked,
+        // this node has no lease, so that nobody is kept from anything.
+        let (mut primary, mut unsure) = (successor, false);
         loop {
             let map = self.metadata.map();
             let Some(info) = map.partitions.get(&partition).filter(|info| info.epoch == epoch) else {
-                // Another epoch: whatever it says is on its way into the role.
-                return self.serve_again(partition);
+                // What the other epoch says is on its way into the role, and ends this handover there.
+                return tracing::debug!(partition, successor, "a handover ended with its epoch");
             };
             let change = PartitionChange {
                 partition,
                 epoch,
-                primary: Some(successor),
+                primary: Some(primary),
                 in_sync: info.in_sync.clone(),
                 learners: info.learners.clone(),
             };
@@ -83,16 +110,17 @@ impl Replicas {
                 boot_id: self.boot_id,
                 change,
             };
-            match self.metadata.propose(command).await {
-                Ok(_) => return tracing::debug!(partition, successor, "handed over"),
-                Err(ProposeError::Refused(_)) => return self.serve_again(partition),
-                Err(error) if Instant::now() >= deadline => {
-                    // Unknown: it may still be committed, so this node must not serve in this epoch any more. The next
-                    // epoch, whosever it is, ends that; the metadata group's leader sees a primary that doesn't serve.
-                    return tracing::warn!(partition, successor, %error, "a handover's outcome is unknown");
-                }
-                Err(_) => tokio::time::sleep(LOOK_AGAIN * 10).await,
+            let answer = self.metadata.propose(command).await;
+            tracing::debug!(partition, epoch, primary, ?answer, "hands over");
+            match next(&answer, unsure) {
+                Next::Done => return,
+                Next::ServeAgain => return self.serve_again(partition, epoch),
+                // Refused even this: another process is the primary.
+                Next::Stay if primary == self.node_id => return,
+                Next::Stay => primary = self.node_id,
+                Next::AskAgain => tokio::time::sleep(PROPOSE_AGAIN).await,
             }
+            unsure |= matches!(answer, Err(ProposeError::Unknown(_)));
         }
     }
 
@@ -114,6 +142,33 @@ impl Replicas {
                 return false;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serves_again_only_where_nobody_else_can_have_been_told_to() {
+        let dead = || Err(ProposeError::Refused(Refusal::NotAllowed("it is dead".to_owned())));
+        let stale = Err(ProposeError::Refused(Refusal::StaleEpoch {
+            partition: 7,
+            named: 4,
+            current: 5,
+        }));
+        assert_eq!(next(&dead(), false), Next::ServeAgain);
+        assert_eq!(next(&dead(), true), Next::Stay);
+        for unsure in [false, true] {
+            assert_eq!(next(&Ok(Applied::Changed { epoch: 5 }), unsure), Next::Done);
+            assert_eq!(next(&stale, unsure), Next::Done);
+            for lost in [
+                ProposeError::Unknown(String::new()),
+                ProposeError::Unavailable(String::new()),
+            ] {
+                assert_eq!(next(&Err(lost), unsure), Next::AskAgain);
+            }
         }
     }
 }

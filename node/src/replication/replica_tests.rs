@@ -376,3 +376,13 @@ fn a_primary_without_contact_calls_nobody_late_and_asks_again_what_was_not_answe
         "another epoch's answer says nothing"
     );
 }
+
+#[test]
+fn a_new_epoch_ends_a_handover_of_the_one_before() {
+    let mut primary = one_record_ahead();
+    primary.reign_mut().unwrap().relinquishing = true;
+    primary.reign_in(1, &[2, 3], &[]);
+    assert!(primary.reign().unwrap().relinquishing);
+    primary.reign_in(2, &[2, 3], &[]);
+    assert!(!primary.reign().unwrap().relinquishing);
+}

@@ -112,6 +112,7 @@ impl Replica {
         // A proposal of an older epoch has been decided: the members say how.
         let decided = reign.epoch != epoch;
         reign.dropping &= !decided;
+        reign.relinquishing &= !decided;
         reign.epoch = epoch;
         reign
             .followers
