@@ -2,9 +2,10 @@
 //!
 //! `metadata/vote`: one checksummed record, replaced as a whole and synced before the vote is told to anyone.
 //! `metadata/log`: a header, then records in order; each is its length, its CRC-32C and its body. A body is an entry,
-//! "cut from this index on", or "everything up to here is purged". What a crash tore off the end is cut away when the
-//! file is opened. A purge writes the file anew, so that it stays as small as what is kept; all that is kept is also
-//! in memory.
+//! "cut from this index on", "everything up to here is purged", or a mark: "the file is on the disk up to this record".
+//! Every write begins with a mark. What a crash tore off the end is cut away when the file is opened; damage in front of a
+//! mark can't be that, and the file is refused, for what it held may be what this member's vote was counted for. A purge
+//! writes the file anew, so that it stays as small as what is kept; all that is kept is also in memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -27,12 +28,15 @@ const LOG_HEADER: &[u8; 8] = b"VOLTMLG1";
 const VOTE_HEADER: &[u8; 8] = b"VOLTMVT1";
 /// Length and checksum before every body.
 const PREFIX: usize = 8;
+/// A mark's kind and place.
+const MARK_BODY: usize = 9;
 /// A body that claims to be longer is not one of ours.
 const MAX_BODY: usize = 64 << 20;
 
 const ENTRY: u8 = 1;
 const CUT: u8 = 2;
 const PURGED: u8 = 3;
+const MARK: u8 = 4;
 const BLANK: u8 = 0;
 const COMMAND: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -42,6 +46,8 @@ pub(crate) struct Log {
     disk: Arc<dyn Disk>,
     /// Never contended; an append file alone couldn't be shared.
     file: tokio::sync::Mutex<Box<dyn AppendFile>>,
+    /// Of the file, all of it on the disk.
+    length: usize,
     vote: Option<Vote<MemberId>>,
     kept: LogReader,
 }
@@ -89,17 +95,23 @@ impl Log {
         Ok(Self {
             disk,
             file: tokio::sync::Mutex::new(file),
+            length,
             vote,
             kept,
         })
     }
 
+    /// After an error nothing more is written: the group's member stops.
     async fn write(&mut self, bodies: &[Vec<u8>]) -> io::Result<()> {
         let mut buffer = Vec::new();
+        put_record(&mut buffer, &mark_body(self.length));
         for body in bodies {
             put_record(&mut buffer, body);
         }
-        self.file.get_mut().append_and_sync(&[Bytes::from(buffer)]).await
+        let length = buffer.len();
+        self.file.get_mut().append_and_sync(&[Bytes::from(buffer)]).await?;
+        self.length += length;
+        Ok(())
     }
 }
 
@@ -122,7 +134,8 @@ fn take_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (checksum, rest) = rest.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    if length > MAX_BODY {
+    // Zeros, which a torn write may leave, have the checksum of an empty body.
+    if length == 0 || length > MAX_BODY {
         return None;
     }
     let body = rest.get(..length)?;
@@ -132,18 +145,39 @@ fn take_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Fills `kept`; returns how much of the file is whole.
 fn replay(bytes: &[u8], kept: &mut Kept) -> io::Result<usize> {
     let Some(mut rest) = bytes.strip_prefix(LOG_HEADER) else {
-        return Err(corrupt("the metadata log's header"));
+        return Err(corrupt(&format!("the header of {LOG}")));
     };
     let mut whole = LOG_HEADER.len();
+    let damaged = |offset: usize| corrupt(&format!("{LOG}, at offset {offset},"));
     while let Some((body, after)) = take_record(rest) {
-        replay_body(body, kept).ok_or_else(|| corrupt("a record of the metadata log"))?;
+        replay_body(body, kept).ok_or_else(|| damaged(whole))?;
         whole += PREFIX + body.len();
         rest = after;
+    }
+    if is_marked_behind(bytes, whole) {
+        return Err(damaged(whole));
     }
     if !rest.is_empty() {
         tracing::warn!(bytes = rest.len(), "cut a torn end off the metadata log");
     }
     Ok(whole)
+}
+
+/// True when a mark stands behind `offset`: what is there was on the disk before the mark was written.
+fn is_marked_behind(bytes: &[u8], offset: usize) -> bool {
+    // The record at the offset itself is the unreadable one.
+    (offset + 1..bytes.len()).any(|at| {
+        // The cheap test first.
+        let is_one = bytes[at..].starts_with(&(MARK_BODY as u32).to_le_bytes());
+        is_one && take_record(&bytes[at..]).is_some_and(|(body, _)| *body == mark_body(at))
+    })
+}
+
+/// A mark says where it stands, so that nothing else looks like one.
+fn mark_body(at: usize) -> [u8; MARK_BODY] {
+    let mut body = [MARK; MARK_BODY];
+    body[1..].copy_from_slice(&(at as u64).to_le_bytes());
+    body
 }
 
 fn replay_body(mut body: &[u8], kept: &mut Kept) -> Option<()> {
@@ -161,6 +195,7 @@ fn replay_body(mut body: &[u8], kept: &mut Kept) -> Option<()> {
             kept.entries = kept.entries.split_off(&(upto.index + 1));
             kept.purged = Some(upto);
         }
+        MARK => {}
         _ => return None,
     }
     Some(())
@@ -312,11 +347,12 @@ impl RaftLogStorage<Group> for Log {
             .map_err(|error| writing(&error))?;
         let opened = self.disk.open_append(Path::new(LOG), Some(length)).await;
         *self.file.get_mut() = opened.map_err(|error| writing(&error))?;
+        self.length = length as usize;
         Ok(())
     }
 }
 
-/// The whole file for what is kept.
+/// The whole file for what is kept. It is written whole or not at all, as the mark at its end says.
 fn encode_all(kept: &Kept) -> io::Result<Vec<u8>> {
     let mut file = LOG_HEADER.to_vec();
     if let Some(purged) = &kept.purged {
@@ -325,6 +361,8 @@ fn encode_all(kept: &Kept) -> io::Result<Vec<u8>> {
     for entry in kept.entries.values() {
         put_record(&mut file, &encode_entry(entry)?);
     }
+    let mark = mark_body(file.len());
+    put_record(&mut file, &mark);
     Ok(file)
 }
 
@@ -334,6 +372,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::command::Command;
+    use crate::world::simulated::{SimulatedDisk, SimulatedRandom};
 
     fn entry(index: u64) -> Entry<Group> {
         let payload = EntryPayload::Normal(Command::RemoveNode { node_id: index as u32 });
@@ -369,6 +408,61 @@ mod tests {
         assert_eq!(replay(&file, &mut back).unwrap(), file.len());
         assert_eq!(back.entries.len(), 4);
         assert_eq!(back.purged.unwrap().index, 4);
+    }
+
+    /// Three writes, as `Log` makes them: bytes and where each begins.
+    async fn three_writes() -> (Vec<u8>, Vec<usize>) {
+        let disk = SimulatedDisk::new(SimulatedRandom::new(1), false);
+        let mut log = Log::open(Arc::new(disk.mount())).await.unwrap();
+        let mut begins = Vec::new();
+        for entries in [0..2, 2..3, 3..6] {
+            begins.push(log.length);
+            let bodies: Vec<Vec<u8>> = entries.map(|index| encode_entry(&entry(index)).unwrap()).collect();
+            log.write(&bodies).await.unwrap();
+        }
+        let files = disk.files();
+        let (_, bytes) = files.into_iter().find(|(path, _)| path == Path::new(LOG)).unwrap();
+        assert_eq!(bytes.len(), log.length);
+        (bytes, begins)
+    }
+
+    #[tokio::test]
+    async fn damage_in_front_of_a_later_write_is_an_error_that_names_the_place() {
+        let (bytes, begins) = three_writes().await;
+        let last = begins[2];
+        for at in LOG_HEADER.len()..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            let mut back = Kept::default();
+            match replay(&damaged, &mut back) {
+                Err(error) => {
+                    assert!(at < last, "a torn end is no damage: {at}");
+                    assert!(error.to_string().contains("metadata/log, at offset"), "{error}");
+                }
+                Ok(whole) => {
+                    assert!(at >= last && whole >= last, "damage at {at} went unseen");
+                    assert!(back.entries.len() >= 3);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_write_may_be_torn_in_any_order() {
+        let (bytes, begins) = three_writes().await;
+        // Its beginning is missing, its end is there.
+        let mut torn = bytes.clone();
+        torn[begins[2]..begins[2] + 40].fill(0);
+        let mut back = Kept::default();
+        assert_eq!(replay(&torn, &mut back).unwrap(), begins[2]);
+        assert_eq!(back.entries.len(), 3);
+    }
+
+    #[test]
+    fn a_purged_file_is_vouched_for_as_a_whole() {
+        let mut file = encode_all(&kept(5..9, Some(4))).unwrap();
+        file[LOG_HEADER.len() + PREFIX] ^= 1;
+        assert!(replay(&file, &mut Kept::default()).is_err());
     }
 
     #[test]
