@@ -6,82 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tokio::time::{sleep, timeout};
 use volt_tests::processes::{Nodes, binary, free_ports};
-use volt_tests::proxy::Proxies;
-use volt_tests::{operator, proxy};
+use volt_tests::proxy;
 
-use crate::load::{Load, Told};
-use crate::{PARTITIONS, WHOLE, alone, block_on, connect};
+use crate::load::{Load, report, run_for};
+use crate::three::Cluster;
+use crate::{alone, block_on, connect};
 
 /// Until a node that went silent is failed over.
 const SILENCE_NOTICED: Duration = Duration::from_secs(3);
-
-struct Cluster {
-    nodes: Nodes,
-    peer_ports: Vec<u16>,
-    sql_ports: Vec<u16>,
-}
-
-impl Cluster {
-    /// Three nodes, whole, with the table of the load.
-    async fn start() -> anyhow::Result<Self> {
-        let cluster = Self::of(Nodes::start(3, |_| "127.0.0.1".to_owned())?);
-        cluster.form().await?;
-        Ok(cluster)
-    }
-
-    fn of(nodes: Nodes) -> Self {
-        let peer_ports = nodes.nodes.iter().map(|node| node.peer_port).collect();
-        let sql_ports = nodes.nodes.iter().map(|node| node.sql_port).collect();
-        Self {
-            nodes,
-            peer_ports,
-            sql_ports,
-        }
-    }
-
-    async fn form(&self) -> anyhow::Result<()> {
-        operator::initialise(self.peer_ports[0], PARTITIONS, WHOLE).await?;
-        operator::whole(&self.peer_ports, WHOLE).await?;
-        let client = connect(self.sql_ports[0]).await?;
-        client
-            .batch_execute("CREATE TABLE load (id BIGINT PRIMARY KEY, writer INT) WITH REPLICATION = 2")
-            .await?;
-        operator::whole(&self.peer_ports, WHOLE).await
-    }
-
-    async fn whole(&self) -> anyhow::Result<()> {
-        operator::whole(&self.peer_ports, WHOLE).await
-    }
-
-    fn sql(&self, node: u32) -> u16 {
-        self.sql_ports[node as usize - 1]
-    }
-
-    /// The metadata leader: losing it is the worst case.
-    async fn leader(&self) -> anyhow::Result<u32> {
-        Ok(operator::status(self.peer_ports[0]).await?.metadata_leader)
-    }
-}
-
-/// Lets the load run for a while and asserts that it does run.
-async fn run_for(load: &Load, time: Duration) -> anyhow::Result<()> {
-    let before = load.count();
-    sleep(time).await;
-    ensure!(load.count() > before, "no write was acknowledged in {time:?}");
-    Ok(())
-}
-
-fn report(what: &str, told: &Told, moment: Instant) -> anyhow::Result<Duration> {
-    let pause = told
-        .pause_after(moment)
-        .with_context(|| format!("{what}: no write was acknowledged any more"))?;
-    println!(
-        "{what}: writes stopped for {} ms; {} acknowledged",
-        pause.as_millis(),
-        told.acknowledged.len()
-    );
-    Ok(pause)
-}
 
 #[test]
 fn kill_9_under_load_loses_nothing_and_writes_resume() {
@@ -209,16 +141,7 @@ fn a_node_that_is_cut_off_refuses_and_the_others_go_on() {
     let _alone = alone();
     block_on(async {
         let mut cluster = Cluster::of(Nodes::start(3, proxy::host)?);
-        let before: Vec<(u32, u16)> = cluster
-            .nodes
-            .nodes
-            .iter()
-            .map(|node| (node.node, node.peer_port))
-            .collect();
-        let proxies = Proxies::start(&before).await?;
-        for node in &cluster.nodes.nodes {
-            proxies.process(node.node, node.pid().context("not running")?);
-        }
+        let proxies = cluster.proxies().await?;
         cluster.form().await?;
         // The one that leads the metadata group: it must step down by itself.
         let cut = cluster.leader().await?;

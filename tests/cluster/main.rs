@@ -4,7 +4,10 @@ mod bad_input;
 mod failures;
 mod golden;
 mod load;
+mod network;
+mod recovery;
 mod session;
+mod three;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
