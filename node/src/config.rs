@@ -14,6 +14,10 @@ pub const DEFAULT_SQL_PORT: u16 = 5432;
 pub const DEFAULT_HTTP_PORT: u16 = 8080;
 /// SQL connections at a time, unless another number is given.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
+/// Bytes of committed records of a partition that are kept for backups, unless another number is given.
+pub const DEFAULT_TAIL_MARGIN_BYTES: usize = 4 << 20;
+/// Bytes of one chunk of a fill, unless another number is given.
+pub const DEFAULT_FILL_CHUNK_BYTES: usize = 256 << 10;
 /// The one database that a cluster has.
 pub const DATABASE: &str = "volt";
 
@@ -52,6 +56,11 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
+    /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
+    /// lacks more is filled.
+    pub tail_margin_bytes: usize,
+    /// Bytes of one chunk of a fill: how long a fill may hold its partition at a time.
+    pub fill_chunk_bytes: usize,
     /// When the process started, in seconds since 1970 by its machine's clock; 0: unknown. For the operator, which
     /// compares it with what the same machine says of the container; nothing in a node depends on it.
     pub started_at: i64,
@@ -104,6 +113,8 @@ impl NodeConfig {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             lease: Duration::from_millis(1000),
             heartbeat: Duration::from_millis(100),
+            tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
+            fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
             started_at: 0,
         }
     }
@@ -250,6 +261,8 @@ impl StartArguments {
             max_connections: self.max_connections,
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
+            tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
+            fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
             started_at: 0,
         })
     }

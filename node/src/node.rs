@@ -134,7 +134,7 @@ impl Node {
             world.clone(),
             Arc::clone(&self.metadata),
             peers,
-            (Arc::clone(&log), config.durability),
+            (Arc::clone(&log), &config),
             recovered,
         );
         let coordinator = Coordinator::new(Arc::clone(&replicas));

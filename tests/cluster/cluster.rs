@@ -1,13 +1,13 @@
 //! Three nodes and the table that clients write into.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use anyhow::ensure;
-use tokio::time::sleep;
+use anyhow::Context;
+use volt_proto::v1::GetStatusResponse;
 use volt_tests::operator;
 use volt_tests::processes::Nodes;
+use volt_tests::proxy::Proxies;
 
-use crate::load::Load;
 use crate::{PARTITIONS, WHOLE, connect};
 
 /// A cluster of real processes on loopback.
@@ -46,7 +46,12 @@ impl Cluster {
 
     /// Makes them a cluster, whole, with the table of the load.
     pub async fn form(&self) -> anyhow::Result<()> {
-        operator::initialise(self.peer_ports[0], PARTITIONS, WHOLE).await?;
+        self.form_with(PARTITIONS).await
+    }
+
+    /// The same with so many partitions.
+    pub async fn form_with(&self, partitions: u32) -> anyhow::Result<()> {
+        operator::initialise(self.peer_ports[0], partitions, WHOLE).await?;
         operator::whole(&self.peer_ports, WHOLE).await?;
         let client = connect(self.sql_ports[0]).await?;
         client
@@ -74,12 +79,24 @@ impl Cluster {
     pub async fn leader(&self) -> anyhow::Result<u32> {
         Ok(operator::status(self.peer_ports[0]).await?.metadata_leader)
     }
-}
 
-/// Lets the load run for a while and asserts that it does run.
-pub async fn run_for(load: &Load, time: Duration) -> anyhow::Result<()> {
-    let before = load.count();
-    sleep(time).await;
-    ensure!(load.count() > before, "no write was acknowledged in {time:?}");
-    Ok(())
+    /// What the first node says of the cluster.
+    pub async fn status(&self) -> anyhow::Result<GetStatusResponse> {
+        operator::status(self.peer_ports[0]).await
+    }
+
+    /// Proxies before its nodes, which must advertise `proxy::host`.
+    pub async fn proxies(&self) -> anyhow::Result<Arc<Proxies>> {
+        let ports: Vec<(u32, u16)> = self
+            .nodes
+            .nodes
+            .iter()
+            .map(|node| (node.node, node.peer_port))
+            .collect();
+        let proxies = Proxies::start(&ports).await?;
+        for node in &self.nodes.nodes {
+            proxies.process(node.node, node.pid().context("not running")?);
+        }
+        Ok(proxies)
+    }
 }

@@ -7,26 +7,13 @@ use anyhow::{Context, ensure};
 use tokio::time::{sleep, timeout};
 use volt_tests::processes::{Nodes, binary, free_ports};
 use volt_tests::proxy;
-use volt_tests::proxy::Proxies;
 
-use crate::cluster::{Cluster, run_for};
-use crate::load::{Load, Told};
+use crate::cluster::Cluster;
+use crate::load::{Load, report, run_for};
 use crate::{alone, block_on, connect};
 
 /// Until a node that went silent is failed over.
 const SILENCE_NOTICED: Duration = Duration::from_secs(3);
-
-fn report(what: &str, told: &Told, moment: Instant) -> anyhow::Result<Duration> {
-    let pause = told
-        .pause_after(moment)
-        .with_context(|| format!("{what}: no write was acknowledged any more"))?;
-    println!(
-        "{what}: writes stopped for {} ms; {} acknowledged",
-        pause.as_millis(),
-        told.acknowledged.len()
-    );
-    Ok(pause)
-}
 
 #[test]
 fn kill_9_under_load_loses_nothing_and_writes_resume() {
@@ -154,16 +141,7 @@ fn a_node_that_is_cut_off_refuses_and_the_others_go_on() {
     let _alone = alone();
     block_on(async {
         let mut cluster = Cluster::of(Nodes::start(3, proxy::host)?);
-        let before: Vec<(u32, u16)> = cluster
-            .nodes
-            .nodes
-            .iter()
-            .map(|node| (node.node, node.peer_port))
-            .collect();
-        let proxies = Proxies::start(&before).await?;
-        for node in &cluster.nodes.nodes {
-            proxies.process(node.node, node.pid().context("not running")?);
-        }
+        let proxies = cluster.proxies().await?;
         cluster.form().await?;
         // The one that leads the metadata group: it must step down by itself.
         let cut = cluster.leader().await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -139,4 +140,25 @@ impl Told {
         );
         Ok(())
     }
+}
+
+/// Lets the load run for a while and asserts that it does run.
+pub async fn run_for(load: &Load, time: Duration) -> anyhow::Result<()> {
+    let before = load.count();
+    sleep(time).await;
+    ensure!(load.count() > before, "no write was acknowledged in {time:?}");
+    Ok(())
+}
+
+/// How long writes stopped after `moment`.
+pub fn report(what: &str, told: &Told, moment: Instant) -> anyhow::Result<Duration> {
+    let pause = told
+        .pause_after(moment)
+        .with_context(|| format!("{what}: no write was acknowledged any more"))?;
+    println!(
+        "{what}: writes stopped for {} ms; {} acknowledged",
+        pause.as_millis(),
+        told.acknowledged.len()
+    );
+    Ok(pause)
 }

@@ -5,7 +5,9 @@ mod cluster;
 mod failures;
 mod golden;
 mod load;
+mod network;
 mod operator;
+mod recovery;
 mod session;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

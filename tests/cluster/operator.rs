@@ -12,8 +12,8 @@ use volt_proto::v1::{
 };
 use volt_tests::operator::{control, status, status_when};
 
-use crate::cluster::{Cluster, run_for};
-use crate::load::Load;
+use crate::cluster::Cluster;
+use crate::load::{Load, run_for};
 use crate::{PARTITIONS, WHOLE, alone, block_on, connect};
 
 /// Until what the metadata group has committed is known to every node.

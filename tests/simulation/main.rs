@@ -47,8 +47,9 @@ fn seed(seed: u64) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let (answered, refused, unknown) = outcome.counts;
     println!(
-        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} replicas compared, {:.1} s, trace {:016x}",
+        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} replicas compared, {} filled, {:.1} s, trace {:016x}",
         outcome.compared,
+        outcome.filled,
         outcome.lasted.as_secs_f64(),
         outcome.trace.hash()
     );
@@ -60,15 +61,16 @@ fn seed(seed: u64) -> Result<(), String> {
     }
     if !did_something(&outcome) {
         return Err(format!(
-            "seed {seed}: only {answered} operations were answered\n  trace: {}",
+            "seed {seed}: only {answered} operations were answered, {} replicas compared\n  trace: {}",
+            outcome.compared,
             file.display()
         ));
     }
     Ok(())
 }
 
-/// Runs a seed in a process of its own, which is this program again. Err: what it said.
-fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<(), String> {
+/// Runs a seed in a process of its own, which is this program again. How many fills it did; Err: what it said.
+fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(program)
         .args(["--exact", "seeds", "--nocapture", "--test-threads=1"])
@@ -82,9 +84,18 @@ fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<(), String> {
         .find(|line| line.contains(": ") && line.contains("answered"));
     println!("{}", summary.unwrap_or_default().trim_start_matches("test seeds ... "));
     if output.status.success() {
-        return Ok(());
+        return Ok(summary.and_then(filled).unwrap_or(0));
     }
     Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The number of fills in a seed's line.
+fn filled(summary: &str) -> Option<u64> {
+    summary
+        .split(", ")
+        .find_map(|part| part.strip_suffix(" filled"))?
+        .parse()
+        .ok()
 }
 
 #[test]
@@ -95,6 +106,7 @@ fn seeds() {
     }
     let count = number("SEEDS").unwrap_or(DEFAULT_SEEDS);
     let next = AtomicU64::new(1);
+    let fills = AtomicU64::new(0);
     let faults = Mutex::new(Vec::new());
     let traces = run::traces();
     std::thread::scope(|scope| {
@@ -105,9 +117,12 @@ fn seeds() {
                     if chosen > count {
                         return;
                     }
-                    if let Err(fault) = seed_in_its_own_process(chosen, &traces) {
-                        println!("{fault}");
-                        faults.lock().expect("no panic").push(fault);
+                    match seed_in_its_own_process(chosen, &traces) {
+                        Ok(filled) => drop(fills.fetch_add(filled, Ordering::Relaxed)),
+                        Err(fault) => {
+                            println!("{fault}");
+                            faults.lock().expect("no panic").push(fault);
+                        }
                     }
                 }
             });
@@ -119,6 +134,11 @@ fn seeds() {
         "{} of {count} seeds failed:\n{}",
         faults.len(),
         faults.join("\n")
+    );
+    let fills = fills.into_inner();
+    assert!(
+        fills > 0 || count < DEFAULT_SEEDS,
+        "no replica was filled in {count} seeds"
     );
 }
 

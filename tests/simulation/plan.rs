@@ -37,6 +37,15 @@ pub enum FaultKind {
         /// Clients don't reach it either.
         from_clients_too: bool,
     },
+    /// The node and the next one don't hear each other; the third hears both.
+    Apart,
+}
+
+impl Fault {
+    /// The other one of two that are apart.
+    pub fn next_node(&self) -> u32 {
+        self.node % NODES + 1
+    }
 }
 
 /// The faults of a run, in order; they don't overlap, but the next may come before the cluster is whole.
@@ -45,10 +54,11 @@ pub fn plan(seed: u64) -> Vec<Fault> {
     let mut at = Duration::from_millis(random.random_range(300..1500));
     let mut faults = Vec::new();
     for _ in 0..random.random_range(2..=3) {
-        let (kind, lasts) = match random.random_range(0..10) {
+        let (kind, lasts) = match random.random_range(0..12) {
             0..3 => (FaultKind::Kill, random.random_range(100..2500)),
             3..5 => (FaultKind::PowerCut, random.random_range(800..3500)),
             5 => (FaultKind::PowerCutOfAll, random.random_range(300..1500)),
+            10.. => (FaultKind::Apart, random.random_range(500..6000)),
             n => (
                 FaultKind::CutOff {
                     from_clients_too: n == 6,
@@ -88,6 +98,7 @@ fn fifty_seeds_meet_every_kind_of_fault() {
         FaultKind::CutOff {
             from_clients_too: false,
         },
+        FaultKind::Apart,
     ] {
         assert!(kinds.contains(&kind), "{kind:?}");
     }

@@ -59,6 +59,7 @@ pub struct NodeProcess {
     /// The address under which others reach its peer port.
     pub advertise: String,
     arguments: Vec<String>,
+    data: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -110,9 +111,20 @@ impl NodeProcess {
         signal(self.pid().context("not running")?, libc::SIGCONT)
     }
 
+    /// Loses all its files, as when its volume is gone. It must not run.
+    pub fn lose_data(&self) -> Result<()> {
+        ensure!(self.child.is_none(), "node {} runs", self.node);
+        Ok(std::fs::remove_dir_all(&self.data)?)
+    }
+
+    /// All that it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The end of what it printed, for a failing test.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         format!(
             "--- node {}\n{}\n",
@@ -193,6 +205,7 @@ impl Nodes {
                     .flat_map(|(name, value)| [name.to_owned(), value])
                     .chain(more.iter().map(|&argument| argument.to_owned()))
                     .collect(),
+                data,
                 log: folder.path().join(format!("node-{node}.log")),
                 child: None,
             };

@@ -1,6 +1,7 @@
 //! Proxies between nodes, so that one can be cut off without root: each node's peer port is advertised under a loopback
 //! address of the node's own, where a proxy listens. While a node is cut off nothing passes to it or from it, and nothing
-//! is closed: bytes wait, as in a network that lost its route.
+//! is closed: bytes wait, as in a network that lost its route. Two nodes can be parted from each other alone; and what
+//! connections a node has can be left to themselves, as when its machine vanishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +12,34 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// What does not pass.
+#[derive(Default)]
+struct Cuts {
+    nodes: BTreeSet<u32>,
+    pairs: BTreeSet<(u32, u32)>,
+    /// Connections of a node that are older than this number are dead, though nobody says so.
+    vanished: BTreeMap<u32, u64>,
+    connections: u64,
+}
+
+/// A connection: the nodes at its ends, and its number.
+#[derive(Clone)]
+struct Ends {
+    nodes: Vec<u32>,
+    number: u64,
+}
+
+impl Cuts {
+    fn pass(&self, ends: &Ends) -> bool {
+        let parted = |(a, b): &(u32, u32)| ends.nodes.contains(a) && ends.nodes.contains(b);
+        let cut = |node: &u32| {
+            let vanished = self.vanished.get(node).is_some_and(|first| ends.number < *first);
+            vanished || self.nodes.contains(node)
+        };
+        !ends.nodes.iter().any(cut) && !self.pairs.iter().any(parted)
+    }
+}
+
 /// Under which loopback address the node's proxy listens.
 pub fn host(node: u32) -> String {
     format!("127.0.7.{node}")
@@ -18,7 +47,7 @@ pub fn host(node: u32) -> String {
 
 /// Proxies before nodes.
 pub struct Proxies {
-    cut: watch::Sender<BTreeSet<u32>>,
+    cuts: watch::Sender<Cuts>,
     /// Which process is which node: who opened a connection is found by it.
     processes: watch::Sender<BTreeMap<u32, u32>>,
 }
@@ -27,7 +56,7 @@ impl Proxies {
     /// Listens for each (node, peer port).
     pub async fn start(ports: &[(u32, u16)]) -> Result<Arc<Self>> {
         let proxies = Arc::new(Self {
-            cut: watch::Sender::new(BTreeSet::new()),
+            cuts: watch::Sender::new(Cuts::default()),
             processes: watch::Sender::new(BTreeMap::new()),
         });
         for (node, port) in ports.iter().copied() {
@@ -53,30 +82,50 @@ impl Proxies {
 
     /// From now on nothing passes to the node or from it.
     pub fn cut_off(&self, node: u32) {
-        self.cut.send_modify(|cut| {
-            cut.insert(node);
-        });
+        self.cuts.send_modify(|cuts| _ = cuts.nodes.insert(node));
+    }
+
+    /// From now on nothing passes between these two.
+    pub fn part(&self, a: u32, b: u32) {
+        self.cuts.send_modify(|cuts| _ = cuts.pairs.insert((a, b)));
+    }
+
+    /// What waited between these two passes, and everything after it.
+    pub fn join(&self, a: u32, b: u32) {
+        self.cuts.send_modify(|cuts| _ = cuts.pairs.remove(&(a, b)));
+    }
+
+    /// Nothing passes on the connections that the node has now, for ever, and nobody hears that they ended. New ones are
+    /// as good as any.
+    pub fn vanish(&self, node: u32) {
+        self.cuts
+            .send_modify(|cuts| _ = cuts.vanished.insert(node, cuts.connections + 1));
     }
 
     /// What waited passes, and everything after it.
     pub fn restore(&self, node: u32) {
-        self.cut.send_modify(|cut| {
-            cut.remove(&node);
-        });
+        self.cuts.send_modify(|cuts| _ = cuts.nodes.remove(&node));
     }
 
     async fn carry(self: Arc<Self>, from: TcpStream, target: u32, port: u16) {
         let source = self.opener(&from);
-        let ends: Vec<u32> = source.into_iter().chain([target]).collect();
-        passes(&mut self.cut.subscribe(), &ends).await;
+        let mut number = 0;
+        self.cuts.send_if_modified(|cuts| {
+            cuts.connections += 1;
+            number = cuts.connections;
+            false
+        });
+        let nodes: Vec<u32> = source.into_iter().chain([target]).collect();
+        let ends = Ends { nodes, number };
+        passes(&mut self.cuts.subscribe(), &ends).await;
         let Ok(to) = TcpStream::connect(("127.0.0.1", port)).await else {
             return;
         };
         let _ = (from.set_nodelay(true), to.set_nodelay(true));
         let (from_read, from_write) = from.into_split();
         let (to_read, to_write) = to.into_split();
-        let there = copy(from_read, to_write, self.cut.subscribe(), ends.clone());
-        let back = copy(to_read, from_write, self.cut.subscribe(), ends);
+        let there = copy(from_read, to_write, self.cuts.subscribe(), ends.clone());
+        let back = copy(to_read, from_write, self.cuts.subscribe(), ends);
         tokio::select! {
             () = there => {}
             () = back => {}
@@ -116,21 +165,16 @@ fn holds(pid: u32, socket: &str) -> bool {
         .any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket))
 }
 
-async fn passes(cut: &mut watch::Receiver<BTreeSet<u32>>, ends: &[u32]) {
-    let _ = cut.wait_for(|cut| ends.iter().all(|node| !cut.contains(node))).await;
+async fn passes(cuts: &mut watch::Receiver<Cuts>, ends: &Ends) {
+    let _ = cuts.wait_for(|cuts| cuts.pass(ends)).await;
 }
 
-async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut cut: watch::Receiver<BTreeSet<u32>>,
-    ends: Vec<u32>,
-) {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cuts: watch::Receiver<Cuts>, ends: Ends) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         // Also the end of a connection does not pass while a node is cut off.
-        passes(&mut cut, &ends).await;
+        passes(&mut cuts, &ends).await;
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }

@@ -44,7 +44,10 @@ impl EpochHistory {
 
     /// What `note` and `cut` keep true, asked of a history that came from elsewhere, of a log that ends at `lsn`.
     pub(crate) fn is_sound(&self, lsn: Lsn) -> bool {
-        let ascends = self.0.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let ascends = self
+            .0
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
         ascends && self.0.iter().all(|&(_, start)| (1..=lsn).contains(&start))
     }
 

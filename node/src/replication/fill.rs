@@ -18,8 +18,6 @@ use super::replica::{FillSource, Replica};
 use super::{Replicas, Slot, lock};
 use crate::recovery::log::{Log, LogEntry};
 
-/// Bytes of one chunk: how long a fill may hold the partition at a time.
-const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks on their way to the learner.
 pub(crate) const CHUNKS_IN_FLIGHT: usize = 4;
 /// A learner whose own log is so far behind takes no more chunks for a while.
@@ -77,7 +75,7 @@ async fn send(
     let mut cursor = None;
     loop {
         let (next, more) = lock(&slot)
-            .fill_chunk(source, cursor, CHUNK_BYTES)
+            .fill_chunk(source, cursor, replicas.fill_chunk_bytes)
             .ok_or_else(over)?;
         chunks.send(Ok(chunk(next, false))).await.map_err(|_| gone())?;
         cursor = more;

@@ -163,7 +163,10 @@ mod tests {
         for unsure in [false, true] {
             assert_eq!(next(&Ok(Applied::Changed { epoch: 5 }), unsure), Next::Done);
             assert_eq!(next(&stale, unsure), Next::Done);
-            for lost in [ProposeError::Unknown(String::new()), ProposeError::Unavailable(String::new())] {
+            for lost in [
+                ProposeError::Unknown(String::new()),
+                ProposeError::Unavailable(String::new()),
+            ] {
                 assert_eq!(next(&Err(lost), unsure), Next::AskAgain);
             }
         }

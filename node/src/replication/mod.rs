@@ -31,7 +31,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::config::Durability;
+use crate::config::{Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
@@ -59,6 +59,8 @@ pub struct Replicas {
     pub(crate) peers: Arc<Peers>,
     pub(crate) log: Arc<Log>,
     durability: Durability,
+    tail_margin_bytes: usize,
+    pub(crate) fill_chunk_bytes: usize,
     /// By partition id; partition ids are small and dense.
     slots: RwLock<Vec<Option<Slot>>>,
     outboxes: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
@@ -83,7 +85,7 @@ impl Replicas {
         world: World,
         metadata: Arc<Metadata>,
         peers: Arc<Peers>,
-        (log, durability): (Arc<Log>, Durability),
+        (log, config): (Arc<Log>, &NodeConfig),
         recovered: Vec<Replica>,
     ) -> Arc<Self> {
         let replicas = Arc::new(Self {
@@ -93,7 +95,9 @@ impl Replicas {
             metadata,
             peers,
             log,
-            durability,
+            durability: config.durability,
+            tail_margin_bytes: config.tail_margin_bytes,
+            fill_chunk_bytes: config.fill_chunk_bytes,
             slots: RwLock::default(),
             outboxes: RwLock::default(),
             awaiting_disk: Mutex::default(),
@@ -129,7 +133,8 @@ impl Replicas {
         lock_read(&self.slots).iter().flatten().cloned().collect()
     }
 
-    fn insert(&self, replica: Replica) -> Slot {
+    fn insert(&self, mut replica: Replica) -> Slot {
+        replica.tail_margin_bytes = self.tail_margin_bytes;
         let partition = replica.partition as usize;
         let slot = Arc::new(Mutex::new(replica));
         let mut slots = self.slots.write().expect("no panic under this lock");

@@ -370,7 +370,11 @@ fn a_primary_without_contact_calls_nobody_late_and_asks_again_what_was_not_answe
     primary.drop_answered(1);
     assert_eq!(looks(&mut primary, LATE), [vec![], vec![], vec![2, 3]]);
     primary.drop_answered(99);
-    assert_eq!(looks(&mut primary, 10), nobody(10), "another epoch's answer says nothing");
+    assert_eq!(
+        looks(&mut primary, 10),
+        nobody(10),
+        "another epoch's answer says nothing"
+    );
 }
 
 #[test]

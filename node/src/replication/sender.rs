@@ -236,7 +236,7 @@ fn take_answers(
         };
         let more = replicas.with(partition, |replica| {
             let more = replica.answered(node, ack.epoch, answer)?;
-            Ok(more || replica.has_records_for(node))
+            Ok::<bool, AckError>(more || replica.has_records_for(node))
         });
         if more.transpose()? == Some(true) {
             outbox.mark(partition);

@@ -17,8 +17,6 @@ pub(crate) struct Record {
     pub(crate) payload: Bytes,
 }
 
-/// Bytes of committed records that are kept for a backup that was away for a moment.
-pub(crate) const TAIL_MARGIN_BYTES: usize = 4 << 20;
 /// Bytes of records that are kept at most for a learner that is still being filled; beyond, it starts again.
 pub(crate) const TAIL_LIMIT_BYTES: usize = 64 << 20;
 

@@ -80,7 +80,12 @@ impl Replicas {
     async fn drop_members(self: Arc<Self>, partition: PartitionId, epoch: Epoch, late: Vec<NodeId>) {
         let info = self.metadata.map().partitions.get(&partition).cloned();
         if let Some(change) = info.and_then(|info| without(&info, epoch, self.node_id, &late)) {
-            tracing::warn!(partition, epoch, ?late, "members don't acknowledge; proposes to go on without them");
+            tracing::warn!(
+                partition,
+                epoch,
+                ?late,
+                "members don't acknowledge; proposes to go on without them"
+            );
             let command = Command::ChangePartition {
                 by: self.node_id,
                 boot_id: self.boot_id,

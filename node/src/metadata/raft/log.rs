@@ -134,7 +134,8 @@ fn take_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (checksum, rest) = rest.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    if length > MAX_BODY {
+    // Zeros, which a torn write may leave, have the checksum of an empty body.
+    if length == 0 || length > MAX_BODY {
         return None;
     }
     let body = rest.get(..length)?;

@@ -112,6 +112,7 @@ impl Replica {
         *self = Self {
             epoch: self.epoch,
             fills: self.fills,
+            tail_margin_bytes: self.tail_margin_bytes,
             ..Self::new(self.partition)
         };
     }

@@ -21,7 +21,8 @@ use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
 use super::epochs::EpochHistory;
 use super::hold::Hold;
-use super::tail::{Record, TAIL_LIMIT_BYTES, TAIL_MARGIN_BYTES, Tail};
+use super::tail::{Record, TAIL_LIMIT_BYTES, Tail};
+use crate::config::DEFAULT_TAIL_MARGIN_BYTES;
 use primary::Progress;
 pub(crate) use primary::{AckError, FillSource, Reign};
 
@@ -97,6 +98,8 @@ pub(crate) struct Replica {
     pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
     /// Fills begun here, so that each has a number.
     fills: u64,
+    /// As `NodeConfig` says.
+    pub(crate) tail_margin_bytes: usize,
 }
 
 impl Replica {
@@ -118,6 +121,7 @@ impl Replica {
             marked_committed: 0,
             fill_holds: BTreeMap::new(),
             fills: 0,
+            tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
         }
     }
 
@@ -205,7 +209,7 @@ impl Replica {
                 .chain(self.fill_holds.values().copied())
                 .fold(settled, Lsn::min)
         });
-        self.tail.trim(streaming.unwrap_or(settled), TAIL_MARGIN_BYTES);
+        self.tail.trim(streaming.unwrap_or(settled), self.tail_margin_bytes);
         self.tail.trim(settled, TAIL_LIMIT_BYTES);
     }
 }

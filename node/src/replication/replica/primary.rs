@@ -363,7 +363,11 @@ impl Replica {
 
     /// Nobody is late: it is this node that has no contact.
     pub(crate) fn forgive_late(&mut self) {
-        for follower in self.reign_mut().into_iter().flat_map(|reign| reign.followers.values_mut()) {
+        for follower in self
+            .reign_mut()
+            .into_iter()
+            .flat_map(|reign| reign.followers.values_mut())
+        {
             follower.late_looks = 0;
         }
     }
