@@ -19,3 +19,7 @@ pub mod replication;
 pub mod statement;
 pub mod txn;
 pub mod world;
+
+/// Stack of each thread that runs statements. The layers that walk a statement's tree recurse, and this carries the deepest
+/// tree that the query layer lets in, in a build without optimisation too; only what is used takes memory.
+pub const WORKER_STACK_BYTES: usize = 64 << 20;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use volt_node::{bench, cli, dev};
+use volt_node::{WORKER_STACK_BYTES, bench, cli, dev};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,17 +39,17 @@ enum Bench {
     BareLoop(bench::bare_loop::BareLoopArguments),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // Both sides may link more than one provider; an earlier choice is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let done = match Arguments::parse().command {
-        Command::Start(arguments) => cli::start::run(*arguments).await,
-        Command::Init(arguments) => cli::init::run(arguments).await,
-        Command::Dev(arguments) => dev::run(arguments).await,
-        Command::Sql(arguments) => cli::sql::run(arguments).await,
-        Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
-        Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
+    let command = Arguments::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(WORKER_STACK_BYTES)
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(run(command)),
+        Err(error) => Err(error.into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,5 +57,16 @@ async fn main() -> ExitCode {
             eprintln!("volt-node: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Start(arguments) => cli::start::run(*arguments).await,
+        Command::Init(arguments) => cli::init::run(arguments).await,
+        Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Sql(arguments) => cli::sql::run(arguments).await,
+        Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
+        Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
     }
 }

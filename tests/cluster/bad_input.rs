@@ -1,9 +1,13 @@
 //! Bad input: each a clear error with PostgreSQL's SQLSTATE, and nothing lost.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, Result, ensure};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
+use tokio_postgres::error::DbError;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 use volt_tests::operator;
 use volt_tests::processes::Nodes;
 
@@ -157,12 +161,150 @@ fn a_position_points_at_what_is_wrong() {
             position == Some(tokio_postgres::error::ErrorPosition::Original(15)),
             "{error:?}"
         );
-        // More backups than nodes: allowed, with a notice, and the rows are usable.
+        Ok(())
+    });
+}
+
+/// More backups than nodes: allowed, with a notice, and a state that says so until there are enough nodes.
+#[test]
+fn missing_copies_are_told_and_shown() {
+    let _alone = alone();
+    block_on(async {
+        let cluster = Nodes::start(2, |_| "127.0.0.1".to_owned())?;
+        let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.peer_port).collect();
+        operator::initialise(ports[0], PARTITIONS, WHOLE).await?;
+        operator::whole(&ports, WHOLE).await?;
+        let (client, mut notices) = connect_with_notices(cluster.nodes[0].sql_port).await?;
+        client
+            .batch_execute("CREATE TABLE enough (id INT PRIMARY KEY) WITH REPLICATION = 1")
+            .await?;
         client
             .batch_execute("CREATE TABLE wide (id INT PRIMARY KEY) WITH REPLICATION = 5")
             .await?;
+        let notice = notices.recv().await.context("no notice")?;
+        ensure!(
+            notice.severity() == "NOTICE" && notice.code().code() == "00000",
+            "{notice:?}"
+        );
+        let expected = "table \"wide\" is degraded: REPLICATION = 5 needs 6 nodes, 2 are alive";
+        ensure!(notice.message().starts_with(expected), "{notice:?}");
+        ensure!(notices.try_recv().is_err(), "a notice too many");
         client.batch_execute("INSERT INTO wide VALUES (1)").await?;
         ensure!(client.query("SELECT * FROM wide", &[]).await?.len() == 1);
+        operator::whole(&ports, WHOLE).await?;
+        let tables = client
+            .query(
+                "SELECT name, copies, copies_wanted, degraded FROM system.tables ORDER BY name",
+                &[],
+            )
+            .await?;
+        let tables: Vec<(String, i32, i32, bool)> = tables
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+            .collect();
+        let expected = [("enough".to_owned(), 2, 2, false), ("wide".to_owned(), 2, 6, true)];
+        ensure!(tables == expected, "{tables:?}");
+        let partitions = "SELECT replication, degraded, copies, copies_wanted, count(*) FROM system.partitions \
+                          GROUP BY 1, 2, 3, 4 ORDER BY 1";
+        let partitions = client.query(partitions, &[]).await?;
+        let partitions: Vec<(i32, bool, i32, i32, i64)> = partitions
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)))
+            .collect();
+        ensure!(
+            partitions == [(1, false, 2, 2, 12), (5, true, 2, 6, 12)],
+            "{partitions:?}"
+        );
+        Ok(())
+    });
+}
+
+/// A session, and the notices that it gets.
+async fn connect_with_notices(port: u16) -> Result<(Client, UnboundedReceiver<DbError>)> {
+    let text = format!("host=127.0.0.1 port={port} user=volt dbname=volt connect_timeout=5");
+    let (client, mut connection) = tokio_postgres::connect(&text, NoTls).await?;
+    let (send, notices) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = send.send(notice);
+            }
+        }
+    });
+    Ok((client, notices))
+}
+
+#[test]
+fn a_table_is_bounded() {
+    let _alone = alone();
+    block_on(async {
+        let cluster = Nodes::start(1, |_| "127.0.0.1".to_owned())?;
+        operator::initialise(cluster.nodes[0].peer_port, PARTITIONS, WHOLE).await?;
+        operator::whole(&[cluster.nodes[0].peer_port], WHOLE).await?;
+        let client = connect(cluster.nodes[0].sql_port).await?;
+        let columns = |count: usize| (1..count).map(|number| format!(", c{number} INT")).collect::<String>();
+        let keys = |count: usize| {
+            let names: Vec<String> = (0..count).map(|number| format!("k{number}")).collect();
+            format!(
+                "CREATE TABLE keys ({} INT, PRIMARY KEY ({}))",
+                names.join(" INT, "),
+                names.join(", ")
+            )
+        };
+        let named = |bytes: usize| format!("CREATE TABLE {} (id INT PRIMARY KEY)", "n".repeat(bytes));
+        let default = |bytes: usize| {
+            let text = "x".repeat(bytes);
+            format!("CREATE TABLE d{bytes} (id INT PRIMARY KEY, t TEXT DEFAULT '{text}')")
+        };
+        let with = |backups: &str| format!("CREATE TABLE r{backups} (id INT PRIMARY KEY) WITH REPLICATION = {backups}");
+        let mut wrong = Vec::new();
+        for (statement, expected) in [
+            (
+                format!("CREATE TABLE most (id INT PRIMARY KEY{})", columns(1_600)),
+                None,
+            ),
+            (
+                format!("CREATE TABLE more (id INT PRIMARY KEY{})", columns(1_601)),
+                Some("54011"),
+            ),
+            (keys(32), None),
+            (keys(33), Some("54011")),
+            (
+                "CREATE TABLE twice (a INT, PRIMARY KEY (a, a))".to_owned(),
+                Some("42701"),
+            ),
+            (named(63), None),
+            (named(64), Some("42622")),
+            (
+                format!("CREATE TABLE c (id INT PRIMARY KEY, {} INT)", "n".repeat(64)),
+                Some("42622"),
+            ),
+            (default(1_024), None),
+            (default(1_025), Some("54000")),
+            (with("8"), None),
+            (with("9"), Some("22023")),
+            (with("99999999999999999999"), Some("22023")),
+            (with("x"), Some("42601")),
+        ] {
+            let found = match client.simple_query(&statement).await {
+                Ok(_) => None,
+                Err(error) => Some(
+                    error
+                        .code()
+                        .map_or_else(|| error.to_string(), |code| code.code().to_owned()),
+                ),
+            };
+            if found.as_deref() != expected {
+                let beginning = &statement[..statement.len().min(60)];
+                wrong.push(format!("{beginning}: {found:?}, not {expected:?}"));
+            }
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        client
+            .batch_execute("INSERT INTO most (id, c1599) VALUES (1, 2)")
+            .await?;
+        let rows = client.query("SELECT c1599, c1598 FROM most WHERE id = 1", &[]).await?;
+        ensure!(rows[0].get::<_, i32>(0) == 2 && rows[0].get::<_, Option<i32>>(1).is_none());
         Ok(())
     });
 }

@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod cluster;
+mod complex;
+mod dev;
 mod failures;
 mod golden;
 mod load;
 mod network;
+mod observe;
 mod operator;
 mod recovery;
 mod session;
@@ -17,6 +20,8 @@ use tokio_postgres::{Client, NoTls};
 
 /// How long a cluster may take to form, and a node to come back into sync.
 const WHOLE: Duration = Duration::from_secs(60);
+/// From the start of `volt-node dev` to `ready`: what it promises.
+const READY: Duration = Duration::from_secs(15);
 /// Partitions of these clusters.
 const PARTITIONS: u32 = 12;
 

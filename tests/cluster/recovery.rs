@@ -63,7 +63,7 @@ async fn holds_all(cluster: &mut Cluster, filled: u32, other: u32, load: Load, r
     cluster.nodes.node(other).kill()?;
     told.assert_all_there(cluster.sql(filled)).await?;
     ensure!(wide_rows(cluster, filled).await? == rows, "rows are missing");
-    let log = cluster.nodes.node(filled).log();
+    let log = cluster.nodes.node(filled).log()?;
     ensure!(log.contains(FILLED), "nothing was filled:\n{log}");
     cluster.nodes.node(other).start()?;
     cluster.whole().await

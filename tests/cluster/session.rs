@@ -4,12 +4,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use volt_tests::processes::{Dev, free_ports};
+use volt_tests::processes::{Dev, free_run_of_ports};
 
-use crate::alone;
-
-/// From the start of `volt-node dev` to `ready`.
-const READY: Duration = Duration::from_secs(60);
+use crate::{READY, alone};
 
 /// What psql prints for these statements: rows unaligned, without headings, and the commands' tags.
 fn psql(port: u16, statements: &[&str]) -> Result<String> {
@@ -68,9 +65,9 @@ fn has_psql() -> bool {
 
 fn session() -> Result<()> {
     let (sql, peer, http) = (
-        free_run_of_three()?.to_string(),
-        free_run_of_three()?.to_string(),
-        free_run_of_three()?.to_string(),
+        free_run_of_ports(3)?.to_string(),
+        free_run_of_ports(3)?.to_string(),
+        free_run_of_ports(3)?.to_string(),
     );
     let ports = ["--sql-port", &sql, "--peer-port", &peer, "--http-port", &http];
     let mut dev = Dev::start(&[&["--nodes", "3", "--ephemeral"], &ports[..]].concat(), READY)?;
@@ -135,20 +132,6 @@ fn session() -> Result<()> {
     let status = dev.interrupt()?;
     ensure!(status.success(), "Ctrl-C: {status}");
     Ok(())
-}
-
-/// `dev` takes a run of ports: the one that it is given and the next ones.
-fn free_run_of_three() -> Result<u16> {
-    (0..50)
-        .filter_map(|_| free_ports(1).first().copied())
-        .find(|first| {
-            (1..3).all(|next| {
-                first
-                    .checked_add(next)
-                    .is_some_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
-            })
-        })
-        .context("no three free ports in a row")
 }
 
 #[test]

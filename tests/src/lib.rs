@@ -2,6 +2,7 @@
 //! real processes.
 
 pub mod history;
+pub mod http;
 pub mod linearizable;
 pub mod operator;
 pub mod processes;

@@ -48,6 +48,15 @@ pub fn free_ports(count: usize) -> Vec<u16> {
         .collect()
 }
 
+/// `volt-node dev` takes a run of ports: the one that it is given and the next ones.
+pub fn free_run_of_ports(count: u16) -> Result<u16> {
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..50)
+        .filter_map(|_| free_ports(1).first().copied())
+        .find(|first| (1..count).all(|next| first.checked_add(next).is_some_and(is_free)))
+        .with_context(|| format!("no {count} free ports in a row"))
+}
+
 /// A node started by the test itself.
 pub struct NodeProcess {
     /// Its number.
@@ -56,6 +65,8 @@ pub struct NodeProcess {
     pub peer_port: u16,
     /// SQL's port.
     pub sql_port: u16,
+    /// The port of its metrics and probes.
+    pub http_port: u16,
     /// The address under which others reach its peer port.
     pub advertise: String,
     arguments: Vec<String>,
@@ -117,14 +128,19 @@ impl NodeProcess {
         Ok(std::fs::remove_dir_all(&self.data)?)
     }
 
-    /// All that it printed.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+    /// Gives it more arguments, from its next start on.
+    pub fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|&word| word.to_owned()));
+    }
+
+    /// All that it printed, over all its starts.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
     }
 
     /// The end of what it printed, for a failing test.
     pub fn log_tail(&self) -> String {
-        let text = self.log();
+        let text = self.log().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         format!(
             "--- node {}\n{}\n",
@@ -199,6 +215,7 @@ impl Nodes {
                 node,
                 peer_port: port(node, 0),
                 sql_port: port(node, 1),
+                http_port: port(node, 2),
                 advertise: advertise(node),
                 arguments: arguments
                     .into_iter()
@@ -219,6 +236,14 @@ impl Nodes {
     pub fn node(&mut self, node: u32) -> &mut NodeProcess {
         &mut self.nodes[node as usize - 1]
     }
+}
+
+/// Whether there is a process with this id that runs or could (one that has ended, and that nobody waited for, is none).
+pub fn is_running(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `4711 (volt-node) S ...`; the name may hold anything.
+    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
 }
 
 /// `volt-node dev`: the laptop's cluster, with its supervisor.
@@ -320,6 +345,13 @@ impl Dev {
             .find(|(known, ..)| *known == node)
             .context("no such node")?;
         signal(pid, libc::SIGKILL)
+    }
+
+    /// kill -9 of the supervisor.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Ctrl-C, and how it ended.

@@ -62,7 +62,7 @@ pub enum StatementError {
     /// SQLSTATE 22012.
     #[error("division by zero")]
     DivisionByZero,
-    /// SQLSTATE 22P02; of a timestamp 22007.
+    /// SQLSTATE 22P02; of a timestamp 22007; of a bytea, which is hexadecimal digits, 22023.
     #[error("invalid input syntax for type {data_type}: \"{text}\"")]
     InvalidText {
         /// The type.
@@ -79,6 +79,12 @@ pub enum StatementError {
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
+    /// SQLSTATE 54001.
+    #[error("statement too complex: an expression is more than {limit} levels deep")]
+    TooDeep {
+        /// Levels allowed.
+        limit: usize,
+    },
 }
 
 impl StatementError {
@@ -92,9 +98,11 @@ impl StatementError {
             Self::InvalidEscape => "22025",
             Self::DivisionByZero => "22012",
             Self::InvalidText { data_type, .. } if data_type == "timestamp" => "22007",
+            Self::InvalidText { data_type, .. } if data_type == "bytea" => "22023",
             Self::InvalidText { .. } => "22P02",
             Self::TooManyEffects => "54000",
             Self::TypeMismatch(_) => "42804",
+            Self::TooDeep { .. } => "54001",
         }
     }
 }

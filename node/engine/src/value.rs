@@ -240,7 +240,7 @@ pub fn parse_bytea(text: &str) -> Option<Vec<u8>> {
     let Some(digits) = text.strip_prefix("\\x") else {
         return Some(text.as_bytes().to_vec());
     };
-    if digits.len() % 2 != 0 || !digits.is_ascii() {
+    if digits.len() % 2 != 0 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     (0..digits.len())

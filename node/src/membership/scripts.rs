@@ -82,7 +82,10 @@ impl goldenscript::Runner for Cluster {
                 });
                 Ok(if made.contains("error") { made } else { self.print() })
             }
-            "drop" => Ok(self.apply(Command::DropTable { table: node })),
+            "drop" => {
+                let tables = words.iter().filter_map(|word| word.parse().ok()).collect();
+                Ok(self.apply(Command::DropTables { tables }))
+            }
             "dead" => {
                 self.dead.insert(node, words.contains(&"ended"));
                 Ok(String::new())

@@ -64,10 +64,10 @@ pub enum Command {
         /// When a write is acknowledged.
         mode: ReplicationMode,
     },
-    /// Drops a table. Its replication group stays.
-    DropTable {
+    /// Drops tables, all of them or none.
+    DropTables {
         /// Which.
-        table: TableId,
+        tables: BTreeSet<TableId>,
     },
     /// A primary's wish for its own partition; refused as a whole when stale.
     ChangePartition {

@@ -186,6 +186,11 @@ impl ClusterMap {
             .map_or(1, |group| group.replication as usize + 1)
     }
 
+    /// Copies of this partition that are there: those in sync, on nodes that live.
+    pub fn copies(&self, partition: &PartitionInfo) -> usize {
+        partition.in_sync.iter().filter(|node| self.is_alive(**node)).count()
+    }
+
     /// How many primaries, backups in sync and learners a node holds.
     pub fn roles(&self, node: NodeId) -> Roles {
         let mut roles = Roles::default();

@@ -85,7 +85,7 @@ impl Command {
     fn is_repeatable(&self) -> bool {
         !matches!(
             self,
-            Self::CreateTable { .. } | Self::DropTable { .. } | Self::ChangePartition { .. }
+            Self::CreateTable { .. } | Self::DropTables { .. } | Self::ChangePartition { .. }
         )
     }
 

@@ -13,6 +13,16 @@ use super::types::FREE_NUMERIC;
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
 
+/// Columns of a table, at most: PostgreSQL's bound.
+const MAX_COLUMNS: usize = 1_600;
+/// Columns of a primary key, at most: PostgreSQL's bound.
+const MAX_KEY_COLUMNS: usize = 32;
+/// Bytes of a name, at most. PostgreSQL cuts longer ones; we refuse them, for two could become one.
+const MAX_NAME_BYTES: usize = 63;
+/// Bytes of a text or BYTEA that is a column's default, at most: the catalog lies on every node, and each change of it is
+/// an entry of the metadata group's log.
+const MAX_DEFAULT_BYTES: usize = 1 << 10;
+
 /// The name as it is stored: unquoted ones in lower case.
 pub(super) fn name_of(ident: &Ident) -> String {
     if ident.quote_style.is_some() {
@@ -39,6 +49,11 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         return Err(SqlError::unsupported("CREATE TABLE AS, LIKE or TEMPORARY"));
     }
     let name = table_name(&create.name)?;
+    check_name(&name, sql)?;
+    if create.columns.len() > MAX_COLUMNS {
+        let message = format!("tables can have at most {MAX_COLUMNS} columns");
+        return Err(SqlError::new("54011", message));
+    }
     let mut key: Vec<String> = Vec::new();
     let mut columns: Vec<Column> = Vec::new();
     for definition in &create.columns {
@@ -79,7 +94,15 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
             )
         })
     };
+    if key.len() > MAX_KEY_COLUMNS {
+        let message = format!("a primary key can have at most {MAX_KEY_COLUMNS} columns");
+        return Err(SqlError::new("54011", message));
+    }
     let primary_key = key.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    if let Some(twice) = (1..key.len()).find(|&at| key[..at].contains(&key[at])) {
+        let message = format!("column \"{}\" appears twice in primary key constraint", key[twice]);
+        return Err(located(SqlError::new("42701", message), sql, &key[twice]));
+    }
     let partition_column = match &clauses.partition_by {
         None => primary_key[0],
         Some(wanted) => place(wanted)?,
@@ -101,6 +124,14 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
     })
 }
 
+fn check_name(name: &str, sql: &str) -> Result<(), SqlError> {
+    if name.len() <= MAX_NAME_BYTES {
+        return Ok(());
+    }
+    let message = format!("a name can have at most {MAX_NAME_BYTES} bytes");
+    Err(located(SqlError::new("42622", message), sql, name))
+}
+
 fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
     match position_of(sql, name) {
         Some(position) => error.at(position),
@@ -110,6 +141,7 @@ fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
 
 fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Column, SqlError> {
     let name = name_of(&definition.name);
+    check_name(&name, sql)?;
     let data_type = data_type(&definition.data_type, sql)?;
     let mut column = Column {
         name: name.clone(),
@@ -191,7 +223,17 @@ fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
         return Ok(ColumnDefault::Now);
     }
     let value = constant(expr).ok_or_else(|| SqlError::unsupported(format!("the default {expr}")))?;
-    Ok(ColumnDefault::Value(cast_value(value, to)?))
+    let value = cast_value(value, to)?;
+    let bytes = match &value {
+        Value::Text(text) => text.len(),
+        Value::Bytea(bytes) => bytes.len(),
+        _ => 0,
+    };
+    if bytes > MAX_DEFAULT_BYTES {
+        let message = format!("a column's default can have at most {MAX_DEFAULT_BYTES} bytes, not {bytes}");
+        return Err(SqlError::new("54000", message));
+    }
+    Ok(ColumnDefault::Value(value))
 }
 
 fn constant(expr: &AstExpr) -> Option<Value> {

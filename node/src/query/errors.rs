@@ -1,8 +1,11 @@
 //! DataFusion's errors in PostgreSQL's words.
 
+use std::sync::Arc;
+
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 
+use super::memory::QUERY_MEMORY_BYTES;
 use super::syntax::{position_of, position_of_literal};
 use crate::error::SqlError;
 
@@ -10,7 +13,13 @@ use crate::error::SqlError;
 pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> SqlError {
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => from_datafusion(*inner, sql),
-        DataFusionError::Shared(inner) => from_text(&inner.to_string(), sql),
+        DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
+            Ok(inner) => from_datafusion(inner, sql),
+            Err(shared) => match shared.find_root() {
+                DataFusionError::ResourcesExhausted(what) => out_of_memory(what),
+                root => from_text(&root.to_string(), sql, "XX000"),
+            },
+        },
         DataFusionError::Collection(errors) => match errors.into_iter().next() {
             Some(first) => from_datafusion(first, sql),
             None => SqlError::internal("an error without a cause"),
@@ -22,10 +31,22 @@ pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> SqlError {
             Err(other) => SqlError::internal(other),
         },
         DataFusionError::NotImplemented(what) => SqlError::new("0A000", what),
-        DataFusionError::Plan(what) => from_text(&what, sql),
+        DataFusionError::ResourcesExhausted(what) => out_of_memory(&what),
+        DataFusionError::Plan(what) => from_text(&what, sql, "42601"),
+        // What a function makes of its arguments.
+        DataFusionError::Execution(what) => from_text(&what, sql, "22000"),
         DataFusionError::SQL(error, _) => SqlError::new("42601", error.to_string()),
-        other => from_text(&other.to_string(), sql),
+        other => from_text(&other.to_string(), sql, "XX000"),
     }
+}
+
+fn out_of_memory(what: &str) -> SqlError {
+    let limit = QUERY_MEMORY_BYTES >> 20;
+    SqlError::new(
+        "53200",
+        format!("out of memory: the queries of a node may take {limit} MiB at a time"),
+    )
+    .detail(what)
 }
 
 fn from_schema(error: &SchemaError, sql: &str) -> SqlError {
@@ -69,7 +90,8 @@ fn at_literal(error: SqlError, sql: &str) -> SqlError {
     }
 }
 
-fn from_text(text: &str, sql: &str) -> SqlError {
+/// Errors that are told apart by their words only; `otherwise` is the SQLSTATE of all others.
+fn from_text(text: &str, sql: &str, otherwise: &str) -> SqlError {
     let quoted = text.split('\'').nth(1).unwrap_or_default();
     if text.contains("table '") && text.contains("not found") {
         let name = quoted.rsplit('.').next().unwrap_or(quoted);
@@ -86,6 +108,11 @@ fn from_text(text: &str, sql: &str) -> SqlError {
             quoted,
         );
     }
+    if text.contains("must be in GROUP BY or an aggregate function")
+        || text.contains("must appear in the GROUP BY clause")
+    {
+        return from_grouping(text, sql);
+    }
     if text.contains("Divide by zero") {
         return SqlError::new("22012", "division by zero");
     }
@@ -95,7 +122,23 @@ fn from_text(text: &str, sql: &str) -> SqlError {
     if text.contains("verflow") {
         return SqlError::new("22003", text.to_owned());
     }
-    SqlError::new("42601", text.to_owned())
+    if text.contains("not supported") || text.contains("not yet supported") {
+        return SqlError::new("0A000", text.to_owned());
+    }
+    SqlError::new(otherwise, text.to_owned())
+}
+
+/// `...: While expanding wildcard, column "t.amount" must appear in the GROUP BY clause ...`
+fn from_grouping(text: &str, sql: &str) -> SqlError {
+    let named = text
+        .split_once("column \"")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map(|(name, _)| name);
+    let Some(name) = named else {
+        return SqlError::new("42803", text.to_owned());
+    };
+    let message = format!("column \"{name}\" must appear in the GROUP BY clause or be used in an aggregate function");
+    place(SqlError::new("42803", message), sql, name)
 }
 
 /// Arrow says "Can't cast value 2147483648 to type Int32" of a number that the type has no room for, and other things of
@@ -105,7 +148,8 @@ fn from_cast(text: &str) -> SqlError {
         .split_once("Can't cast value ")
         .and_then(|(_, rest)| rest.split_once(" to type "));
     let Some((value, type_name)) = number else {
-        return SqlError::new("22P02", text.to_owned());
+        let sqlstate = if text.contains("verflow") { "22003" } else { "22P02" };
+        return SqlError::new(sqlstate, text.to_owned());
     };
     let type_name = match type_name.split_whitespace().next().unwrap_or_default() {
         "Int16" => "smallint",
@@ -123,6 +167,13 @@ pub(super) fn from_arrow(error: ArrowError) -> SqlError {
         ArrowError::ArithmeticOverflow(what) => SqlError::new("22003", what),
         ArrowError::CastError(what) => from_cast(&what),
         ArrowError::ParseError(what) => SqlError::new("22P02", what),
+        ArrowError::InvalidArgumentError(what) if what.contains("to store in a Decimal") => {
+            SqlError::new("22003", "numeric field overflow").detail(what)
+        }
+        ArrowError::ExternalError(error) => match error.downcast::<DataFusionError>() {
+            Ok(error) => from_datafusion(*error, ""),
+            Err(other) => SqlError::internal(other),
+        },
         other => SqlError::internal(other),
     }
 }

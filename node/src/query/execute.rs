@@ -1,17 +1,17 @@
 //! Running a planned statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::common::ParamValues;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
-use volt_engine::PartitionId;
 use volt_engine::placement::partition_index;
 use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Action, Expr, Program, StatementContext};
 use volt_engine::value::{DataType, Value, ValueRef};
+use volt_engine::{PartitionId, TableId};
 
 use super::SqlEngine;
 use super::compile::Route;
@@ -28,6 +28,12 @@ use crate::statement::{Completion, Prepared, RowSink};
 
 /// A query whose snapshot was lost with a primary is run again so often, as long as it has returned nothing.
 const QUERY_TRIES: u32 = 5;
+
+/// A DROP TABLE whose table somebody else drops meanwhile looks its names up again so often.
+const DROP_TRIES: u32 = 5;
+
+/// As in `Completion`.
+type Notices = Vec<(&'static str, &'static str, String)>;
 
 impl SqlEngine {
     /// Runs a program here and now, if its partition is here.
@@ -234,7 +240,7 @@ impl SqlEngine {
         table: crate::metadata::command::NewTable,
         replication: u32,
         if_not_exists: bool,
-    ) -> Result<Vec<(&'static str, &'static str, String)>, SqlError> {
+    ) -> Result<Notices, SqlError> {
         let name = table.name.clone();
         let command = Command::CreateTable {
             table,
@@ -258,8 +264,8 @@ impl SqlEngine {
         let mut notices = Vec::new();
         if replication as usize + 1 > alive {
             notices.push((
-                "WARNING",
-                "01000",
+                "NOTICE",
+                "00000",
                 format!(
                     "table \"{name}\" is degraded: REPLICATION = {replication} needs {} nodes, {alive} are alive; \
                      the missing copies are made when nodes are added",
@@ -270,22 +276,42 @@ impl SqlEngine {
         Ok(notices)
     }
 
-    async fn drop_tables(
+    async fn drop_tables(&self, names: &[String], if_exists: bool, sql: &str) -> Result<Notices, SqlError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (tables, notices) = self.tables_named(names, if_exists, sql).await?;
+            if tables.is_empty() {
+                return Ok(notices);
+            }
+            match self.metadata.propose(Command::DropTables { tables }).await {
+                // Another node has dropped one a moment ago, which this one knows by now.
+                Err(ProposeError::Refused(Refusal::NoSuchTable(_))) if tries < DROP_TRIES => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(notices),
+            }
+        }
+    }
+
+    /// The tables of these names, and a notice for each that there is not, if that is allowed.
+    async fn tables_named(
         &self,
         names: &[String],
         if_exists: bool,
         sql: &str,
-    ) -> Result<Vec<(&'static str, &'static str, String)>, SqlError> {
+    ) -> Result<(BTreeSet<TableId>, Notices), SqlError> {
+        let mut map = self.metadata.map();
+        if names.iter().any(|name| map.table(name).is_none()) {
+            // Another node may have made it a moment ago.
+            self.metadata.refresh().await?;
+            map = self.metadata.map();
+        }
         let mut notices = Vec::new();
+        let mut tables = BTreeSet::new();
         for name in names {
-            let mut found = self.metadata.map().table(name).map(|table| table.id);
-            if found.is_none() {
-                self.metadata.refresh().await?;
-                found = self.metadata.map().table(name).map(|table| table.id);
-            }
-            match found {
+            match map.table(name) {
                 Some(table) => {
-                    self.metadata.propose(Command::DropTable { table }).await?;
+                    tables.insert(table.id);
                 }
                 None if if_exists => {
                     notices.push(("NOTICE", "00000", format!("table \"{name}\" does not exist, skipping")));
@@ -299,7 +325,7 @@ impl SqlEngine {
                 }
             }
         }
-        Ok(notices)
+        Ok((tables, notices))
     }
 }
 

@@ -2,11 +2,13 @@
 //! transactional shape becomes a row program that runs inside its partition, the rest runs in DataFusion over a snapshot.
 
 mod compile;
+mod complexity;
 mod ddl;
 mod errors;
 mod execute;
 mod insert;
 mod literals;
+mod memory;
 mod names;
 mod prepare;
 mod syntax;
@@ -18,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use volt_engine::value::{DataType, Value};
@@ -65,19 +68,25 @@ impl SqlEngine {
         {
             return Ok(state.clone());
         }
-        let state = self.new_session(map)?;
+        let runtime = match session.as_ref() {
+            Some((_, older)) => Arc::clone(older.runtime_env()),
+            None => memory::runtime(memory::QUERY_MEMORY_BYTES).map_err(|error| errors::from_datafusion(error, ""))?,
+        };
+        let state = self.new_session(map, runtime)?;
         *session = Some((map.catalog_version, state.clone()));
         Ok(state)
     }
 
-    fn new_session(&self, map: &ClusterMap) -> Result<SessionState, SqlError> {
+    fn new_session(&self, map: &ClusterMap, runtime: Arc<RuntimeEnv>) -> Result<SessionState, SqlError> {
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema("volt", "public")
             .with_information_schema(true)
             .with_target_partitions(1);
         config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        let context = SessionContext::new_with_config(config);
+        // 0.5 is a NUMERIC, and so is its sum with one.
+        config.options_mut().sql_parser.parse_float_as_decimal = true;
+        let context = SessionContext::new_with_config_rt(config, runtime);
         context.add_analyzer_rule(Arc::new(literals::TextLiterals));
         let failed = |error| errors::from_datafusion(error, "");
         for table in map.tables.values() {

@@ -149,6 +149,7 @@ impl SqlEngine {
         if let Statement::Insert(insert) = &mut statement {
             name_columns(insert, map)?;
         }
+        refuse_clauses(&statement)?;
         match &statement {
             Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 self.plan_by_datafusion(sql, statement, types, map).await
@@ -256,6 +257,18 @@ impl SqlEngine {
             plan,
         })
     }
+}
+
+/// Clauses of writes that are not there. INSERT's are `name_columns`' to refuse.
+fn refuse_clauses(statement: &Statement) -> Result<(), SqlError> {
+    let clause = match statement {
+        Statement::Update(update) if update.returning.is_some() => "RETURNING",
+        Statement::Update(update) if update.from.is_some() => "UPDATE ... FROM",
+        Statement::Delete(delete) if delete.returning.is_some() => "RETURNING",
+        Statement::Delete(delete) if delete.using.is_some() => "DELETE ... USING",
+        _ => return Ok(()),
+    };
+    Err(SqlError::unsupported(clause))
 }
 
 fn tag(program: &Program) -> &'static str {

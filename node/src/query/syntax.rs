@@ -8,10 +8,14 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use volt_engine::NodeId;
 
+use super::complexity::{check_depth, check_relations};
 use crate::error::SqlError;
 
 /// Backups of a table that names no REPLICATION.
 pub(super) const DEFAULT_REPLICATION: u32 = 1;
+
+/// Backups of a table, at most: each number that is asked for makes partitions of its own.
+pub(super) const MAX_REPLICATION: u32 = 8;
 
 /// A statement, parsed.
 pub(super) enum Parsed {
@@ -210,8 +214,18 @@ fn take_with(
     at += usize::from(parenthesised);
     loop {
         if is(at, "REPLICATION") && is(at + 1, "=") {
-            let number = words.get(at + 2).and_then(|word| word.parse().ok());
-            clauses.replication = Some(number.ok_or_else(|| failed(at + 2))?);
+            let number = words
+                .get(at + 2)
+                .filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+            let number = number.filter(|word| !word.is_empty()).ok_or_else(|| failed(at + 2))?;
+            let backups = number.parse().ok().filter(|backups| *backups <= MAX_REPLICATION);
+            clauses.replication = Some(backups.ok_or_else(|| {
+                SqlError::new(
+                    "22023",
+                    format!("REPLICATION is at most {MAX_REPLICATION} backups, not {number}"),
+                )
+                .at(character(sql, rest[at + 2].span.start))
+            })?);
             at += 3;
         } else if is(at, "MODE") {
             at += 1 + usize::from(is(at + 1, "="));
@@ -249,6 +263,7 @@ fn take_with(
 }
 
 fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
+    check_depth(&tokens)?;
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let parsed = parser.parse_statement();
@@ -263,6 +278,7 @@ fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlE
     if next.token != Token::EOF {
         return Err(syntax_error(sql, &next));
     }
+    check_relations(&statement)?;
     Ok(statement)
 }
 

@@ -47,6 +47,9 @@ const TABLES: &[Definition] = &[
             ("in_sync", TEXT),
             ("learners", TEXT),
             ("replication", INT),
+            ("copies", INT),
+            ("copies_wanted", INT),
+            ("degraded", BOOLEAN),
         ],
         partitions,
     ),
@@ -70,6 +73,9 @@ const TABLES: &[Definition] = &[
             ("mode", TEXT),
             ("partition_column", TEXT),
             ("partitions", INT),
+            ("copies", INT),
+            ("copies_wanted", INT),
+            ("degraded", BOOLEAN),
         ],
         tables,
     ),
@@ -148,9 +154,14 @@ fn list(nodes: &std::collections::BTreeSet<u32>) -> Value {
     text(nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
 }
 
+/// How many copies there are, how many there should be, and whether some are missing.
+fn copies(there: usize, wanted: usize) -> [Value; 3] {
+    [int(there), int(wanted), Value::Boolean(there < wanted)]
+}
+
 fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
     let row = |partition: &PartitionInfo| {
-        vec![
+        let mut row = vec![
             int(partition.partition_id),
             int(partition.group),
             int(partition.index),
@@ -161,7 +172,9 @@ fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
             map.groups
                 .get(&partition.group)
                 .map_or(Value::Null, |group| int(group.replication)),
-        ]
+        ];
+        row.extend(copies(map.copies(partition), map.copies_wanted(partition)));
+        row
     };
     map.partitions.values().map(row).collect()
 }
@@ -194,14 +207,21 @@ fn replicas(map: &ClusterMap) -> Vec<Vec<Value>> {
 fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
     let row = |table: &Arc<volt_engine::catalog::Table>| {
         let group = map.groups.get(&table.group);
-        vec![
+        let mut row = vec![
             int(table.id),
             text(&table.name),
             group.map_or(Value::Null, |group| int(group.replication)),
             text("sync"),
             text(&table.columns[table.partition_column].name),
             group.map_or(Value::Null, |group| int(group.partitions.len())),
-        ]
+        ];
+        // A table has as many copies as the partition that has the fewest.
+        let partitions = group.iter().flat_map(|group| &group.partitions);
+        let partitions = partitions.filter_map(|partition| map.partitions.get(partition));
+        let fewest = partitions.map(|partition| map.copies(partition)).min().unwrap_or(0);
+        let wanted = group.map_or(1, |group| group.replication as usize + 1);
+        row.extend(copies(fewest, wanted));
+        row
     };
     map.tables.values().map(row).collect()
 }

@@ -1,4 +1,4 @@
-//! Checks a program that came over the wire: no column out of range, no row of the wrong length, no bottomless expression.
+//! Checks a program, where it is made and where it comes over the wire: no column out of range, no row of the wrong length, no bottomless expression.
 
 use super::{Access, Action, Expr, Program};
 use crate::error::StatementError;
@@ -67,7 +67,9 @@ fn check_all<'a>(exprs: impl Iterator<Item = &'a Expr>, columns: usize) -> Resul
     let mut open: Vec<(&Expr, usize)> = exprs.map(|expr| (expr, 1)).collect();
     while let Some((expr, depth)) = open.pop() {
         if depth > MAX_EXPRESSION_DEPTH {
-            return Err(malformed("an expression is too deep"));
+            return Err(StatementError::TooDeep {
+                limit: MAX_EXPRESSION_DEPTH,
+            });
         }
         let inside = depth + 1;
         match expr {

@@ -52,7 +52,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             replication,
             mode,
         } => tables::create_table(map, table, replication, mode),
-        Command::DropTable { table } => tables::drop_table(map, table),
+        Command::DropTables { tables } => tables::drop_tables(map, &tables),
         Command::ChangePartition { by, boot_id, change } => reigns::change_by_primary(map, by, boot_id, &change),
         Command::ChangePartitions { changes, failover, .. } => reigns::change_by_leader(map, &changes, failover),
         Command::Drain { node_id } => nodes::drain(map, node_id),

@@ -95,13 +95,24 @@ fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId
     }
 }
 
+/// All of them or none.
+pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> CommandResult {
+    if let Some(missing) = tables.iter().find(|table| !map.tables.contains_key(table)) {
+        return Err(Refusal::NoSuchTable(*missing));
+    }
+    for table in tables {
+        drop_table(map, *table)?;
+    }
+    Ok(Applied::Done)
+}
+
 /// With its last table a replication group goes, and its partitions: nothing may ask for copies of what is nothing.
-pub(super) fn drop_table(map: &mut ClusterMap, table: TableId) -> CommandResult {
+fn drop_table(map: &mut ClusterMap, table: TableId) -> Result<(), Refusal> {
     let dropped = map.tables.remove(&table).ok_or(Refusal::NoSuchTable(table))?;
     map.catalog_version += 1;
     if !map.tables.values().any(|other| other.group == dropped.group) {
         map.groups.remove(&dropped.group);
         map.partitions.retain(|_, partition| partition.group != dropped.group);
     }
-    Ok(Applied::Done)
+    Ok(())
 }

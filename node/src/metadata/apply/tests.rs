@@ -121,5 +121,5 @@ fn a_table_that_is_not_there_is_not_dropped() {
 }
 
 fn drop(table: TableId) -> Command {
-    Command::DropTable { table }
+    Command::DropTables { tables: [table].into() }
 }

@@ -1,15 +1,18 @@
 //! From a DataFusion plan of transactional shape to a row program, and the way to its partition.
 
+mod expr;
+
 use datafusion::common::Column as DfColumn;
 use datafusion::common::tree_node::TreeNode;
-use datafusion::logical_expr::expr::{InList, Like, ScalarFunction};
-use datafusion::logical_expr::{BinaryExpr, Expr as DfExpr, LogicalPlan, Operator, WriteOp};
+use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan, WriteOp};
 use volt_engine::catalog::{ColumnDefault, Table};
-use volt_engine::plan::{Access, Action, BinaryOp, Expr, Function, Program, UnaryOp};
+use volt_engine::error::StatementError;
+use volt_engine::plan::{Access, Action, BinaryOp, Expr, Function, Program};
 use volt_engine::value::Value;
 
-use super::types::{from_arrow, from_scalar};
+use super::types::from_scalar;
 use crate::error::SqlError;
+use expr::{balanced, compile_expr};
 
 /// Where a program runs.
 #[derive(Clone, Debug)]
@@ -23,12 +26,17 @@ pub(super) enum Route {
 }
 
 /// Why a plan is no row program; then DataFusion runs it, if it only reads.
-pub(super) struct NotCompiled(pub(super) String);
+pub(super) enum NotCompiled {
+    /// This is not for row programs.
+    Shape(String),
+    /// A partition would not take the program.
+    Malformed(StatementError),
+}
 
 type Compiled<T> = Result<T, NotCompiled>;
 
 fn not<T>(what: impl Into<String>) -> Compiled<T> {
-    Err(NotCompiled(what.into()))
+    Err(NotCompiled::Shape(what.into()))
 }
 
 /// The table of a plan's only scan.
@@ -46,8 +54,18 @@ fn scanned(plan: &LogicalPlan) -> Option<String> {
     (name.schema().is_none_or(|schema| schema == "public")).then(|| name.table().to_owned())
 }
 
-/// Compiles an optimised plan.
+/// Compiles an optimised plan. The program is checked here as its partition's node checks it, so that what a statement
+/// answers does not depend on who that is.
 pub(super) fn compile(
+    plan: &LogicalPlan,
+    table: impl Fn(&str) -> Option<std::sync::Arc<Table>>,
+) -> Compiled<(Program, Route)> {
+    let (program, route) = compile_plan(plan, table)?;
+    program.validate().map_err(NotCompiled::Malformed)?;
+    Ok((program, route))
+}
+
+fn compile_plan(
     plan: &LogicalPlan,
     table: impl Fn(&str) -> Option<std::sync::Arc<Table>>,
 ) -> Compiled<(Program, Route)> {
@@ -215,7 +233,7 @@ impl Compiler<'_> {
                 Some(place) => row
                     .get(*place)
                     .cloned()
-                    .ok_or_else(|| NotCompiled("a row that is too short".to_owned())),
+                    .ok_or_else(|| NotCompiled::Shape("a row that is too short".to_owned())),
                 None => Ok(self.default_of(column)),
             };
             places.iter().enumerate().map(value).collect::<Compiled<Vec<Expr>>>()
@@ -252,7 +270,7 @@ impl Compiler<'_> {
                         .expr
                         .iter()
                         .map(|expr| {
-                            self.expr_over(expr, &|column| {
+                            compile_expr(expr, &|column| {
                                 let place = schema.maybe_index_of_column(column)?;
                                 row.get(place).cloned()
                             })
@@ -282,11 +300,7 @@ impl Compiler<'_> {
             let condition = conditions.remove(place);
             key.extend(key_value(&condition, column).cloned());
         }
-        let filter = conditions.into_iter().reduce(|left, right| Expr::Binary {
-            op: BinaryOp::And,
-            left: Box::new(left),
-            right: Box::new(right),
-        });
+        let filter = balanced(BinaryOp::And, conditions);
         let access = match key.len() {
             0 => Access::Scan,
             whole if whole == self.0.primary_key.len() => Access::Point(key),
@@ -299,122 +313,11 @@ impl Compiler<'_> {
         let place = self.0.columns.iter().position(|ours| ours.name == column.name);
         place
             .map(Expr::Column)
-            .ok_or_else(|| NotCompiled(format!("column {}", column.name)))
+            .ok_or_else(|| NotCompiled::Shape(format!("column {}", column.name)))
     }
 
     fn expr(&self, expr: &DfExpr) -> Compiled<Expr> {
-        self.expr_over(expr, &|column| self.column(column).ok())
-    }
-
-    fn expr_over(&self, expr: &DfExpr, column: &dyn Fn(&DfColumn) -> Option<Expr>) -> Compiled<Expr> {
-        let recurse = |expr: &DfExpr| self.expr_over(expr, column);
-        let boxed = |expr: &DfExpr| recurse(expr).map(Box::new);
-        let unary = |op: UnaryOp, operand: &DfExpr| {
-            Ok(Expr::Unary {
-                op,
-                operand: boxed(operand)?,
-            })
-        };
-        match expr {
-            DfExpr::Alias(alias) => recurse(&alias.expr),
-            DfExpr::Column(name) => column(name).ok_or_else(|| NotCompiled(format!("column {name}"))),
-            DfExpr::Literal(scalar, _) => match from_scalar(scalar) {
-                Some(value) => Ok(Expr::Literal(value)),
-                None => not(format!("the constant {scalar}")),
-            },
-            DfExpr::Placeholder(placeholder) => {
-                let number = placeholder
-                    .id
-                    .trim_start_matches('$')
-                    .parse::<usize>()
-                    .ok()
-                    .filter(|number| *number > 0);
-                number
-                    .map(|number| Expr::Parameter(number - 1))
-                    .ok_or_else(|| NotCompiled(placeholder.id.clone()))
-            }
-            DfExpr::BinaryExpr(BinaryExpr { left, op, right }) => {
-                let Some(op) = binary(*op) else {
-                    return not(format!("the operator {op}"));
-                };
-                Ok(Expr::Binary {
-                    op,
-                    left: boxed(left)?,
-                    right: boxed(right)?,
-                })
-            }
-            DfExpr::Not(operand) => unary(UnaryOp::Not, operand),
-            DfExpr::IsNull(operand) => unary(UnaryOp::IsNull, operand),
-            DfExpr::IsNotNull(operand) => unary(UnaryOp::IsNotNull, operand),
-            DfExpr::IsTrue(operand) => unary(UnaryOp::IsTrue, operand),
-            DfExpr::IsFalse(operand) => unary(UnaryOp::IsFalse, operand),
-            DfExpr::IsNotTrue(operand) => unary(UnaryOp::IsNotTrue, operand),
-            DfExpr::IsNotFalse(operand) => unary(UnaryOp::IsNotFalse, operand),
-            DfExpr::Negative(operand) => unary(UnaryOp::Negate, operand),
-            DfExpr::Cast(cast) => Ok(Expr::Cast {
-                operand: boxed(&cast.expr)?,
-                to: from_arrow(cast.field.data_type()),
-            }),
-            DfExpr::Between(between) => {
-                let operand = recurse(&between.expr)?;
-                let side = |op, bound: Expr| Expr::Binary {
-                    op,
-                    left: Box::new(operand.clone()),
-                    right: Box::new(bound),
-                };
-                let low = side(BinaryOp::GreaterOrEqual, recurse(&between.low)?);
-                let high = side(BinaryOp::LessOrEqual, recurse(&between.high)?);
-                let both = Expr::Binary {
-                    op: BinaryOp::And,
-                    left: Box::new(low),
-                    right: Box::new(high),
-                };
-                Ok(if between.negated {
-                    Expr::Unary {
-                        op: UnaryOp::Not,
-                        operand: Box::new(both),
-                    }
-                } else {
-                    both
-                })
-            }
-            DfExpr::InList(InList { expr, list, negated }) => {
-                let list = list.iter().map(recurse).collect::<Compiled<Vec<_>>>()?;
-                Ok(Expr::InList {
-                    operand: boxed(expr)?,
-                    list,
-                    negated: *negated,
-                })
-            }
-            DfExpr::Like(Like {
-                negated,
-                expr,
-                pattern,
-                escape_char: None,
-                case_insensitive,
-            }) => Ok(Expr::Like {
-                operand: boxed(expr)?,
-                pattern: boxed(pattern)?,
-                negated: *negated,
-                case_insensitive: *case_insensitive,
-            }),
-            DfExpr::Case(case) if case.expr.is_none() => {
-                let arm = |(when, then): &(Box<DfExpr>, Box<DfExpr>)| Ok((recurse(when)?, recurse(then)?));
-                let arms = case.when_then_expr.iter().map(arm).collect::<Compiled<Vec<_>>>()?;
-                Ok(Expr::Case {
-                    arms,
-                    otherwise: case.else_expr.as_deref().map(boxed).transpose()?,
-                })
-            }
-            DfExpr::ScalarFunction(ScalarFunction { func, args }) => {
-                let Some(function) = function(func.name()) else {
-                    return not(format!("the function {}", func.name()));
-                };
-                let arguments = args.iter().map(recurse).collect::<Compiled<Vec<_>>>()?;
-                Ok(Expr::Call { function, arguments })
-            }
-            other => not(format!("the expression {other}")),
-        }
+        compile_expr(expr, &|column| self.column(column).ok())
     }
 }
 
@@ -469,42 +372,12 @@ fn is_constant(expr: &Expr) -> bool {
     }
 }
 
-fn binary(op: Operator) -> Option<BinaryOp> {
-    Some(match op {
-        Operator::Eq => BinaryOp::Equal,
-        Operator::NotEq => BinaryOp::NotEqual,
-        Operator::Lt => BinaryOp::Less,
-        Operator::LtEq => BinaryOp::LessOrEqual,
-        Operator::Gt => BinaryOp::Greater,
-        Operator::GtEq => BinaryOp::GreaterOrEqual,
-        Operator::Plus => BinaryOp::Add,
-        Operator::Minus => BinaryOp::Subtract,
-        Operator::Multiply => BinaryOp::Multiply,
-        Operator::Divide => BinaryOp::Divide,
-        Operator::Modulo => BinaryOp::Modulo,
-        Operator::And => BinaryOp::And,
-        Operator::Or => BinaryOp::Or,
-        Operator::IsDistinctFrom => BinaryOp::IsDistinctFrom,
-        Operator::IsNotDistinctFrom => BinaryOp::IsNotDistinctFrom,
-        Operator::StringConcat => BinaryOp::Concatenate,
-        _ => return None,
-    })
-}
-
-fn function(name: &str) -> Option<Function> {
-    Some(match name {
-        "coalesce" => Function::Coalesce,
-        "nullif" => Function::NullIf,
-        "lower" => Function::Lower,
-        "upper" => Function::Upper,
-        "character_length" | "length" | "char_length" => Function::Length,
-        "abs" => Function::Abs,
-        "now" => Function::Now,
-        _ => return None,
-    })
-}
-
 /// A write that is no row program.
 pub(super) fn refused(why: NotCompiled) -> SqlError {
-    SqlError::unsupported(format!("{} in a statement that writes", why.0.trim_end_matches(',')))
+    match why {
+        NotCompiled::Shape(what) => {
+            SqlError::unsupported(format!("{} in a statement that writes", what.trim_end_matches(',')))
+        }
+        NotCompiled::Malformed(error) => error.into(),
+    }
 }
