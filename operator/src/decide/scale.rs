@@ -18,6 +18,9 @@ pub(super) fn scale(scene: &Scene<'_>) -> (i32, Work) {
     if forgotten.operation.is_some() {
         return (set.replicas, forgotten);
     }
+    if let Some(ending) = ending(scene, set.replicas) {
+        return (set.replicas, ending);
+    }
     if wanted >= set.replicas {
         return (wanted, take_back(scene, wanted));
     }
@@ -76,6 +79,21 @@ fn take_back(scene: &Scene<'_>, stay: i32) -> Work {
         actions: vec![scene.rejoin(node)],
         remark: Some(("InProgress", format!("node {} takes its share again", node.node_id))),
     }
+}
+
+/// A node whose drain was begun here and whose pod has not ended yet. That is waited for, also when more nodes are wanted
+/// by now: a pod of its name can't be made before, and it would come back as a node that was sent away.
+fn ending(scene: &Scene<'_>, pods: i32) -> Option<Work> {
+    let operation = scene.before.operation.as_ref()?;
+    let goes = i32::try_from(operation.node_id).is_ok_and(|id| id > pods);
+    let pod = scene
+        .pod_of(operation.node_id)
+        .filter(|_| goes && operation.kind == OperationKind::ScaleIn)?;
+    Some(Work {
+        operation: Some(operation.clone()),
+        actions: Vec::new(),
+        remark: Some(("InProgress", format!("pod {} is being stopped", pod.name))),
+    })
 }
 
 fn replicas(node: &NodeStatus) -> u32 {

@@ -52,6 +52,7 @@ fn scaling_in_drains_then_stops_then_forgets() {
         (3, 0),
         "its pod still runs"
     );
+    assert_eq!(story.begun(), Some((OperationKind::ScaleIn, 4)));
 
     story.world.pods.remove(&3);
     story.dies(4);
@@ -81,6 +82,29 @@ fn a_scale_in_that_is_taken_back_gives_the_node_its_share_again() {
     story.node(4, |node| node.state = NodeState::Active.into());
     assert_eq!(story.goes_on().actions, []);
     assert_eq!(story.begun(), None);
+}
+
+#[test]
+fn a_node_whose_pod_is_being_stopped_is_forgotten_before_more_are_made() {
+    let mut story = four_to_three();
+    story.goes_on();
+    story.node(4, |node| {
+        node.state = NodeState::Drained.into();
+        (node.primaries, node.backups) = (0, 0);
+    });
+    assert_eq!(story.goes_on().replicas, 3);
+    story.cluster.spec.replicas = 5;
+    let decision = story.goes_on();
+    assert_eq!((decision.replicas, decision.actions.len()), (3, 0));
+    assert!(condition(&decision, "Scaled").1.contains("pod demo-3 is being stopped"));
+    story.world.pods.remove(&3);
+    let decision = story.goes_on();
+    assert_eq!(
+        (decision.replicas, decision.actions),
+        (3, vec![Action::RemoveNode { node_id: 4 }])
+    );
+    story.database(|database| drop(database.nodes.pop()));
+    assert_eq!(story.goes_on().replicas, 5);
 }
 
 #[test]
