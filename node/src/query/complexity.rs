@@ -387,7 +387,7 @@ mod tests {
             ("SELECT ((1))", 2),
             ("SELECT (1 + 1) + (1 + 1 + 1) + 1", 2 + 1 + 2),
             ("SELECT (1 + 1", 2),
-            ("SELECT 1) + 1", 2),
+            ("SELECT 1) + 1", 1),
             ("SELECT x IN (1, 2, 3, 4, 5)", 2),
             ("SELECT 1 UNION SELECT 1, 2 UNION SELECT 1, 2", 2),
             ("SELECT x::INT::INT IS NULL IS NULL", 4),

@@ -113,6 +113,9 @@ fn from_text(text: &str, sql: &str, otherwise: &str) -> SqlError {
     {
         return from_grouping(text, sql);
     }
+    if text.contains("Aggregate functions are not allowed in the WHERE clause") {
+        return SqlError::new("42803", "aggregate functions are not allowed in WHERE");
+    }
     if text.contains("Divide by zero") {
         return SqlError::new("22012", "division by zero");
     }

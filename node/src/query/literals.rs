@@ -1,6 +1,9 @@
-//! Constants written as text: read as PostgreSQL reads them, before Arrow's casts see them.
+//! Constants: read as PostgreSQL reads them, before DataFusion and Arrow see them.
 //!
-//! `'\x00ff'` is two bytes, `'yes'` a boolean, and `'4x'` is no integer, with the SQLSTATE and the words that say so.
+//! Of those written as text, `'\x00ff'` is two bytes, `'yes'` a boolean, and `'4x'` is no integer, with the SQLSTATE and
+//! the words that say so. Of numbers, those with an exponent are written out.
+
+use std::ops::ControlFlow;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -8,11 +11,39 @@ use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType as AstType, Expr as AstExpr, Statement, Value as AstValue, ValueWithSpan, visit_expressions_mut,
+};
+use rust_decimal::Decimal;
 use volt_engine::plan::eval::cast_value;
 use volt_engine::value::Value;
 
 use super::types::{from_arrow, to_arrow, to_scalar};
 use crate::error::SqlError;
+
+/// Writes `1.5e3` as `1500`. What has more digits than a NUMERIC can have becomes a double.
+pub(super) fn write_out_exponents(statement: &mut Statement) {
+    let _ = visit_expressions_mut(statement, |expr| {
+        if let AstExpr::Value(ValueWithSpan {
+            value: AstValue::Number(digits, _),
+            ..
+        }) = expr
+            && digits.contains(['e', 'E'])
+        {
+            *expr = match Decimal::from_scientific(digits) {
+                Ok(number) => AstExpr::value(AstValue::Number(number.to_string(), false)),
+                Err(_) => AstExpr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(AstExpr::value(AstValue::SingleQuotedString(digits.clone()))),
+                    data_type: AstType::DoublePrecision,
+                    array: false,
+                    format: None,
+                },
+            };
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
 
 /// The rule; it comes after the one that puts casts around constants.
 #[derive(Debug)]

@@ -23,6 +23,8 @@ use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 use volt_engine::value::{DataType, Value};
 
 use crate::error::SqlError;
@@ -37,6 +39,9 @@ use tables::VoltTable;
 const MAX_PLANS: usize = 4_096;
 /// Texts longer than this are planned each time.
 const MAX_CACHED_TEXT_BYTES: usize = 16 << 10;
+
+/// Planning a text of this length, or more, may take long.
+const LONG_TEXT_BYTES: usize = 1 << 10;
 
 type PlanKey = (String, Vec<Option<DataType>>);
 
@@ -138,7 +143,7 @@ impl SqlEngine {
         if let Some(planned) = self.cached(&key, map.catalog_version) {
             return Ok(planned);
         }
-        let planned = match self.plan(sql, types, &map).await {
+        let planned = match self.plan_aside(sql, types, &map).await {
             // Another node may have made it a moment ago: once more with the newest catalog.
             Err(error) if matches!(error.sqlstate.as_str(), "42P01" | "42703") => {
                 self.metadata.refresh().await?;
@@ -146,13 +151,25 @@ impl SqlEngine {
                 if newest.catalog_version == map.catalog_version {
                     return Err(error);
                 }
-                self.plan(sql, types, &newest).await?
+                self.plan_aside(sql, types, &newest).await?
             }
             planned => planned?,
         };
         let planned = Arc::new(planned);
         self.keep(key, &planned);
         Ok(planned)
+    }
+}
+
+impl SqlEngine {
+    /// Plans; a long text in a way that leaves this thread's other tasks, heartbeats among them, to another thread.
+    async fn plan_aside(&self, sql: &str, types: &[Option<DataType>], map: &ClusterMap) -> Result<Planned, SqlError> {
+        let here = Handle::current();
+        // A simulation has one thread, and its time stands still meanwhile.
+        if sql.len() < LONG_TEXT_BYTES || here.runtime_flavor() != RuntimeFlavor::MultiThread {
+            return self.plan(sql, types, map).await;
+        }
+        block_in_place(|| here.block_on(self.plan(sql, types, map)))
     }
 }
 

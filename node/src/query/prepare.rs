@@ -18,6 +18,7 @@ use super::compile::{Route, compile, refused};
 use super::ddl;
 use super::errors::from_datafusion;
 use super::insert::name_columns;
+use super::literals::write_out_exponents;
 use super::names::output_names;
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
@@ -146,6 +147,7 @@ impl SqlEngine {
             }
             Parsed::Sql(statement) => *statement,
         };
+        write_out_exponents(&mut statement);
         if let Statement::Insert(insert) = &mut statement {
             name_columns(insert, map)?;
         }

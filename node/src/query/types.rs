@@ -7,7 +7,7 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder,
     Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{
     DataType as ArrowType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType,
@@ -58,7 +58,10 @@ pub(super) fn from_arrow(data_type: &ArrowType) -> DataType {
         | ArrowType::Decimal64(precision, scale)
         | ArrowType::Decimal128(precision, scale)
         | ArrowType::Decimal256(precision, scale) => DataType::Numeric {
-            precision: (*precision).min(MAX_PRECISION),
+            // A scale below 0 stands for zeros before the point.
+            precision: precision
+                .saturating_add(scale.min(&0).unsigned_abs())
+                .min(MAX_PRECISION),
             scale: (*scale).clamp(0, MAX_PRECISION as i8) as u8,
         },
         ArrowType::Timestamp(_, _) | ArrowType::Date32 | ArrowType::Date64 => DataType::Timestamp,
@@ -142,7 +145,12 @@ pub(super) fn give_batch(batch: &RecordBatch, sink: &mut dyn RowSink) -> Result<
             if *column.data_type() == target {
                 Ok(Arc::clone(column))
             } else {
-                cast(column, &target).map_err(super::errors::from_arrow)
+                // What has no room in a type of ours is an error, not a NULL.
+                let options = CastOptions {
+                    safe: false,
+                    ..CastOptions::default()
+                };
+                cast_with_options(column, &target, &options).map_err(super::errors::from_arrow)
             }
         })
         .collect();

@@ -18,6 +18,10 @@ UPDATE accounts SET balance = 0 WHERE id = 77;
 DELETE FROM accounts WHERE id = 2;
 DELETE FROM accounts WHERE balance > 50;
 SELECT id FROM accounts ORDER BY id;
+-- Conditions that no row can meet.
+DELETE FROM accounts WHERE false;
+DELETE FROM accounts WHERE id = 1 AND id = 2;
+UPDATE accounts SET balance = 7 WHERE 1 = 2;
 -- A statement that fails in one partition changes nothing in any.
 INSERT INTO accounts VALUES (10, 'x', 1), (11, 'x', 1), (12, 'x', 1), (13, 'x', 1), (3, 'again', 1);
 SELECT count(*) FROM accounts WHERE owner = 'x';

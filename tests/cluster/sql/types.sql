@@ -17,7 +17,9 @@ SELECT length(x), upper(x) FROM types WHERE i = 2;
 SELECT i + 1, b / 2, d * 2, n + 0.5 FROM types WHERE i = 1;
 -- A number with a point is a NUMERIC, inside a partition and over all of them.
 SELECT n + 0.5 FROM types ORDER BY i;
-SELECT 1.50, 0.1 + 0.2, 1.5 * 2, -0.5, 12.5 > 12, 1e3;
+SELECT 1.50, 0.1 + 0.2, 1.5 * 2, -0.5, 12.5 > 12, 1e3, 1.5e-3;
+SELECT CAST(9999999999999999999999999999.9 AS NUMERIC(38, 1)) * 10;
+SELECT i FROM types WHERE d < 1e300 AND d > -1E300 ORDER BY i;
 SELECT i FROM types WHERE d = 1.5;
 SELECT i FROM types WHERE i = 1 AND d = 1.5 AND d * 0.5 = 0.75 AND b > 0.5;
 SELECT i FROM types WHERE n BETWEEN -1000000000.5 AND 12.50 ORDER BY i;

@@ -195,6 +195,11 @@ impl Compiler<'_> {
 
     /// The input's projection gives every column its new value, in the table's order.
     fn update(&self, plan: &LogicalPlan) -> Compiled<Action> {
+        if is_empty(plan) {
+            let (access, set) = (self.nothing(), Vec::new());
+            let filter = None;
+            return Ok(Action::Update { access, filter, set });
+        }
         let peeled = self.peel(plan)?;
         let Some(exprs) = peeled.project else {
             return not("an UPDATE without values");
@@ -217,9 +222,18 @@ impl Compiler<'_> {
     }
 
     fn delete(&self, plan: &LogicalPlan) -> Compiled<Action> {
+        if is_empty(plan) {
+            let (access, filter) = (self.nothing(), None);
+            return Ok(Action::Delete { access, filter });
+        }
         let peeled = self.peel(plan)?;
         let (access, filter) = self.access(&peeled.filters)?;
         Ok(Action::Delete { access, filter })
+    }
+
+    /// Finds no row: a key of NULLs.
+    fn nothing(&self) -> Access {
+        Access::Point(vec![Expr::Literal(Value::Null); self.0.primary_key.len()])
     }
 
     /// The input: perhaps projections, over VALUES (or over one empty row).
@@ -318,6 +332,16 @@ impl Compiler<'_> {
 
     fn expr(&self, expr: &DfExpr) -> Compiled<Expr> {
         compile_expr(expr, &|column| self.column(column).ok())
+    }
+}
+
+/// The optimiser has seen that no row fits.
+fn is_empty(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(empty) => !empty.produce_one_row,
+        LogicalPlan::Projection(projection) => is_empty(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_empty(&alias.input),
+        _ => false,
     }
 }
 
