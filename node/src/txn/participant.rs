@@ -325,7 +325,11 @@ impl Participant {
             pinned.used_ms = self.replicas.now_ms();
         }
         let chunk = self.replicas.with(scan.partition, |replica| {
-            replica.engine.scan_at(
+            // A replica that was filled, or given up and taken again, has none of the old one's pins.
+            if !replica.engine.is_pinned(scan.snapshot) {
+                return None;
+            }
+            Some(replica.engine.scan_at(
                 scan.table,
                 scan.snapshot,
                 scan.after.as_deref(),
@@ -334,9 +338,9 @@ impl Participant {
                 &[],
                 &scan.context,
                 scan.project.as_deref(),
-            )
+            ))
         });
-        match chunk {
+        match chunk.flatten() {
             Some(Ok(chunk)) => Reply::Chunk {
                 rows: chunk.rows,
                 next: chunk.next,

@@ -165,6 +165,11 @@ impl Partition {
         true
     }
 
+    /// Whether what a snapshot at `lsn` sees is kept here.
+    pub fn is_pinned(&self, lsn: Lsn) -> bool {
+        self.pins.contains_key(&lsn)
+    }
+
     /// A snapshot is no longer needed.
     pub fn unpin(&mut self, lsn: Lsn) {
         let Some(count) = self.pins.get_mut(&lsn) else { return };

@@ -418,9 +418,11 @@ fn a_snapshot_that_is_gone_is_not_pinned() {
     partition.commit_to(3);
     assert!(!partition.pin(2));
     assert!(partition.pin(1), "it is kept already");
+    assert!(partition.is_pinned(1) && !partition.is_pinned(2));
     partition.unpin(1);
+    assert!(partition.is_pinned(1), "once is not twice");
     partition.unpin(1);
-    assert!(!partition.pin(1));
+    assert!(!partition.pin(1) && !partition.is_pinned(1));
 }
 
 #[test]
