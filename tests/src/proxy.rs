@@ -4,9 +4,11 @@
 //! connections a node has can be left to themselves, as when its machine vanishes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use procfs::process::{FDTarget, Process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -108,14 +110,15 @@ impl Proxies {
     }
 
     async fn carry(self: Arc<Self>, from: TcpStream, target: u32, port: u16) {
-        let source = self.opener(&from);
+        // Nobody's connection could not be cut: its opener tries again, and is known by then.
+        let Some(source) = self.opener(&from) else { return };
         let mut number = 0;
         self.cuts.send_if_modified(|cuts| {
             cuts.connections += 1;
             number = cuts.connections;
             false
         });
-        let nodes: Vec<u32> = source.into_iter().chain([target]).collect();
+        let nodes = vec![source, target];
         let ends = Ends { nodes, number };
         passes(&mut self.cuts.subscribe(), &ends).await;
         let Ok(to) = TcpStream::connect(("127.0.0.1", port)).await else {
@@ -134,35 +137,34 @@ impl Proxies {
 
     /// Which node's process holds the other end of this connection.
     fn opener(&self, stream: &TcpStream) -> Option<u32> {
-        let port = stream.peer_addr().ok()?.port();
-        let inode = socket_inode(port)?;
-        let wanted = format!("socket:[{inode}]");
+        let inode = socket_inode(stream.peer_addr().ok()?, stream.local_addr().ok()?)?;
         let processes = self.processes.borrow();
         processes
             .iter()
-            .find(|(pid, _)| holds(**pid, &wanted))
+            .find(|(pid, _)| holds(**pid, inode))
             .map(|(_, node)| *node)
     }
 }
 
-/// The inode of the connected socket with this local port, from the kernel's table.
-fn socket_inode(port: u16) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let local = format!(":{port:04X}");
-    table.lines().skip(1).find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let is_it = words.get(1)?.ends_with(&local) && *words.get(3)? != "0A";
-        is_it.then(|| words.get(9).map(|inode| (*inode).to_owned())).flatten()
-    })
+/// The inode of the socket that is connected from here to there, from the kernel's table. Both ends count: a local port
+/// may serve several connections at once, and one that just ended.
+fn socket_inode(from: SocketAddr, to: SocketAddr) -> Option<u64> {
+    const TRIES: usize = 3;
+    // The table changes while it is read, which can hide a line.
+    let ours = || {
+        let lines = procfs::net::tcp().ok()?.into_iter();
+        let mut ours = lines.filter(|line| line.local_address == from && line.remote_address == to && line.inode != 0);
+        ours.next().map(|line| line.inode)
+    };
+    (0..TRIES).find_map(|_| ours())
 }
 
-fn holds(pid: u32, socket: &str) -> bool {
-    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    files
-        .flatten()
-        .any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket))
+fn holds(pid: u32, socket: u64) -> bool {
+    let files = i32::try_from(pid)
+        .ok()
+        .and_then(|pid| Process::new(pid).ok()?.fd().ok());
+    let mut files = files.into_iter().flatten().flatten();
+    files.any(|file| matches!(file.target, FDTarget::Socket(inode) if inode == socket))
 }
 
 async fn passes(cuts: &mut watch::Receiver<Cuts>, ends: &Ends) {
@@ -178,5 +180,36 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cuts: watch::
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    async fn connected(from: SocketAddr) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(from).unwrap();
+        let there = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        (there, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn of_two_connections_from_one_port_each_is_known_for_what_it_is() {
+        let (first, first_accepted) = connected("127.0.0.1:0".parse().unwrap()).await;
+        let (second, second_accepted) = connected(first.local_addr().unwrap()).await;
+        let inode = |accepted: &TcpStream| {
+            let (from, to) = (accepted.peer_addr().unwrap(), accepted.local_addr().unwrap());
+            socket_inode(from, to).unwrap()
+        };
+        assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
+        assert_ne!(inode(&first_accepted), inode(&second_accepted));
+        assert!(holds(std::process::id(), inode(&second_accepted)));
+        drop(second);
+        assert!(!holds(std::process::id(), u64::MAX));
     }
 }
