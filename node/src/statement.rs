@@ -39,8 +39,88 @@ pub trait Prepared: Send + Sync + std::any::Any {
     fn columns(&self) -> &[ResultColumn];
     /// True when it returns rows (SELECT, SHOW, RECOVER ...), also when they have no columns.
     fn returns_rows(&self) -> bool;
+    /// What it does to the session's transaction; None: it is for the database.
+    fn control(&self) -> Option<&Control> {
+        None
+    }
     /// For the query layer to find its own type again.
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What a transaction's reads promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// SERIALIZABLE, strictly; also what READ COMMITTED and READ UNCOMMITTED get.
+    #[default]
+    Serializable,
+    /// REPEATABLE READ: snapshot isolation.
+    Snapshot,
+}
+
+impl Isolation {
+    /// As `SHOW transaction_isolation` says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Serializable => "serializable",
+            Self::Snapshot => "repeatable read",
+        }
+    }
+}
+
+/// How a transaction runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionModes {
+    /// Its isolation.
+    pub isolation: Isolation,
+    /// It writes nothing, and never fails with 40001 for what it reads.
+    pub read_only: bool,
+}
+
+/// The modes that a statement names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModeChange {
+    /// ISOLATION LEVEL.
+    pub isolation: Option<Isolation>,
+    /// READ ONLY, or READ WRITE.
+    pub read_only: Option<bool>,
+}
+
+impl ModeChange {
+    /// These modes, with what is named changed.
+    pub fn of(self, modes: TransactionModes) -> TransactionModes {
+        TransactionModes {
+            isolation: self.isolation.unwrap_or(modes.isolation),
+            read_only: self.read_only.unwrap_or(modes.read_only),
+        }
+    }
+}
+
+/// A statement about the session's transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// BEGIN, START TRANSACTION.
+    Begin {
+        /// The modes that it names.
+        change: ModeChange,
+        /// Its command tag.
+        tag: &'static str,
+    },
+    /// COMMIT, END; `true`: AND CHAIN.
+    Commit(bool),
+    /// ROLLBACK, ABORT; `true`: AND CHAIN.
+    Rollback(bool),
+    /// SAVEPOINT.
+    Savepoint(String),
+    /// RELEASE SAVEPOINT.
+    Release(String),
+    /// ROLLBACK TO SAVEPOINT.
+    RollbackTo(String),
+    /// SET TRANSACTION, `SET transaction_isolation`, `SET transaction_read_only`.
+    SetTransaction(ModeChange),
+    /// SET SESSION CHARACTERISTICS AS TRANSACTION, `SET default_transaction_isolation` and so on.
+    SetDefault(ModeChange),
+    /// SHOW of a mode: the setting's name.
+    Show(&'static str),
 }
 
 /// Not to be acknowledged to a client, nor its rows shown, until this LSN of this partition is committed.
@@ -95,6 +175,32 @@ pub trait Database: Send + Sync {
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError>;
 
+    /// Opens a transaction of several statements.
+    fn begin(self: Arc<Self>, modes: TransactionModes) -> Box<dyn Transaction>;
+
     /// Returns when all of these are committed, or with the first that can't be, by its place, and why.
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)>;
+}
+
+/// A transaction of several statements: `BEGIN ... COMMIT`. Dropping it rolls it back. After an error of `execute` only
+/// `rewind` to a savepoint of before makes it what it was.
+#[async_trait]
+pub trait Transaction: Send + Sync {
+    /// Runs a statement. Rows given to `sink` before an error don't count.
+    async fn execute(
+        &mut self,
+        prepared: Arc<dyn Prepared>,
+        parameters: Vec<Value>,
+        sink: &mut dyn RowSink,
+    ) -> Result<Completion, SqlError>;
+
+    /// A place to come back to.
+    fn savepoint(&self) -> usize;
+
+    /// Takes back what was written after a savepoint.
+    fn rewind(&mut self, savepoint: usize) -> Result<(), SqlError>;
+
+    /// Commits, or fails and has done nothing (40001: worth another try; 40003: nobody could say). What to wait for
+    /// before anyone hears of it is returned.
+    async fn commit(self: Box<Self>) -> Result<Option<CommitWait>, SqlError>;
 }

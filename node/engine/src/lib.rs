@@ -14,6 +14,7 @@ pub mod placement;
 pub mod plan;
 pub mod row;
 mod table;
+pub mod transaction;
 pub mod value;
 
 /// A node's number, for good; in Kubernetes its pod's ordinal + 1. Never 0.

@@ -7,7 +7,8 @@
 //! - a removed row stays as a tombstone as long, so that a reader who misses it knows which LSN to wait for.
 //!
 //! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
-//! `pin` and `unpin` change the state (apply); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
+//! `pin` and `unpin` change the state (apply); `attempt` runs a program for an interactive transaction and `stands` says
+//! whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
 //! carry the whole state to a learner (dump).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,11 +20,14 @@ use crate::table::{Pins, Table};
 use crate::{Lsn, PartitionId, TableId};
 
 mod apply;
+mod attempt;
 mod decisions;
 mod dump;
 mod run;
 mod scan;
+mod view;
 
+pub use attempt::Attempt;
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;

@@ -38,7 +38,7 @@ pub(crate) async fn serve(
             return Err(error);
         }
         if session.send(stream).await? == Settled::GroupFailed {
-            session.discarding = true;
+            session.discard();
         }
         let tally = std::mem::take(&mut session.tally);
         if tally != Tally::default() {
@@ -78,13 +78,13 @@ async fn batch(session: &mut Session, stream: &mut dyn Stream, input: &mut Bytes
             Ok(Next::Goodbye) => break Next::Goodbye,
             Err(Failure::Sql(error)) => {
                 session.tell(&error);
-                session.discarding = true;
+                session.discard();
             }
-            Err(Failure::Told) => session.discarding = true,
+            Err(Failure::Told) => session.discard(),
             Err(other) => return Err(other),
         }
         if session.output.is_full() && session.send(stream).await? == Settled::GroupFailed {
-            session.discarding = true;
+            session.discard();
         }
     };
     input.advance(at);

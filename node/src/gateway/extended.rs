@@ -44,7 +44,13 @@ impl Session {
         } else if self.statements.len() >= MAX_STATEMENTS {
             return Err(SqlError::new("53400", "too many prepared statements in this session").into());
         }
-        let statement = Arc::new(self.prepare(sql, declared).await?);
+        let statement = match self.prepare(sql, declared).await {
+            Ok(statement) => Arc::new(statement),
+            Err(error) => {
+                self.check_block(None)?;
+                return Err(error.into());
+            }
+        };
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
@@ -180,7 +186,7 @@ impl Session {
     /// Execute, as far as it needn't wait.
     pub(crate) fn execute_inline(&mut self, body: &[u8]) -> Result<Inline, Failure> {
         let (name, limit) = read_execute(body)?;
-        if !name.is_empty() || self.unnamed_portal.progress != Progress::Bound {
+        if !name.is_empty() || self.unnamed_portal.progress != Progress::Bound || self.block.is_some() {
             return Ok(Inline::Waits);
         }
         let portal = &mut self.unnamed_portal;
@@ -222,7 +228,17 @@ impl Session {
         match &statement.body {
             Body::Empty => self.output.bytes.extend_from_slice(messages::EMPTY_QUERY),
             Body::Command(command) => self.command(command)?,
-            Body::Database(prepared) => return self.execute_database(name, prepared, limit, stream).await,
+            Body::Database(prepared) => match prepared.control() {
+                Some(control) => {
+                    let formats = self.portal(name)?.formats.clone();
+                    self.control(control, &formats).await?;
+                    self.tally.succeeded += 1;
+                }
+                None => {
+                    self.check_block(None)?;
+                    return self.execute_database(name, prepared, limit, stream).await;
+                }
+            },
         }
         self.portal(name)?.progress = Progress::Done;
         Ok(())
@@ -315,13 +331,16 @@ impl Session {
     /// Sync: the group of messages ends, and with it what ran in it.
     pub(crate) fn sync(&mut self) {
         self.discarding = false;
-        if self.unnamed_portal.statement.is_some() {
-            self.unnamed_portal.clear();
+        // Portals live as long as their transaction.
+        if self.block.is_none() {
+            if self.unnamed_portal.statement.is_some() {
+                self.unnamed_portal.clear();
+            }
+            if !self.portals.is_empty() {
+                self.portals.clear();
+            }
         }
-        if !self.portals.is_empty() {
-            self.portals.clear();
-        }
-        self.output.ready();
+        self.output.ready(self.status());
     }
 }
 

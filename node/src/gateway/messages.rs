@@ -110,7 +110,8 @@ pub(crate) const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 pub(crate) const NO_DATA: &[u8] = b"n\0\0\0\x04";
 pub(crate) const PORTAL_SUSPENDED: &[u8] = b"s\0\0\0\x04";
 pub(crate) const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
-pub(crate) const READY: &[u8] = b"Z\0\0\0\x05I";
+/// ReadyForQuery, without the status of the transaction block behind it.
+pub(crate) const READY: &[u8] = b"Z\0\0\0\x05";
 
 /// How bad an error is for the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]

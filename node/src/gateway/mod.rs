@@ -9,6 +9,7 @@
 //! - What a client sends can't make a session panic or take memory without a bound; every bound is named here.
 //! - An error in the extended protocol discards everything up to the next Sync; a `Sync` is always answered.
 
+mod block;
 mod cancel;
 mod codec;
 mod command;

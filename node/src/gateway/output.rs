@@ -43,10 +43,11 @@ impl Output {
         self.starts.push(start);
     }
 
-    /// Ends a group of messages.
-    pub(crate) fn ready(&mut self) {
+    /// Ends a group of messages, with this status of the transaction block.
+    pub(crate) fn ready(&mut self, status: u8) {
         self.readies.push(self.bytes.len());
         self.bytes.extend_from_slice(READY);
+        self.bytes.push(status);
     }
 
     /// True when so much is waiting that it should leave before anything is added.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use volt_engine::value::{DataType, Value};
 
+use super::block::Block;
 use super::cancel::Registration;
 use super::command::SessionCommand;
 use super::messages::{self, Malformed, Severity};
@@ -12,7 +13,7 @@ use super::metrics::Tally;
 use super::output::{Output, Settled};
 use super::sink::{Broken, Rest, Rows, StreamedRows};
 use crate::error::SqlError;
-use crate::statement::{Completion, Database, Prepared};
+use crate::statement::{Completion, Database, Prepared, TransactionModes};
 use crate::world::Stream;
 
 /// One client's session.
@@ -26,6 +27,10 @@ pub(crate) struct Session {
     /// An error has been told; everything up to the next Sync is discarded.
     pub(crate) discarding: bool,
     pub(crate) tally: Tally,
+    /// The transaction block that is open.
+    pub(crate) block: Option<Block>,
+    /// The modes of blocks that name none.
+    pub(crate) defaults: TransactionModes,
     registration: Registration,
 }
 
@@ -137,6 +142,8 @@ impl Session {
             portals: HashMap::new(),
             discarding: false,
             tally: Tally::default(),
+            block: None,
+            defaults: TransactionModes::default(),
             registration,
         }
     }
@@ -144,7 +151,14 @@ impl Session {
     /// Tells the client of an error.
     pub(crate) fn tell(&mut self, error: &SqlError) {
         self.tally.failed += 1;
+        self.fail_block();
         messages::error_response(&mut self.output.bytes, Severity::Error, error);
+    }
+
+    /// The group of messages has failed: the rest of it is discarded.
+    pub(crate) fn discard(&mut self) {
+        self.discarding = true;
+        self.fail_block();
     }
 
     /// Waits for commits and sends everything.
@@ -173,6 +187,11 @@ impl Session {
             }
             SessionCommand::DeallocateAll => self.statements.clear(),
             SessionCommand::DiscardAll => {
+                if self.block.is_some() {
+                    let message = "DISCARD ALL cannot run inside a transaction block";
+                    return Err(SqlError::new("25001", message));
+                }
+                self.defaults = TransactionModes::default();
                 self.statements.clear();
                 self.unnamed = None;
             }
@@ -191,8 +210,19 @@ impl Session {
     ) -> Result<(Completion, u64, usize), Failure> {
         let rows = Rows::new(&mut self.output, portal.rest, portal.formats, portal.limit);
         let mut sink = StreamedRows::new(rows, stream, &*self.database);
+        let executed = match &mut self.block {
+            Some(block) => {
+                block.used = true;
+                block
+                    .transaction
+                    .execute(Arc::clone(prepared), portal.parameters, &mut sink)
+            }
+            None => self
+                .database
+                .execute(Arc::clone(prepared), portal.parameters, &mut sink),
+        };
         let result = tokio::select! {
-            result = self.database.execute(Arc::clone(prepared), portal.parameters, &mut sink) => result,
+            result = executed => result,
             () = self.registration.cancelled() => Err(cancelled()),
         };
         let (rows, broken) = sink.finish();

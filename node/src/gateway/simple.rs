@@ -17,11 +17,12 @@ impl Session {
         self.unnamed = None;
         self.unnamed_portal.clear();
         match self.query_texts(body, stream).await {
-            Ok(()) | Err(Failure::Told) => {}
+            Ok(()) => {}
+            Err(Failure::Told) => self.fail_block(),
             Err(Failure::Sql(error)) => self.tell(&error),
             Err(other) => return Err(other),
         }
-        self.output.ready();
+        self.output.ready(self.status());
         Ok(())
     }
 
@@ -53,13 +54,25 @@ impl Session {
             return Ok(self.command(&command)?);
         }
         let in_whole_text = |error: SqlError| error.shifted(offset);
-        let prepared = self.database.prepare(text, &[]).await.map_err(in_whole_text)?;
+        let prepared = match self.database.prepare(text, &[]).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.check_block(None)?;
+                return Err(in_whole_text(error).into());
+            }
+        };
+        self.check_block(prepared.control())?;
         if !prepared.parameters().is_empty() {
             return Err(SqlError::new("42P02", "there is no parameter $1").into());
         }
         let start = self.output.bytes.len();
         if prepared.returns_rows() {
             messages::row_description(&mut self.output.bytes, prepared.columns(), &[]);
+        }
+        if let Some(control) = prepared.control() {
+            self.control(control, &[]).await?;
+            self.tally.succeeded += 1;
+            return Ok(());
         }
         match self.run_query(&prepared, start, stream).await {
             Ok(()) => {
@@ -79,7 +92,10 @@ impl Session {
     ) -> Result<(), Failure> {
         let mut rest = Rest::default();
         let mut rows = Rows::new(&mut self.output, &mut rest, &[], u64::MAX);
-        let inline = self.database.try_execute(&**prepared, &[], &mut rows);
+        let inline = match self.block {
+            None => self.database.try_execute(&**prepared, &[], &mut rows),
+            Some(_) => None,
+        };
         let (completion, start) = match inline {
             Some(result) => match result.and_then(|completion| rows.finish().map(|_| completion)) {
                 Ok(completion) => (completion, start),

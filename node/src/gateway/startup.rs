@@ -218,5 +218,6 @@ pub(crate) fn greet(out: &mut Vec<u8>, startup: &Startup, key: CancelKey) -> Res
     out.extend_from_slice(&key.secret.to_be_bytes());
     end(out, at);
     out.extend_from_slice(messages::READY);
+    out.push(b'I');
     Ok(())
 }

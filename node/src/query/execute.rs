@@ -84,6 +84,7 @@ impl SqlEngine {
         };
         match &planned.plan {
             Plan::Empty => Ok(done("")),
+            Plan::Control(_) => Err(SqlError::internal("a statement about the session's transaction")),
             Plan::Set => Ok(done("SET")),
             Plan::Show(value) => {
                 sink.row(&[ValueRef::Text(value)]);
@@ -145,24 +146,30 @@ impl SqlEngine {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
-        if let Some(partition) = self.only_partition(plan, parameters) {
-            return self
-                .coordinator
-                .run_single(partition?, &plan.program, parameters, sink)
-                .await;
-        }
-        let parts: Vec<(PartitionId, Arc<Program>)> = match (&plan.route, &plan.program.action) {
-            (Route::Rows, Action::Insert { rows }) => by_partition(plan, rows, parameters)?,
-            _ => plan
-                .partitions
-                .iter()
-                .map(|&partition| (partition, Arc::clone(&plan.program)))
-                .collect(),
-        };
-        match parts.as_slice() {
-            [] => Ok(0),
-            [(partition, program)] => self.coordinator.run_single(*partition, program, parameters, sink).await,
+        let mut parts = self.parts(plan, parameters)?;
+        match parts.len() {
+            0 => Ok(0),
+            1 => {
+                let (partition, program) = parts.remove(0);
+                self.coordinator.run_single(partition, &program, parameters, sink).await
+            }
             _ => self.coordinator.run_multi(parts, parameters).await,
+        }
+    }
+
+    /// Where a program runs, and what of it in each place.
+    pub(super) fn parts(
+        &self,
+        plan: &ProgramPlan,
+        parameters: &[Value],
+    ) -> Result<Vec<(PartitionId, Arc<Program>)>, SqlError> {
+        let whole = |partition| (partition, Arc::clone(&plan.program));
+        if let Some(partition) = self.only_partition(plan, parameters) {
+            return Ok(vec![whole(partition?)]);
+        }
+        match (&plan.route, &plan.program.action) {
+            (Route::Rows, Action::Insert { rows }) => by_partition(plan, rows, parameters),
+            _ => Ok(plan.partitions.iter().copied().map(whole).collect()),
         }
     }
 
@@ -178,7 +185,11 @@ impl SqlEngine {
         loop {
             tries += 1;
             let mut given = 0;
-            match self.try_query(planned, parameters, sink, &mut given).await {
+            let result = match self.reading(planned).await {
+                Ok(reading) => self.query(planned, reading, parameters, sink, &mut given).await,
+                Err(error) => Err(error),
+            };
+            match result {
                 Err(error) if error.sqlstate == "57P03" && given == 0 && tries < QUERY_TRIES => {
                     tracing::debug!(%error, "a query is run again");
                 }
@@ -188,19 +199,33 @@ impl SqlEngine {
         }
     }
 
-    async fn try_query(
+    /// A snapshot for a query that is a transaction of its own.
+    async fn reading(&self, planned: &Planned) -> Result<Option<Reading>, SqlError> {
+        let Plan::Query { tables, .. } = &planned.plan else {
+            return Ok(None);
+        };
+        let partitions: BTreeSet<PartitionId> = tables.iter().flat_map(|(_, partitions)| partitions).copied().collect();
+        if partitions.is_empty() {
+            return Ok(None);
+        }
+        let partitions: Vec<PartitionId> = partitions.into_iter().collect();
+        Ok(Some(Reading {
+            coordinator: Arc::clone(&self.coordinator),
+            snapshot: self.coordinator.snapshot(&partitions).await?,
+            writes: Arc::default(),
+        }))
+    }
+
+    /// Runs a query over what `reading` shows; None: it reads no table of ours.
+    pub(super) async fn query(
         &self,
         planned: &Planned,
+        reading: Option<Reading>,
         parameters: &[Value],
         sink: &mut dyn RowSink,
         given: &mut u64,
     ) -> Result<(), SqlError> {
-        let Plan::Query {
-            plan,
-            session,
-            partitions,
-        } = &planned.plan
-        else {
+        let Plan::Query { plan, session, .. } = &planned.plan else {
             return Err(SqlError::internal("not a query"));
         };
         let failed = |error| from_datafusion(error, &planned.sql);
@@ -214,10 +239,8 @@ impl SqlEngine {
         }
         // A builder that makes a default catalog would put an empty one in the place of the session's.
         let mut config = session.config().clone().with_create_default_catalog_and_schema(false);
-        if !partitions.is_empty() {
-            let snapshot = self.coordinator.snapshot(partitions).await?;
-            let coordinator = Arc::clone(&self.coordinator);
-            config = config.with_extension(Arc::new(Reading { coordinator, snapshot }));
+        if let Some(reading) = reading {
+            config = config.with_extension(Arc::new(reading));
         }
         let state = SessionStateBuilder::new_from_existing((**session).clone())
             .with_config(config)

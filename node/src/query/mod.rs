@@ -3,6 +3,7 @@
 
 mod compile;
 mod complexity;
+mod control;
 mod ddl;
 mod errors;
 mod execute;
@@ -14,6 +15,7 @@ mod prepare;
 mod syntax;
 mod system;
 mod tables;
+mod transaction;
 mod types;
 
 use std::collections::HashMap;
@@ -30,10 +32,11 @@ use volt_engine::value::{DataType, Value};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::ClusterMap;
-use crate::statement::{CommitWait, Completion, Database, Prepared, RowSink};
+use crate::statement::{CommitWait, Completion, Database, Prepared, RowSink, Transaction, TransactionModes};
 use crate::txn::Coordinator;
 use prepare::Planned;
 use tables::VoltTable;
+use transaction::SqlTransaction;
 
 /// Plans that are kept; when there are more, all are dropped.
 const MAX_PLANS: usize = 4_096;
@@ -162,6 +165,19 @@ impl SqlEngine {
 }
 
 impl SqlEngine {
+    /// A statement's plan for today's catalog; None: the one that it has is for that.
+    async fn planned_anew(&self, planned: &Planned) -> Result<Option<Arc<Planned>>, SqlError> {
+        if planned.catalog_version == self.metadata.map().catalog_version {
+            return Ok(None);
+        }
+        let types: Vec<Option<DataType>> = planned.parameters().iter().map(|data_type| Some(*data_type)).collect();
+        let again = self.planned(&planned.sql, &types).await?;
+        if again.columns() != planned.columns() {
+            return Err(SqlError::new("0A000", "cached plan must not change result type"));
+        }
+        Ok(Some(again))
+    }
+
     /// Plans; a long text in a way that leaves this thread's other tasks, heartbeats among them, to another thread.
     async fn plan_aside(&self, sql: &str, types: &[Option<DataType>], map: &ClusterMap) -> Result<Planned, SqlError> {
         let here = Handle::current();
@@ -171,6 +187,12 @@ impl SqlEngine {
         }
         block_in_place(|| here.block_on(self.plan(sql, types, map)))
     }
+}
+
+/// The plan behind a statement.
+fn planned_of(prepared: &dyn Prepared) -> Result<&Planned, SqlError> {
+    let planned = prepared.as_any().downcast_ref::<Planned>();
+    planned.ok_or_else(|| SqlError::internal("a statement that was prepared elsewhere"))
 }
 
 #[async_trait]
@@ -199,18 +221,15 @@ impl Database for SqlEngine {
         parameters: Vec<Value>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
-        let Some(planned) = prepared.as_any().downcast_ref::<Planned>() else {
-            return Err(SqlError::internal("a statement that was prepared elsewhere"));
-        };
-        if planned.catalog_version == self.metadata.map().catalog_version {
-            return self.run(planned, &parameters, sink).await;
+        let planned = planned_of(&*prepared)?;
+        match self.planned_anew(planned).await? {
+            Some(again) => self.run(&again, &parameters, sink).await,
+            None => self.run(planned, &parameters, sink).await,
         }
-        let types: Vec<Option<DataType>> = planned.parameters().iter().map(|data_type| Some(*data_type)).collect();
-        let again = self.planned(&planned.sql, &types).await?;
-        if again.columns() != planned.columns() {
-            return Err(SqlError::new("0A000", "cached plan must not change result type"));
-        }
-        self.run(&again, &parameters, sink).await
+    }
+
+    fn begin(self: Arc<Self>, modes: TransactionModes) -> Box<dyn Transaction> {
+        Box::new(SqlTransaction::begin(self, modes))
     }
 
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {

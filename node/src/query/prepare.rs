@@ -7,14 +7,15 @@ use datafusion::arrow::datatypes::FieldRef;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{ObjectType, Set, Statement};
+use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
 use volt_engine::catalog::{ColumnDefault, Table};
 use volt_engine::plan::Program;
 use volt_engine::value::DataType;
-use volt_engine::{NodeId, PartitionId};
+use volt_engine::{NodeId, PartitionId, TableId};
 
 use super::SqlEngine;
 use super::compile::{Route, compile, refused};
+use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
 use super::insert::name_columns;
@@ -25,7 +26,7 @@ use super::types::{from_arrow, to_arrow};
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
 use crate::metadata::map::ClusterMap;
-use crate::statement::{Prepared, ResultColumn};
+use crate::statement::{Control, Prepared, ResultColumn};
 
 /// A statement with its plan.
 pub(super) struct Planned {
@@ -43,11 +44,11 @@ pub(super) enum Plan {
     Empty,
     /// A row program.
     Program(ProgramPlan),
-    /// A query, by DataFusion over a snapshot of these partitions.
+    /// A query, by DataFusion over a snapshot of these tables' partitions.
     Query {
         plan: Box<LogicalPlan>,
         session: Box<SessionState>,
-        partitions: Vec<PartitionId>,
+        tables: Vec<(TableId, Vec<PartitionId>)>,
     },
     /// CREATE TABLE.
     CreateTable {
@@ -65,6 +66,8 @@ pub(super) enum Plan {
     Set,
     /// SHOW: its one row.
     Show(String),
+    /// Something to the session's transaction.
+    Control(Control),
 }
 
 /// A row program and where it runs.
@@ -90,8 +93,16 @@ impl Prepared for Planned {
     fn returns_rows(&self) -> bool {
         match &self.plan {
             Plan::Query { .. } | Plan::Show(_) | Plan::RecoverNode(_) | Plan::DrainNode(_) => true,
+            Plan::Control(control) => matches!(control, Control::Show(_)),
             Plan::Program(program) => program.program.is_read_only(),
             _ => false,
+        }
+    }
+
+    fn control(&self) -> Option<&Control> {
+        match &self.plan {
+            Plan::Control(control) => Some(control),
+            _ => None,
         }
     }
 
@@ -147,6 +158,13 @@ impl SqlEngine {
             }
             Parsed::Sql(statement) => *statement,
         };
+        if let Some(control) = control(&statement)? {
+            let columns = match control {
+                Control::Show(setting) => text_column(setting),
+                _ => Vec::new(),
+            };
+            return Ok(simple(Plan::Control(control), columns));
+        }
         write_out_exponents(&mut statement);
         if let Statement::Insert(insert) = &mut statement {
             name_columns(insert, map)?;
@@ -172,7 +190,6 @@ impl SqlEngine {
                     Vec::new(),
                 ))
             }
-            Statement::Set(Set::SetTransaction { .. }) => Err(SqlError::unsupported("SET TRANSACTION")),
             Statement::Set(_) | Statement::Reset(_) => Ok(simple(Plan::Set, Vec::new())),
             Statement::ShowVariable { variable } => {
                 let name = variable
@@ -185,11 +202,6 @@ impl SqlEngine {
                 })?;
                 Ok(simple(Plan::Show(value.to_owned()), text_column(&name)))
             }
-            Statement::StartTransaction { .. }
-            | Statement::Commit { .. }
-            | Statement::Rollback { .. }
-            | Statement::Savepoint { .. } => Err(SqlError::unsupported("a transaction of several statements")
-                .hint("Each statement is a transaction of its own, over any number of rows and partitions.")),
             other => {
                 let text = other.to_string();
                 let words = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
@@ -243,11 +255,11 @@ impl SqlEngine {
             }
             Err(why) if matches!(plan, LogicalPlan::Dml(_)) => return Err(refused(why)),
             Err(_) => {
-                let partitions = partitions_read(&plan, map);
+                let tables = tables_read(&plan, map);
                 Plan::Query {
                     plan: Box::new(plan),
                     session: Box::new(session),
-                    partitions,
+                    tables,
                 }
             }
         };
@@ -307,21 +319,21 @@ fn parameters(
     Ok((1..=count).map(of).collect())
 }
 
-/// Every partition of every table of ours that a plan scans.
-fn partitions_read(plan: &LogicalPlan, map: &ClusterMap) -> Vec<PartitionId> {
+/// Every table of ours that a plan scans, with its partitions.
+fn tables_read(plan: &LogicalPlan, map: &ClusterMap) -> Vec<(TableId, Vec<PartitionId>)> {
     use datafusion::common::tree_node::TreeNodeRecursion;
-    let mut partitions = std::collections::BTreeSet::new();
+    let mut tables = BTreeMap::new();
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.schema().is_none_or(|schema| schema == "public")
             && let Some(table) = map.table(scan.table_name.table())
             && let Some(group) = map.groups.get(&table.group)
         {
-            partitions.extend(group.partitions.iter().copied());
+            tables.insert(table.id, group.partitions.clone());
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    partitions.into_iter().collect()
+    tables.into_iter().collect()
 }
 
 /// The settings that drivers ask for.
@@ -332,8 +344,6 @@ fn setting(name: &str) -> Option<&'static str> {
         "datestyle" => "ISO, MDY",
         "timezone" | "time_zone" => "UTC",
         "standard_conforming_strings" | "integer_datetimes" => "on",
-        "transaction_isolation" | "transaction_isolation_level" | "default_transaction_isolation" => "serializable",
-        "transaction_read_only" | "default_transaction_read_only" => "off",
         "search_path" => "public",
         "statement_timeout" | "lock_timeout" => "0",
         "application_name" => "",

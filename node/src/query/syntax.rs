@@ -121,6 +121,7 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
         [] | [""] => return Ok(Parsed::Empty),
         ["RECOVER", "NODE", number, ..] => return Ok(Parsed::RecoverNode(node(sql, &tokens, number)?)),
         ["DRAIN", "NODE", number, ..] => return Ok(Parsed::DrainNode(node(sql, &tokens, number)?)),
+        ["ABORT", ..] => tokens[0].token = Token::make_keyword("ROLLBACK"),
         _ => {}
     }
     let creates =

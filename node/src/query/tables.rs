@@ -18,12 +18,14 @@ use volt_engine::value::Value;
 use volt_engine::{PartitionId, TableId};
 
 use super::types::{schema_of, to_batch};
-use crate::txn::{Coordinator, Snapshot};
+use crate::txn::{AllWrites, Coordinator, Snapshot};
 
 /// What a query reads: put into its session's configuration.
 pub(super) struct Reading {
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) snapshot: Arc<Snapshot>,
+    /// What the transaction of the query has written itself.
+    pub(super) writes: Arc<AllWrites>,
 }
 
 /// One of our tables.
@@ -128,7 +130,11 @@ impl PartitionStream for ScanPart {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let Reading { coordinator, snapshot } = &*self.reading;
+        let Reading {
+            coordinator,
+            snapshot,
+            writes,
+        } = &*self.reading;
         let schema = Arc::clone(&self.schema);
         let chunks = coordinator.scan(
             snapshot,
@@ -136,6 +142,7 @@ impl PartitionStream for ScanPart {
             self.table,
             self.project.clone(),
             self.filter.clone(),
+            Arc::clone(writes),
         );
         let batches = chunks.map(move |chunk| {
             let batch = chunk.and_then(|rows| to_batch(&schema, &rows));

@@ -4,10 +4,15 @@
 //! | --- | --- |
 //! | one partition | its program is run by the primary, serially, there and then (`Coordinator::run_single`) |
 //! | several | two-phase commit, the decision replicated in the home partition first (`two_phase`) |
+//! | `BEGIN ... COMMIT` | optimistic: run at a snapshot, validated and applied at the end (`interactive`, `optimistic`) |
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
 
 mod calls;
+mod interactive;
+mod journal;
+mod optimistic;
 pub(crate) mod participant;
+mod pins;
 mod request;
 mod resolve;
 mod serve;
@@ -34,8 +39,11 @@ use participant::{Participant, Ran};
 use request::{Failure, Reply, Request};
 
 use crate::error::SqlError;
+use crate::metadata::map::ClusterMap;
 use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
+pub use interactive::Interactive;
+pub use journal::AllWrites;
 pub use snapshot::Snapshot;
 
 /// A statement that finds no primary, or one that is being replaced, is tried again for so long.
@@ -134,22 +142,32 @@ impl Coordinator {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
+        let request = Request::Run {
+            partition,
+            program: Program::clone(program),
+            parameters: parameters.to_vec(),
+            context: self.context(),
+        };
+        let (rows, affected) = self.run_at_primary(partition, request, program.is_read_only()).await?;
+        give_rows(&rows, sink)?;
+        Ok(affected)
+    }
+
+    /// Has the primary of a partition do something there, wherever it is, and returns when that is committed: encoded rows,
+    /// and how many it returned or changed. Tries again while nothing can have been done.
+    async fn run_at_primary(
+        &self,
+        partition: PartitionId,
+        request: Request,
+        read_only: bool,
+    ) -> Result<(Vec<bytes::Bytes>, u64), SqlError> {
         let mut retry = self.begin()?;
         loop {
-            let request = Request::Run {
-                partition,
-                program: Program::clone(program),
-                parameters: parameters.to_vec(),
-                context: self.context(),
-            };
-            let why = match self.ask_primary(partition, request).await {
-                Ok(Reply::Ran { rows, affected }) => {
-                    give_rows(&rows, sink)?;
-                    return Ok(affected);
-                }
+            let why = match self.ask_primary(partition, request.clone()).await {
+                Ok(Reply::Ran { rows, affected }) => return Ok((rows, affected)),
                 Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
                 Ok(Reply::Failed(Failure::Busy)) => return Err(busy(partition)),
-                Err(CallError::Lost) if !program.is_read_only() => {
+                Err(CallError::Lost) if !read_only => {
                     return Err(SqlError::unknown_outcome(format!(
                         "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
                     )));
@@ -172,11 +190,18 @@ impl Coordinator {
 
     /// Asks the primary of `partition`, as this node's map has it.
     pub(crate) async fn ask_primary(&self, partition: PartitionId, request: Request) -> Result<Reply, CallError> {
-        let map = self.replicas.metadata.map();
-        match map.partitions.get(&partition).and_then(|info| info.primary) {
+        match self.primary_of(partition) {
             Some(node) => self.ask(node, request).await,
             None => Ok(Reply::Failed(Failure::NotPrimary)),
         }
+    }
+
+    fn primary_of(&self, partition: PartitionId) -> Option<NodeId> {
+        self.map().partitions.get(&partition)?.primary
+    }
+
+    fn map(&self) -> Arc<ClusterMap> {
+        self.replicas.metadata.map()
     }
 
     async fn ask(&self, node: NodeId, request: Request) -> Result<Reply, CallError> {

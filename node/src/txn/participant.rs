@@ -1,8 +1,7 @@
 //! What a primary does for transactions: the steps of single-partition execution, of two-phase commit and of
 //! snapshots, each under the partition's mutex, none waiting there.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -11,7 +10,9 @@ use volt_engine::plan::{Program, StatementContext};
 use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
 
-use super::request::{Failure, Reply, ScanRequest};
+use super::optimistic::conflict;
+use super::pins::Pins;
+use super::request::{Failure, Work};
 use crate::error::SqlError;
 use crate::replication::hold::Asked;
 use crate::replication::replica::Replica;
@@ -30,21 +31,10 @@ const _: () = assert!(
 const MAX_LOG_QUEUE_BYTES: usize = 256 << 20;
 /// Transactions and statements that may wait for one partition's hold.
 const MAX_WAITING: usize = 10_000;
-/// Bytes of rows in one chunk of a scan.
-const SCAN_CHUNK_BYTES: usize = 1 << 20;
-/// A snapshot that nobody has read from for so long is let go.
-pub(crate) const PIN_LIMIT_MS: u64 = 60_000;
-
 /// The transaction layer's side of the replicas that are primaries here.
 pub(crate) struct Participant {
     pub(crate) replicas: Arc<Replicas>,
-    pins: Mutex<BTreeMap<TransactionId, Pinned>>,
-}
-
-/// The versions that a snapshot keeps here.
-struct Pinned {
-    at: Vec<(PartitionId, Lsn)>,
-    used_ms: u64,
+    pub(super) pins: Pins,
 }
 
 /// What came of running a program here and now.
@@ -63,7 +53,7 @@ impl Participant {
     pub(crate) fn new(replicas: Arc<Replicas>) -> Self {
         Self {
             replicas,
-            pins: Mutex::default(),
+            pins: Pins::default(),
         }
     }
 
@@ -81,14 +71,8 @@ impl Participant {
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Ran {
         let ran = self.replicas.with(partition, |replica| {
-            if replica.reign().is_none_or(|reign| reign.relinquishing) {
-                return Ran::NotPrimary;
-            }
-            let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
-                || replica.tail.bytes() > MAX_TAIL_BYTES
-                || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
-            if replica.hold.holder().is_some() || (overloaded && !program.is_read_only()) {
-                return Ran::Held;
+            if let Some(not) = self.not_now(replica, program.is_read_only()) {
+                return not;
             }
             let result = replica.engine.run(program, parameters, context, sink);
             // Read first, then check the lease, then answer.
@@ -119,6 +103,17 @@ impl Participant {
             }
         });
         ran.unwrap_or(Ran::NotPrimary)
+    }
+
+    /// Why nothing can run in this partition now.
+    pub(super) fn not_now(&self, replica: &Replica, read_only: bool) -> Option<Ran> {
+        if replica.reign().is_none_or(|reign| reign.relinquishing) {
+            return Some(Ran::NotPrimary);
+        }
+        let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
+            || replica.tail.bytes() > MAX_TAIL_BYTES
+            || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
+        (replica.hold.holder().is_some() || (overloaded && !read_only)).then_some(Ran::Held)
     }
 
     /// Waits for the end of a hold, in turn with other statements.
@@ -152,12 +147,12 @@ impl Participant {
         held.unwrap_or(Err(Err(Failure::NotPrimary)))
     }
 
-    /// Runs a program in a held partition and keeps its effects for the vote.
+    /// Does a part in a held partition and keeps its effects for the vote.
     pub(crate) fn execute(
         &self,
         transaction: TransactionId,
         partition: PartitionId,
-        program: &Program,
+        work: &Work,
         parameters: &[Value],
         context: &StatementContext,
     ) -> Result<u64, Box<(Failure, Option<CommitWait>)>> {
@@ -168,17 +163,23 @@ impl Participant {
             if replica.hold.held_by(transaction).is_none() {
                 return Err(Box::new((Failure::Wounded, None)));
             }
-            let outcome = match replica.engine.run(program, parameters, context, &mut |_| {}) {
-                Ok(outcome) => outcome,
-                Err(failed) => {
-                    let wait = read_wait(replica, partition, failed.observed);
-                    return Err(Box::new((Failure::Sql(failed.error.into()), wait)));
+            let (affected, effects) = match work {
+                Work::Program(program) => match replica.engine.run(program, parameters, context, &mut |_| {}) {
+                    Ok(outcome) => (outcome.affected, outcome.effects.unwrap_or_default()),
+                    Err(failed) => {
+                        let wait = read_wait(replica, partition, failed.observed);
+                        return Err(Box::new((Failure::Sql(failed.error.into()), wait)));
+                    }
+                },
+                Work::Buffered(buffered) if replica.engine.stands(&buffered.reads, buffered.snapshot) => {
+                    (0, buffered.effects.clone())
                 }
+                Work::Buffered(_) => return Err(Box::new((Failure::Sql(conflict()), None))),
             };
             if let Some(holder) = replica.hold.held_by(transaction) {
-                holder.effects = Some(outcome.effects.unwrap_or_default());
+                holder.effects = Some(effects);
             }
-            Ok(outcome.affected)
+            Ok(affected)
         });
         executed.unwrap_or_else(|| Err(Box::new((Failure::NotPrimary, None))))
     }
@@ -267,89 +268,6 @@ impl Participant {
             .flatten()
     }
 
-    // ---- Snapshots
-
-    /// Keeps the versions of a snapshot until `unpin`, or until nobody has used it for `PIN_LIMIT_MS`.
-    pub(crate) fn pin(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
-        // What can't be pinned any more was taken away by an older transaction: letting go of the holds will say so.
-        let pinned = |&(partition, lsn): &(PartitionId, Lsn)| {
-            self.replicas.with(partition, |replica| replica.engine.pin(lsn)) == Some(true)
-        };
-        let at: Vec<(PartitionId, Lsn)> = at.into_iter().filter(pinned).collect();
-        let pinned = Pinned {
-            at,
-            used_ms: self.replicas.now_ms(),
-        };
-        let mut pins = self.pins.lock().expect("no panic under this lock");
-        if let Some(before) = pins.remove(&transaction) {
-            self.let_go(&before);
-        }
-        pins.insert(transaction, pinned);
-    }
-
-    /// The snapshot is no longer needed here.
-    pub(crate) fn unpin(&self, transaction: TransactionId) {
-        let pinned = self.pins.lock().expect("no panic under this lock").remove(&transaction);
-        if let Some(pinned) = pinned {
-            self.let_go(&pinned);
-        }
-    }
-
-    fn let_go(&self, pinned: &Pinned) {
-        for &(partition, lsn) in &pinned.at {
-            self.replicas.with(partition, |replica| replica.engine.unpin(lsn));
-        }
-    }
-
-    /// Lets go of snapshots that nobody has used for long: their reader died.
-    pub(crate) fn expire_pins(&self) {
-        let now_ms = self.replicas.now_ms();
-        let expired: Vec<TransactionId> = {
-            let pins = self.pins.lock().expect("no panic under this lock");
-            let old = pins.iter().filter(|(_, pinned)| pinned.used_ms + PIN_LIMIT_MS < now_ms);
-            old.map(|(&transaction, _)| transaction).collect()
-        };
-        expired.into_iter().for_each(|transaction| self.unpin(transaction));
-    }
-
-    /// One chunk of a scan at a snapshot that is pinned here.
-    pub(crate) fn scan(&self, scan: &ScanRequest) -> Reply {
-        {
-            let mut pins = self.pins.lock().expect("no panic under this lock");
-            let Some(pinned) = pins.get_mut(&scan.transaction) else {
-                return Reply::Failed(Failure::NotPrimary);
-            };
-            if !pinned.at.contains(&(scan.partition, scan.snapshot)) {
-                return Reply::Failed(Failure::NotPrimary);
-            }
-            pinned.used_ms = self.replicas.now_ms();
-        }
-        let chunk = self.replicas.with(scan.partition, |replica| {
-            // A replica that was filled, or given up and taken again, has none of the old one's pins.
-            if !replica.engine.is_pinned(scan.snapshot) {
-                return None;
-            }
-            Some(replica.engine.scan_at(
-                scan.table,
-                scan.snapshot,
-                scan.after.as_deref(),
-                SCAN_CHUNK_BYTES,
-                scan.filter.as_ref(),
-                &[],
-                &scan.context,
-                scan.project.as_deref(),
-            ))
-        });
-        match chunk.flatten() {
-            Some(Ok(chunk)) => Reply::Chunk {
-                rows: chunk.rows,
-                next: chunk.next,
-            },
-            Some(Err(error)) => Reply::Failed(Failure::Sql(error.into())),
-            None => Reply::Failed(Failure::NotPrimary),
-        }
-    }
-
     /// Holds here that are older than `limit_ms`: (partition, transaction, its home if it has voted).
     pub(crate) fn old_holds(&self, limit_ms: u64) -> Vec<(PartitionId, TransactionId, Option<PartitionId>)> {
         let now_ms = self.replicas.now_ms();
@@ -373,7 +291,7 @@ impl Participant {
     }
 }
 
-fn commit_wait(replica: &Replica, partition: PartitionId, lsn: Lsn, wrote: bool) -> CommitWait {
+pub(super) fn commit_wait(replica: &Replica, partition: PartitionId, lsn: Lsn, wrote: bool) -> CommitWait {
     CommitWait {
         partition,
         epoch: replica.history.epoch_at(lsn),

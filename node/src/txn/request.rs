@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use volt_engine::effects::TransactionId;
+use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::plan::{Expr, Program, StatementContext};
+use volt_engine::transaction::Reads;
 use volt_engine::value::Value;
 use volt_engine::{Lsn, PartitionId, TableId};
 
@@ -19,13 +20,17 @@ pub(crate) enum Request {
         parameters: Vec<Value>,
         context: StatementContext,
     },
-    /// Hold these partitions for a transaction; with `pin`, for a snapshot of them.
+    /// A statement of an interactive transaction.
+    Attempt(AttemptRequest),
+    /// The end of an interactive transaction in its only partition: if its reads stand, apply it, commit it, answer.
+    Apply { partition: PartitionId, buffered: Buffered },
+    /// Hold these partitions for a transaction; with `pin_for`, keep what they then hold for a snapshot of that name.
     Hold {
         transaction: TransactionId,
         partitions: Vec<PartitionId>,
-        pin: bool,
+        pin_for: Option<TransactionId>,
     },
-    /// Hold each partition and run its program there; nothing is written yet.
+    /// Hold each partition and do its part there; nothing is written yet.
     Execute {
         transaction: TransactionId,
         parts: Vec<Part>,
@@ -61,11 +66,53 @@ pub(crate) enum Request {
     Unpin { transaction: TransactionId },
 }
 
-/// A program and its partition.
+/// What a transaction over several partitions does in one of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
     pub(crate) partition: PartitionId,
+    pub(crate) work: Work,
+}
+
+/// The work of a part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Run this.
+    Program(Program),
+    /// Do this, if its reads stand.
+    Buffered(Buffered),
+}
+
+/// What an interactive transaction has done in one partition, not applied.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Buffered {
+    pub(crate) snapshot: Lsn,
+    pub(crate) reads: Reads,
+    pub(crate) effects: Effects,
+}
+
+impl Work {
+    /// It changes nothing.
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Self::Program(program) => program.is_read_only(),
+            Self::Buffered(buffered) => buffered.effects == Effects::default(),
+        }
+    }
+}
+
+/// A statement of an interactive transaction in one partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AttemptRequest {
+    /// Whose snapshot it is.
+    pub(crate) transaction: TransactionId,
+    pub(crate) partition: PartitionId,
+    /// Its snapshot here; None: it has none yet, and takes one of what is committed.
+    pub(crate) snapshot: Option<Lsn>,
+    /// What it has written to the program's table here.
+    pub(crate) writes: Effects,
     pub(crate) program: Program,
+    pub(crate) parameters: Vec<Value>,
+    pub(crate) context: StatementContext,
 }
 
 /// One chunk of a scan.
@@ -75,6 +122,8 @@ pub(crate) struct ScanRequest {
     pub(crate) partition: PartitionId,
     pub(crate) snapshot: Lsn,
     pub(crate) table: TableId,
+    /// What the transaction that asks has written to the table here, beyond `after`.
+    pub(crate) writes: Effects,
     pub(crate) after: Option<Vec<u8>>,
     pub(crate) filter: Option<Expr>,
     pub(crate) project: Option<Vec<usize>>,
@@ -84,8 +133,10 @@ pub(crate) struct ScanRequest {
 /// What came of a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// Of `Run`: encoded rows, and how many rows it returned or changed.
+    /// Of `Run` and `Apply`: encoded rows, and how many rows it returned or changed.
     Ran { rows: Vec<Bytes>, affected: u64 },
+    /// Of `Attempt`.
+    Attempted(Attempted),
     /// Of `Hold`: the newest LSN of each partition.
     Held(Vec<(PartitionId, Lsn)>),
     /// Of `Execute`: how many rows it changes.
@@ -98,6 +149,17 @@ pub(crate) enum Reply {
     Chunk { rows: Vec<Bytes>, next: Option<Vec<u8>> },
     /// Nothing was done.
     Failed(Failure),
+}
+
+/// What a statement of an interactive transaction came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Attempted {
+    /// Its snapshot here.
+    pub(crate) snapshot: Lsn,
+    /// What it looked at, also when it failed.
+    pub(crate) reads: Reads,
+    /// Encoded rows, how many rows it returned or changed, and what it wants to write.
+    pub(crate) result: Result<(Vec<Bytes>, u64, Option<Effects>), SqlError>,
 }
 
 /// Why nothing was done.

@@ -4,30 +4,36 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use volt_engine::effects::TransactionId;
-use volt_engine::plan::{Program, StatementContext};
+use volt_engine::plan::StatementContext;
 use volt_engine::value::Value;
 use volt_engine::{Lsn, PartitionId};
 
 use super::participant::{EncodedRows, Participant, Ran};
-use super::request::{Failure, Part, Reply, Request};
+use super::request::{AttemptRequest, Failure, Part, Reply, Request, Work};
+use crate::error::SqlError;
 use crate::statement::CommitWait;
 
 /// Longest wait for a partition that others hold.
-const HOLD_WAIT: Duration = Duration::from_secs(5);
+pub(super) const HOLD_WAIT: Duration = Duration::from_secs(5);
 /// A waiter looks again by itself so often, should whoever was to wake it be gone.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Participant {
     /// The same for a request from another node, whose programs are checked first.
     pub(crate) async fn serve_checked(&self, request: Request) -> Reply {
         let checked = match &request {
-            Request::Run { program, .. } => program.validate(),
-            Request::Execute { parts, .. } => parts.iter().try_for_each(|part| part.program.validate()),
+            Request::Run { program, .. } => program.validate().map_err(SqlError::from),
+            Request::Attempt(AttemptRequest { program, .. }) => program.validate().map_err(SqlError::from),
+            Request::Apply { buffered, .. } => buffered.effects.check().map_err(SqlError::internal),
+            Request::Execute { parts, .. } => parts.iter().try_for_each(|part| match &part.work {
+                Work::Program(program) => program.validate().map_err(SqlError::from),
+                Work::Buffered(buffered) => buffered.effects.check().map_err(SqlError::internal),
+            }),
             _ => Ok(()),
         };
         match checked {
             Ok(()) => self.serve(request).await,
-            Err(error) => Reply::Failed(Failure::Sql(error.into())),
+            Err(error) => Reply::Failed(Failure::Sql(error)),
         }
     }
 
@@ -39,12 +45,21 @@ impl Participant {
                 program,
                 parameters,
                 context,
-            } => self.serve_run(partition, &program, &parameters, &context).await,
+            } => {
+                let run = |rows: &mut EncodedRows| {
+                    self.run(partition, &program, &parameters, &context, &mut |row| rows.push(row))
+                };
+                self.serve_run(partition, run).await
+            }
+            Request::Attempt(request) => self.serve_attempt(&request).await,
+            Request::Apply { partition, buffered } => {
+                self.serve_run(partition, |_| self.apply(partition, &buffered)).await
+            }
             Request::Hold {
                 transaction,
                 partitions,
-                pin,
-            } => self.serve_hold(transaction, partitions, pin).await,
+                pin_for,
+            } => self.serve_hold(transaction, partitions, pin_for).await,
             Request::Execute {
                 transaction,
                 parts,
@@ -75,17 +90,12 @@ impl Participant {
         }
     }
 
-    async fn serve_run(
-        &self,
-        partition: PartitionId,
-        program: &Program,
-        parameters: &[Value],
-        context: &StatementContext,
-    ) -> Reply {
+    /// Tries until nobody holds the partition, and answers when what was done is committed.
+    async fn serve_run(&self, partition: PartitionId, run: impl Fn(&mut EncodedRows) -> Ran) -> Reply {
         let deadline = Instant::now() + HOLD_WAIT;
         loop {
             let mut rows = EncodedRows::default();
-            match self.run(partition, program, parameters, context, &mut |values| rows.push(values)) {
+            match run(&mut rows) {
                 Ran::Done { affected, wait } => {
                     return match self.committed(wait.as_slice()).await {
                         Ok(()) => Reply::Ran { rows: rows.0, affected },
@@ -101,14 +111,9 @@ impl Participant {
                 Ran::NotPrimary => return Reply::Failed(Failure::NotPrimary),
                 Ran::Held => {}
             }
-            let turn = match self.statement_turn(partition) {
-                Ok(turn) => turn,
-                Err(failure) => return Reply::Failed(failure),
-            };
-            if Instant::now() >= deadline {
-                return Reply::Failed(Failure::Busy);
+            if let Err(failure) = self.turn(partition, deadline).await {
+                return Reply::Failed(failure);
             }
-            let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), turn).await;
         }
     }
 
@@ -153,11 +158,16 @@ impl Participant {
         Ok(held)
     }
 
-    async fn serve_hold(&self, transaction: TransactionId, partitions: Vec<PartitionId>, pin: bool) -> Reply {
+    async fn serve_hold(
+        &self,
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        pin_for: Option<TransactionId>,
+    ) -> Reply {
         match self.hold_all(transaction, &partitions).await {
             Ok(held) => {
-                if pin {
-                    self.pin(transaction, held.clone());
+                if let Some(snapshot) = pin_for {
+                    self.pin(snapshot, held.clone());
                 }
                 Reply::Held(held)
             }
@@ -178,7 +188,7 @@ impl Participant {
         }
         let mut affected = 0;
         for part in &parts {
-            match self.execute(transaction, part.partition, &part.program, parameters, context) {
+            match self.execute(transaction, part.partition, &part.work, parameters, context) {
                 Ok(rows) => affected += rows,
                 Err(failed) => {
                     let (failure, wait) = *failed;

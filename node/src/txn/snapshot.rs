@@ -2,8 +2,8 @@
 //!
 //! While all are held, no transaction over several of them is half-way, so the cut has all of each or nothing of it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -14,16 +14,50 @@ use volt_engine::plan::{Expr, StatementContext};
 use volt_engine::{Lsn, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
+use super::journal::AllWrites;
 use super::request::{Failure, Reply, Request, ScanRequest};
 use super::{Coordinator, busy};
 use crate::error::SqlError;
 
-/// A cut, kept by the primaries until this is dropped.
+/// A cut, kept by the primaries until this is dropped. An interactive transaction's grows with what it reads: it is one
+/// cut only if what it read still stands at the end.
 pub struct Snapshot {
+    /// Its name with the primaries.
     transaction: TransactionId,
-    at: BTreeMap<PartitionId, (NodeId, Lsn)>,
+    at: Mutex<BTreeMap<PartitionId, (NodeId, Lsn)>>,
     context: StatementContext,
     coordinator: Arc<Coordinator>,
+}
+
+impl Snapshot {
+    /// Of no partition yet.
+    pub(super) fn new(coordinator: &Arc<Coordinator>, context: StatementContext) -> Self {
+        Self {
+            transaction: coordinator.new_transaction(context.now_micros),
+            at: Mutex::default(),
+            context,
+            coordinator: Arc::clone(coordinator),
+        }
+    }
+
+    pub(super) fn transaction(&self) -> TransactionId {
+        self.transaction
+    }
+
+    pub(super) fn context(&self) -> StatementContext {
+        self.context
+    }
+
+    /// Who keeps a partition, and at which LSN.
+    pub(super) fn at(&self, partition: PartitionId) -> Option<(NodeId, Lsn)> {
+        let at = self.at.lock().expect("no panic under this lock");
+        at.get(&partition).copied()
+    }
+
+    pub(super) fn add(&self, partition: PartitionId, node: NodeId, lsn: Lsn) {
+        let mut at = self.at.lock().expect("no panic under this lock");
+        at.insert(partition, (node, lsn));
+    }
 }
 
 impl Drop for Snapshot {
@@ -31,7 +65,8 @@ impl Drop for Snapshot {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let nodes: std::collections::BTreeSet<NodeId> = self.at.values().map(|&(node, _)| node).collect();
+        let at = std::mem::take(&mut *self.at.lock().expect("no panic under this lock"));
+        let nodes: BTreeSet<NodeId> = at.values().map(|&(node, _)| node).collect();
         for node in nodes {
             let (coordinator, transaction) = (Arc::clone(&self.coordinator), self.transaction);
             runtime.spawn(async move { coordinator.ask(node, Request::Unpin { transaction }).await });
@@ -42,21 +77,33 @@ impl Drop for Snapshot {
 impl Coordinator {
     /// A consistent cut of these partitions, of which everything is committed.
     pub async fn snapshot(self: &Arc<Self>, partitions: &[PartitionId]) -> Result<Arc<Snapshot>, SqlError> {
+        let snapshot = Arc::new(Snapshot::new(self, self.context()));
+        self.extend(&snapshot, partitions).await?;
+        Ok(snapshot)
+    }
+
+    /// Adds a consistent cut of these partitions, which it must not have yet.
+    pub(super) async fn extend(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        partitions: &[PartitionId],
+    ) -> Result<(), SqlError> {
         // A task of its own: a client that goes away must not leave partitions held.
-        let (coordinator, partitions) = (Arc::clone(self), partitions.to_vec());
-        let taken = tokio::spawn(async move { coordinator.take_snapshot(&partitions).await });
+        let (coordinator, snapshot) = (Arc::clone(self), Arc::clone(snapshot));
+        let partitions = partitions.to_vec();
+        let taken = tokio::spawn(async move { coordinator.take_cut(&snapshot, &partitions).await });
         taken
             .await
             .unwrap_or_else(|error| Err(SqlError::unavailable(format!("the snapshot was not taken: {error}"))))
     }
 
-    async fn take_snapshot(self: &Arc<Self>, partitions: &[PartitionId]) -> Result<Arc<Snapshot>, SqlError> {
-        let context = self.context();
+    async fn take_cut(&self, snapshot: &Snapshot, partitions: &[PartitionId]) -> Result<(), SqlError> {
+        let began_micros = snapshot.context.now_micros;
         let mut retry = self.begin()?;
         loop {
-            let transaction = self.new_transaction(context.now_micros);
-            let why = match self.try_snapshot(transaction, partitions, context).await {
-                Ok(snapshot) => return Ok(Arc::new(snapshot)),
+            let holding = self.new_transaction(began_micros);
+            let why = match self.try_cut(snapshot, holding, partitions).await {
+                Ok(()) => return Ok(()),
                 Err(Failure::Sql(error)) => return Err(error),
                 Err(Failure::Busy) => return Err(busy(partitions.first().copied().unwrap_or(0))),
                 Err(Failure::Wounded) => "an older transaction came first",
@@ -69,44 +116,40 @@ impl Coordinator {
         }
     }
 
-    async fn try_snapshot(
-        self: &Arc<Self>,
-        transaction: TransactionId,
+    async fn try_cut(
+        &self,
+        snapshot: &Snapshot,
+        holding: TransactionId,
         partitions: &[PartitionId],
-        context: StatementContext,
-    ) -> Result<Snapshot, Failure> {
+    ) -> Result<(), Failure> {
         let nodes = self.by_primary(partitions.iter().copied()).ok_or(Failure::NotPrimary)?;
         let holds = nodes.iter().map(|(&node, partitions)| {
             let hold = Request::Hold {
-                transaction,
+                transaction: holding,
                 partitions: partitions.clone(),
-                pin: true,
+                pin_for: Some(snapshot.transaction),
             };
             async move { (node, self.ask(node, hold).await) }
         });
-        let (mut at, mut failed) = (BTreeMap::new(), None);
+        let mut failed = None;
         for (node, reply) in join_all(holds).await {
             match held(reply) {
-                Ok(held) => at.extend(held.into_iter().map(|(partition, lsn)| (partition, (node, lsn)))),
+                // Noted at once: dropping the snapshot lets go of the pins, whatever happens next.
+                Ok(held) => held
+                    .into_iter()
+                    .for_each(|(partition, lsn)| snapshot.add(partition, node, lsn)),
                 Err(failure) => failed = Some(failure),
             }
         }
-        // Dropping it lets go of the pins, whatever happens next.
-        let snapshot = Snapshot {
-            transaction,
-            at,
-            context,
-            coordinator: Arc::clone(self),
-        };
         let releases = nodes.iter().map(|(&node, partitions)| {
             let cut = partitions
                 .iter()
-                .filter_map(|partition| Some((*partition, snapshot.at.get(partition)?.1)));
+                .filter_map(|&partition| Some((partition, snapshot.at(partition)?.1)));
             let cut = if failed.is_none() { cut.collect() } else { Vec::new() };
             self.ask(
                 node,
                 Request::Release {
-                    transaction,
+                    transaction: holding,
                     partitions: partitions.clone(),
                     snapshot: cut,
                 },
@@ -123,10 +166,12 @@ impl Coordinator {
                 Ok(_) | Err(CallError::NotSent | CallError::Lost) => return Err(Failure::NotPrimary),
             }
         }
-        Ok(snapshot)
+        Ok(())
     }
 
-    /// The rows of a table in one partition at the cut, in key order: encoded rows, a chunk at a time.
+    /// The rows of a table in one partition at the cut, with these writes over them, in key order: encoded rows, a chunk
+    /// at a time.
+    #[allow(clippy::too_many_arguments)] // each is one clause of the query
     pub fn scan(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
@@ -134,6 +179,7 @@ impl Coordinator {
         table: TableId,
         project: Vec<usize>,
         filter: Option<Expr>,
+        writes: Arc<AllWrites>,
     ) -> BoxStream<'static, Result<Vec<Bytes>, SqlError>> {
         let scan = Scan {
             coordinator: Arc::clone(self),
@@ -142,6 +188,7 @@ impl Coordinator {
             table,
             project,
             filter,
+            writes,
             after: Some(None),
         };
         futures::stream::unfold(scan, |mut scan| async move {
@@ -159,6 +206,7 @@ struct Scan {
     table: TableId,
     project: Vec<usize>,
     filter: Option<Expr>,
+    writes: Arc<AllWrites>,
     /// The key to go on after; None: at the end.
     after: Option<Option<Vec<u8>>>,
 }
@@ -166,14 +214,17 @@ struct Scan {
 impl Scan {
     async fn next(&mut self) -> Option<Result<Vec<Bytes>, SqlError>> {
         let after = self.after.take()?;
-        let Some(&(node, lsn)) = self.snapshot.at.get(&self.partition) else {
+        let Some((node, lsn)) = self.snapshot.at(self.partition) else {
             return Some(Err(SqlError::internal("a partition outside the snapshot")));
         };
+        let writes = self.writes.get(&self.partition);
+        let writes = writes.map(|writes| writes.of_table(self.table, after.as_deref()));
         let request = Request::Scan(ScanRequest {
             transaction: self.snapshot.transaction,
             partition: self.partition,
             snapshot: lsn,
             table: self.table,
+            writes: writes.unwrap_or_default(),
             after,
             filter: self.filter.clone(),
             project: Some(self.project.clone()),

@@ -14,7 +14,7 @@ use volt_engine::value::Value;
 use volt_engine::{NodeId, PartitionId};
 
 use super::calls::CallError;
-use super::request::{Failure, Part, Reply, Request};
+use super::request::{Failure, Part, Reply, Request, Work};
 use super::{Coordinator, Retry, busy};
 use crate::error::SqlError;
 
@@ -37,20 +37,30 @@ impl Coordinator {
         parts: Vec<(PartitionId, Arc<Program>)>,
         parameters: &[Value],
     ) -> Result<u64, SqlError> {
+        let work = |program: Arc<Program>| Work::Program(Arc::unwrap_or_clone(program));
+        let parts = parts.into_iter().map(|(partition, program)| (partition, work(program)));
+        self.run_works(parts.collect(), parameters).await
+    }
+
+    /// The same for any work.
+    pub(super) async fn run_works(
+        self: &Arc<Self>,
+        parts: BTreeMap<PartitionId, Work>,
+        parameters: &[Value],
+    ) -> Result<u64, SqlError> {
         // A task of its own: a client that goes away must not leave it half-way.
         let (coordinator, parameters) = (Arc::clone(self), parameters.to_vec());
-        let run = tokio::spawn(async move { coordinator.run_parts(parts, &parameters).await });
+        let run = tokio::spawn(async move { coordinator.try_works(parts, &parameters).await });
         run.await
             .unwrap_or_else(|error| Err(SqlError::unknown_outcome(format!("the transaction stopped: {error}"))))
     }
 
-    async fn run_parts(
+    async fn try_works(
         self: &Arc<Self>,
-        parts: Vec<(PartitionId, Arc<Program>)>,
+        parts: BTreeMap<PartitionId, Work>,
         parameters: &[Value],
     ) -> Result<u64, SqlError> {
         let began_micros = self.context().now_micros;
-        let parts: BTreeMap<PartitionId, Arc<Program>> = parts.into_iter().collect();
         let mut retry = self.begin()?;
         loop {
             // A wounded transaction keeps its age, so that it is the oldest some day; its name is new.
@@ -75,14 +85,11 @@ impl Coordinator {
     async fn try_multi(
         self: &Arc<Self>,
         transaction: TransactionId,
-        parts: &BTreeMap<PartitionId, Arc<Program>>,
+        parts: &BTreeMap<PartitionId, Work>,
         parameters: &[Value],
     ) -> Try {
         let Some(nodes) = self.by_primary(parts.keys().copied()) else {
             return Try::Again("a partition has no primary");
-        };
-        let Some(&home) = parts.keys().next() else {
-            return Try::Committed(0);
         };
         let affected = match self.execute_everywhere(transaction, &nodes, parts, parameters).await {
             Ok(affected) => affected,
@@ -90,6 +97,18 @@ impl Coordinator {
                 self.release_everywhere(transaction, &nodes);
                 return ended;
             }
+        };
+        // Everything that was read stood while everything was held: that is the transaction's moment. Who only read is
+        // let go; if it still was held, so were all.
+        let reads_only = |partition: &PartitionId| parts[partition].is_read_only();
+        let (readers, voters) = divide(&nodes, reads_only);
+        if !self.release_readers(transaction, &readers, parts).await {
+            self.release_everywhere(transaction, &nodes);
+            return Try::Again("an older transaction came first");
+        }
+        let nodes = voters;
+        let Some(home) = nodes.values().flatten().copied().min() else {
+            return Try::Committed(affected);
         };
         if !self.vote_everywhere(transaction, &nodes, home).await {
             self.decide_everywhere(transaction, nodes, home, false).await;
@@ -106,14 +125,14 @@ impl Coordinator {
         &self,
         transaction: TransactionId,
         nodes: &BTreeMap<NodeId, Vec<PartitionId>>,
-        parts: &BTreeMap<PartitionId, Arc<Program>>,
+        parts: &BTreeMap<PartitionId, Work>,
         parameters: &[Value],
     ) -> Result<u64, Try> {
         let context = self.context();
         let asked = nodes.iter().map(|(&node, partitions)| {
             let part = |partition: &PartitionId| Part {
                 partition: *partition,
-                program: Program::clone(&parts[partition]),
+                work: parts[partition].clone(),
             };
             let parts = partitions.iter().map(part).collect();
             self.ask(
@@ -142,6 +161,31 @@ impl Coordinator {
             }
         }
         Ok(affected)
+    }
+
+    /// Lets go of partitions that were only read; false if one was not held any more.
+    async fn release_readers(
+        &self,
+        transaction: TransactionId,
+        readers: &BTreeMap<NodeId, Vec<PartitionId>>,
+        parts: &BTreeMap<PartitionId, Work>,
+    ) -> bool {
+        let asked = readers.iter().map(|(&node, partitions)| {
+            let read = |&partition: &PartitionId| match &parts[&partition] {
+                Work::Buffered(buffered) => Some((partition, buffered.snapshot)),
+                Work::Program(_) => None,
+            };
+            let release = Request::Release {
+                transaction,
+                partitions: partitions.clone(),
+                snapshot: partitions.iter().filter_map(read).collect(),
+            };
+            self.ask(node, release)
+        });
+        join_all(asked)
+            .await
+            .iter()
+            .all(|reply| matches!(reply, Ok(Reply::Done)))
     }
 
     async fn vote_everywhere(
@@ -234,4 +278,19 @@ impl Coordinator {
             });
         }
     }
+}
+
+/// Those for which it is true, and the others; nodes that have none are left out.
+fn divide(
+    nodes: &BTreeMap<NodeId, Vec<PartitionId>>,
+    is_first: impl Fn(&PartitionId) -> bool,
+) -> (BTreeMap<NodeId, Vec<PartitionId>>, BTreeMap<NodeId, Vec<PartitionId>>) {
+    let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
+    for (&node, partitions) in nodes {
+        for &partition in partitions {
+            let to = if is_first(&partition) { &mut first } else { &mut second };
+            to.entry(node).or_insert_with(Vec::new).push(partition);
+        }
+    }
+    (first, second)
 }

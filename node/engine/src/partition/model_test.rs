@@ -12,6 +12,7 @@ use super::Partition;
 use crate::effects::{Effects, EffectsBuilder, LogPayload, TransactionId};
 use crate::plan::StatementContext;
 use crate::row::{RowRef, encode_row};
+use crate::transaction::Writes;
 use crate::value::ValueRef;
 use crate::{Lsn, TableId};
 
@@ -207,7 +208,17 @@ fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<i32> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
         let chunk = partition
-            .scan_at(table, snapshot, after.as_deref(), 40, None, &[], &CONTEXT, None)
+            .scan_at(
+                table,
+                snapshot,
+                &Writes::default(),
+                after.as_deref(),
+                40,
+                None,
+                &[],
+                &CONTEXT,
+                None,
+            )
             .unwrap();
         rows.extend(chunk.rows.iter().map(|row| number(row)));
         match chunk.next {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Partition;
+use super::view::{Newest, Seen, View};
 use crate::Lsn;
 use crate::catalog::Column;
 use crate::effects::{Effects, EffectsBuilder};
@@ -12,7 +13,6 @@ use crate::plan::cast::{as_key, assign};
 use crate::plan::eval::{Datum, NULL, Scope, parameter};
 use crate::plan::{Access, Action, Expr, Program, StatementContext};
 use crate::row::{RowRef, encode_row_into};
-use crate::table::{Table, Version};
 use crate::value::{Value, ValueRef};
 
 /// Results of so many columns, all plain, are given without allocating.
@@ -48,37 +48,9 @@ impl Partition {
         context: &StatementContext,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<Outcome, Failed> {
-        let table = self.tables.get(&program.table);
-        let mut run = Run {
-            program,
-            table,
-            scope: Scope {
-                row: None,
-                parameters,
-                context,
-            },
-            observed: 0,
-        };
-        let done = match &program.action {
-            Action::Select {
-                access,
-                filter,
-                project,
-                limit,
-                offset,
-            } => {
-                let page = Page {
-                    skip: *offset,
-                    left: limit.unwrap_or(u64::MAX),
-                };
-                run.select(access, filter.as_ref(), project, page, sink)
-                    .map(|given| (given, None))
-            }
-            Action::Insert { rows } => run.insert(rows),
-            Action::Update { access, filter, set } => run.update(access, filter.as_ref(), set),
-            Action::Delete { access, filter } => run.delete(access, filter.as_ref()),
-        };
-        match done {
+        let view = Newest(self.tables.get(&program.table));
+        let mut run = Run::new(program, view, parameters, context);
+        match run.perform(sink) {
             Ok((affected, effects)) => Ok(Outcome {
                 observed: run.observed,
                 affected,
@@ -92,10 +64,10 @@ impl Partition {
     }
 }
 
-struct Run<'a> {
+/// A program being run on what its view shows.
+pub(super) struct Run<'a, V> {
     program: &'a Program,
-    /// None: nothing was ever written to it here.
-    table: Option<&'a Table>,
+    view: V,
     scope: Scope<'a>,
     observed: Lsn,
 }
@@ -111,7 +83,49 @@ type Written = Result<(u64, Option<Effects>), StatementError>;
 /// Whether to look at more rows.
 type More = Result<bool, StatementError>;
 
-impl<'a> Run<'a> {
+impl<'a, V: View<'a>> Run<'a, V> {
+    pub(super) fn new(program: &'a Program, view: V, parameters: &'a [Value], context: &'a StatementContext) -> Self {
+        let scope = Scope {
+            row: None,
+            parameters,
+            context,
+        };
+        Self {
+            program,
+            view,
+            scope,
+            observed: 0,
+        }
+    }
+
+    pub(super) fn into_view(self) -> V {
+        self.view
+    }
+
+    /// Runs it: rows returned or changed, and what it wants to do.
+    #[inline]
+    pub(super) fn perform(&mut self, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Written {
+        match &self.program.action {
+            Action::Select {
+                access,
+                filter,
+                project,
+                limit,
+                offset,
+            } => {
+                let page = Page {
+                    skip: *offset,
+                    left: limit.unwrap_or(u64::MAX),
+                };
+                let given = self.select(access, filter.as_ref(), project, page, sink)?;
+                Ok((given, None))
+            }
+            Action::Insert { rows } => self.insert(rows),
+            Action::Update { access, filter, set } => self.update(access, filter.as_ref(), set),
+            Action::Delete { access, filter } => self.delete(access, filter.as_ref()),
+        }
+    }
+
     fn scope(&self, row: RowRef<'a>) -> Scope<'a> {
         Scope {
             row: Some(row),
@@ -127,29 +141,32 @@ impl<'a> Run<'a> {
         filter: Option<&'a Expr>,
         mut take: impl FnMut(&Self, &Key, RowRef<'a>) -> More,
     ) -> Result<(), StatementError> {
-        let Some(table) = self.table else { return Ok(()) };
         match access {
             Access::Point(values) => {
                 let Some(key) = self.key(values)? else { return Ok(()) };
                 let key = key.to_key();
-                if let Some(version) = table.get(&key) {
-                    self.one(&key, version, filter, &mut take)?;
+                if let Some(seen) = self.view.get(&key) {
+                    self.one(&key, seen, filter, &mut take)?;
                 }
+                Ok(())
             }
-            Access::Prefix(values) => {
-                let Some(prefix) = self.key(values)? else { return Ok(()) };
-                for (key, version) in table.from(&prefix.to_key()) {
-                    if !key.as_bytes().starts_with(prefix.as_bytes()) || !self.one(key, version, filter, &mut take)? {
-                        break;
-                    }
-                }
-            }
-            Access::Scan => {
-                for (key, version) in table.after(None) {
-                    if !self.one(key, version, filter, &mut take)? {
-                        break;
-                    }
-                }
+            Access::Prefix(values) => match self.key(values)? {
+                Some(prefix) => self.each_of(prefix.as_bytes(), filter, take),
+                None => Ok(()),
+            },
+            Access::Scan => self.each_of(&[], filter, take),
+        }
+    }
+
+    fn each_of(
+        &mut self,
+        prefix: &[u8],
+        filter: Option<&'a Expr>,
+        mut take: impl FnMut(&Self, &Key, RowRef<'a>) -> More,
+    ) -> Result<(), StatementError> {
+        for (key, seen) in self.view.range(prefix) {
+            if !self.one(key, seen, filter, &mut take)? {
+                break;
             }
         }
         Ok(())
@@ -159,17 +176,20 @@ impl<'a> Run<'a> {
     fn one(
         &mut self,
         key: &Key,
-        version: &'a Version,
+        seen: Seen<'a>,
         filter: Option<&'a Expr>,
         take: &mut impl FnMut(&Self, &Key, RowRef<'a>) -> More,
     ) -> More {
-        self.observed = self.observed.max(version.lsn());
-        let Some(row) = version.row() else { return Ok(true) };
+        self.observed = self.observed.max(seen.lsn);
+        let Some(row) = seen.row else { return Ok(true) };
         let row = RowRef::new(row);
         if let Some(filter) = filter
             && !filter.is_true(&self.scope(row))?
         {
             return Ok(true);
+        }
+        if !self.program.is_read_only() {
+            self.view.changes(key, seen.lsn);
         }
         take(self, key, row)
     }
@@ -265,11 +285,11 @@ impl<'a> Run<'a> {
 
     /// Whether a row has this key; what there is, or was, has been observed.
     fn is_taken(&mut self, key: &Key) -> bool {
-        let Some(version) = self.table.and_then(|table| table.get(key)) else {
+        let Some(seen) = self.view.get(key) else {
             return false;
         };
-        self.observed = self.observed.max(version.lsn());
-        version.row().is_some()
+        self.observed = self.observed.max(seen.lsn);
+        seen.row.is_some()
     }
 
     fn update(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {

@@ -1,12 +1,17 @@
 //! Reads at a snapshot, chunk by chunk.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 
 use super::Partition;
+use super::view::entries;
 use crate::error::StatementError;
+use crate::key::Key;
 use crate::plan::eval::Scope;
 use crate::plan::{Expr, StatementContext};
 use crate::row::{RowRef, encode_row_into};
+use crate::transaction::Writes;
 use crate::value::Value;
 use crate::{Lsn, TableId};
 
@@ -24,12 +29,14 @@ pub struct ScanChunk {
 
 impl Partition {
     /// The rows of a table that a snapshot at `snapshot` sees, in key order, from beyond `after`, at most about
-    /// `max_bytes` of them; those for which `filter` is true, cut down to the columns of `project`.
+    /// `max_bytes` of them; those for which `filter` is true, cut down to the columns of `project`. A transaction's
+    /// `writes` stand in the places of what they change.
     #[allow(clippy::too_many_arguments)] // each is one clause of the query
     pub fn scan_at(
         &self,
         table: TableId,
         snapshot: Lsn,
+        writes: &Writes,
         after: Option<&[u8]>,
         max_bytes: usize,
         filter: Option<&Expr>,
@@ -37,13 +44,13 @@ impl Partition {
         context: &StatementContext,
         project: Option<&[usize]>,
     ) -> Result<ScanChunk, StatementError> {
-        let Some(table) = self.tables.get(&table) else {
-            return Ok(ScanChunk::default());
-        };
+        let after = after.map(Key::new);
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = entries(self.tables.get(&table), writes.table(table), snapshot, from);
         // All rows lie in one buffer, cut up at the end.
         let (mut out, mut ends, mut next) = (Vec::new(), Vec::new(), None);
-        for (seen, (key, version)) in table.after(after).enumerate() {
-            if let Some((_, bytes)) = version.at(snapshot) {
+        for (place, (key, seen)) in entries.enumerate() {
+            if let Some(bytes) = seen.row {
                 let row = RowRef::new(bytes);
                 let scope = Scope {
                     row: Some(row),
@@ -58,7 +65,7 @@ impl Partition {
                     ends.push(out.len());
                 }
             }
-            if out.len() + ends.len() * size_of::<Bytes>() >= max_bytes || seen + 1 >= MAX_ENTRIES_SEEN {
+            if out.len() + ends.len() * size_of::<Bytes>() >= max_bytes || place + 1 >= MAX_ENTRIES_SEEN {
                 next = Some(key.as_bytes().to_vec());
                 break;
             }

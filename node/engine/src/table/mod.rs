@@ -56,6 +56,8 @@ pub(crate) enum Replaced {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     entries: BTreeMap<Key, Version>,
+    /// No version is newer; after an undo they may all be older.
+    newest: Lsn,
     stats: Stats,
 }
 
@@ -69,9 +71,19 @@ impl Table {
         self.entries.get(key)
     }
 
+    /// The LSN of the newest version, or a greater one.
+    pub(crate) fn newest(&self) -> Lsn {
+        self.newest
+    }
+
     /// The entries from `from` on, in key order.
-    pub(crate) fn from(&self, from: &Key) -> impl Iterator<Item = (&Key, &Version)> {
-        self.entries.range((Bound::Included(from), Bound::Unbounded))
+    pub(crate) fn from<'t>(&'t self, from: &Key) -> impl Iterator<Item = (&'t Key, &'t Version)> + use<'t> {
+        self.range(Bound::Included(from))
+    }
+
+    /// The entries from a bound on, in key order.
+    pub(crate) fn range<'t>(&'t self, from: Bound<&Key>) -> impl Iterator<Item = (&'t Key, &'t Version)> + use<'t> {
+        self.entries.range((from, Bound::Unbounded))
     }
 
     /// The entries after `after`, or all, in key order.
@@ -83,6 +95,7 @@ impl Table {
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.
     pub(crate) fn write(&mut self, key: Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
+        self.newest = self.newest.max(lsn);
         let row = row.map(Box::<[u8]>::from);
         let entry = match self.entries.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),

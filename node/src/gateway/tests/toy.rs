@@ -12,7 +12,9 @@ use volt_engine::value::{DataType, Value, ValueRef};
 use crate::config::Authentication;
 use crate::error::SqlError;
 use crate::gateway::{Gateway, Limits};
-use crate::statement::{CommitWait, Completion, Database, Prepared, ResultColumn, RowSink};
+use crate::statement::{
+    CommitWait, Completion, Database, Prepared, ResultColumn, RowSink, Transaction, TransactionModes,
+};
 use crate::world::{Listener, Random, Stream};
 
 /// `GET $1`, `PUT $1 $2`, `LOSE $1 $2`, `MANY n`, `STREAM n`, `ECHO type ...`, `SLEEP`, `FAIL`, `NOTICE`.
@@ -199,6 +201,10 @@ impl Database for Toy {
             _ => completion.notices.push(("NOTICE", "00000", "look here".to_owned())),
         }
         Ok(completion)
+    }
+
+    fn begin(self: Arc<Self>, _: TransactionModes) -> Box<dyn Transaction> {
+        unreachable!("the toy has no BEGIN")
     }
 
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {

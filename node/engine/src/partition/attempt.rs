@@ -1,0 +1,88 @@
+//! Statements of interactive transactions: run at a snapshot, applied at the end if what they read still stands.
+
+use super::Partition;
+use super::run::Run;
+use super::view::Own;
+use crate::Lsn;
+use crate::effects::Effects;
+use crate::error::StatementError;
+use crate::key::Key;
+use crate::plan::{Program, StatementContext};
+use crate::transaction::{Reads, Writes};
+use crate::value::{Value, ValueRef};
+
+/// Validating a range looks at no more entries than this, about a millisecond; a larger one stands only if nothing was
+/// written to its table.
+const MAX_ENTRIES_VALIDATED: usize = 65_536;
+
+/// What a statement of a transaction came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What it looked at, also when it failed: its client is told what it met.
+    pub reads: Reads,
+    /// Rows returned or changed, and what it wants to do beyond what the transaction has written before (None: nothing).
+    pub result: Result<(u64, Option<Effects>), StatementError>,
+}
+
+impl Partition {
+    /// Runs a program at a snapshot, which must be pinned, as if `writes` were applied; nothing is.
+    pub fn attempt(
+        &self,
+        snapshot: Lsn,
+        writes: &Writes,
+        program: &Program,
+        parameters: &[Value],
+        context: &StatementContext,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+    ) -> Attempt {
+        let view = Own {
+            id: program.table,
+            table: self.tables.get(&program.table),
+            snapshot,
+            writes: writes.table(program.table),
+            reads: Reads::default(),
+        };
+        let mut run = Run::new(program, view, parameters, context);
+        let result = run.perform(sink);
+        Attempt {
+            reads: run.into_view().reads,
+            result,
+        }
+    }
+
+    /// True when everything that was read at `snapshot` is still so in the newest state. A range stands only while its
+    /// snapshot is pinned, for a removal leaves no other trace.
+    pub fn stands(&self, reads: &Reads, snapshot: Lsn) -> bool {
+        let newest = |table, key: &[u8]| {
+            let version = self.tables.get(&table)?.get(&Key::new(key))?;
+            version.row().map(|_| version.lsn())
+        };
+        reads
+            .keys()
+            .all(|(table, key, lsn)| newest(table, key).unwrap_or(0) == lsn)
+            && reads
+                .ranges()
+                .all(|(table, prefix)| self.range_stands(table, prefix, snapshot))
+    }
+
+    fn range_stands(&self, table: crate::TableId, prefix: &[u8], snapshot: Lsn) -> bool {
+        if !self.is_pinned(snapshot) {
+            return false;
+        }
+        let Some(table) = self.tables.get(&table) else {
+            return true;
+        };
+        if table.newest() <= snapshot {
+            return true;
+        }
+        let mut entries = table
+            .from(&Key::new(prefix))
+            .take_while(|(key, _)| key.as_bytes().starts_with(prefix));
+        let looked_at = entries.by_ref().take(MAX_ENTRIES_VALIDATED);
+        let unchanged = looked_at.into_iter().all(|(_, version)| version.lsn() <= snapshot);
+        unchanged && entries.next().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What an interactive transaction remembers until it commits: the rows that it has written and not yet applied, and what it
+//! has read, to be validated (optimistic concurrency control with backward validation: Kung and Robinson 1981; ranges
+//! are remembered against phantoms).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use serde::{Deserialize, Serialize};
+
+use crate::effects::{Effects, EffectsBuilder};
+use crate::error::CorruptError;
+use crate::key::Key;
+use crate::{Lsn, TableId};
+
+/// A row, or None: it is removed.
+pub(crate) type Written = Option<Box<[u8]>>;
+
+/// What a transaction will do to one partition, the last change of each key; it sees them, nobody else does.
+#[derive(Clone, Debug, Default)]
+pub struct Writes {
+    tables: BTreeMap<TableId, BTreeMap<Key, Written>>,
+}
+
+impl Writes {
+    /// The changes of these effects, in order.
+    pub fn of(effects: &Effects) -> Result<Self, CorruptError> {
+        let mut writes = Self::default();
+        writes.add(effects)?;
+        Ok(writes)
+    }
+
+    /// These effects come after what there is. An error may leave some of them out.
+    pub fn add(&mut self, effects: &Effects) -> Result<(), CorruptError> {
+        for effect in effects.iter() {
+            let effect = effect?;
+            let table = self.tables.entry(effect.table).or_default();
+            table.insert(Key::new(effect.key), effect.row.map(Box::from));
+        }
+        Ok(())
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// The tables that they change.
+    pub fn tables(&self) -> impl Iterator<Item = TableId> {
+        self.tables.keys().copied()
+    }
+
+    /// True when they change this key.
+    pub fn contains(&self, table: TableId, key: &[u8]) -> bool {
+        self.tables
+            .get(&table)
+            .is_some_and(|rows| rows.contains_key(&Key::new(key)))
+    }
+
+    /// All of them as effects, each key once.
+    pub fn to_effects(&self) -> Effects {
+        self.effects_of(self.tables.iter(), None)
+    }
+
+    /// Those of one table beyond a key, as effects.
+    pub fn of_table(&self, table: TableId, after: Option<&[u8]>) -> Effects {
+        self.effects_of(self.tables.get_key_value(&table).into_iter(), after)
+    }
+
+    fn effects_of<'a>(
+        &self,
+        tables: impl Iterator<Item = (&'a TableId, &'a BTreeMap<Key, Written>)>,
+        after: Option<&[u8]>,
+    ) -> Effects {
+        let after = after.map(Key::new);
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut effects = EffectsBuilder::default();
+        for (&table, rows) in tables {
+            for (key, row) in rows.range((from, Bound::Unbounded)) {
+                match row {
+                    Some(row) => effects.put(table, key.as_bytes(), row),
+                    None => effects.remove(table, key.as_bytes()),
+                }
+            }
+        }
+        effects.finish()
+    }
+
+    pub(crate) fn table(&self, table: TableId) -> Option<&BTreeMap<Key, Written>> {
+        self.tables.get(&table)
+    }
+}
+
+/// What a transaction has read of one partition, at its snapshot there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// Single keys: the LSN of the row that was there; 0, none was.
+    keys: BTreeMap<(TableId, Vec<u8>), Lsn>,
+    /// All keys that begin so.
+    ranges: BTreeSet<(TableId, Vec<u8>)>,
+    bytes: usize,
+}
+
+/// What an entry takes beyond its key, about, in memory and on its way.
+const ENTRY_BYTES: usize = 32;
+
+impl Reads {
+    /// A key was looked up; `lsn` wrote the row there, 0: there was none.
+    pub fn note_key(&mut self, table: TableId, key: &[u8], lsn: Lsn) {
+        if self.keys.insert((table, key.to_vec()), lsn).is_none() {
+            self.bytes += key.len() + ENTRY_BYTES;
+        }
+    }
+
+    /// All keys that begin with `prefix` were looked at.
+    pub fn note_range(&mut self, table: TableId, prefix: &[u8]) {
+        if self.ranges.insert((table, prefix.to_vec())) {
+            self.bytes += prefix.len() + ENTRY_BYTES;
+        }
+    }
+
+    /// These were read too, at the same snapshot.
+    pub fn add(&mut self, others: Self) {
+        for ((table, key), lsn) in others.keys {
+            self.note_key(table, &key, lsn);
+        }
+        for (table, prefix) in others.ranges {
+            self.note_range(table, &prefix);
+        }
+    }
+
+    /// Only the keys that are written too: what snapshot isolation validates.
+    pub fn written(&self, writes: &Writes) -> Self {
+        let mut written = Self::default();
+        for ((table, key), &lsn) in &self.keys {
+            if writes.contains(*table, key) {
+                written.note_key(*table, key, lsn);
+            }
+        }
+        written
+    }
+
+    /// True when nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.ranges.is_empty()
+    }
+
+    /// How much they take, in bytes, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// (table, key, LSN) of each key.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (TableId, &[u8], Lsn)> {
+        self.keys
+            .iter()
+            .map(|((table, key), &lsn)| (*table, key.as_slice(), lsn))
+    }
+
+    /// (table, prefix) of each range.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (TableId, &[u8])> {
+        self.ranges.iter().map(|(table, prefix)| (*table, prefix.as_slice()))
+    }
+}

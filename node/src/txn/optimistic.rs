@@ -1,0 +1,171 @@
+//! A primary's side of interactive transactions: their statements at a snapshot, and their end.
+
+use tokio::time::{Instant, timeout_at};
+use volt_engine::effects::{Effects, LogPayload};
+use volt_engine::partition::Attempt;
+use volt_engine::transaction::Writes;
+use volt_engine::{Lsn, PartitionId};
+
+use super::participant::{EncodedRows, Participant, Ran, commit_wait};
+use super::request::{AttemptRequest, Attempted, Buffered, Failure, Reply};
+use super::serve::{HOLD_WAIT, LOOK_AGAIN};
+use crate::error::SqlError;
+use crate::replication::replica::Replica;
+
+/// What another transaction did makes this one's answers wrong.
+pub(crate) fn conflict() -> SqlError {
+    SqlError::new(
+        "40001",
+        "could not serialize access due to read/write dependencies among transactions",
+    )
+    .detail("Another transaction has changed rows that this one read or wrote.")
+    .hint("The transaction might succeed if retried.")
+}
+
+/// Why a statement did not run now.
+enum NotRun {
+    NotPrimary,
+    /// Somebody who has voted has the partition, or a new primary does not know yet what is committed.
+    NotYet,
+}
+
+impl Participant {
+    /// Runs a statement of an interactive transaction, and waits while its partition can't tell what is committed.
+    pub(super) async fn serve_attempt(&self, request: &AttemptRequest) -> Reply {
+        let writes = match Writes::of(&request.writes) {
+            Ok(writes) => writes,
+            Err(error) => return Reply::Failed(Failure::Sql(SqlError::internal(error))),
+        };
+        let deadline = Instant::now() + HOLD_WAIT;
+        loop {
+            match self.attempt(request, &writes) {
+                Ok(attempted) => return Reply::Attempted(attempted),
+                Err(NotRun::NotPrimary) => return Reply::Failed(Failure::NotPrimary),
+                Err(NotRun::NotYet) => {}
+            }
+            if let Err(failure) = self.turn(request.partition, deadline).await {
+                return Reply::Failed(failure);
+            }
+        }
+    }
+
+    /// Waits for a hold to end, or a moment; an error when it has taken too long.
+    pub(super) async fn turn(&self, partition: PartitionId, deadline: Instant) -> Result<(), Failure> {
+        let turn = self.statement_turn(partition)?;
+        if Instant::now() >= deadline {
+            return Err(Failure::Busy);
+        }
+        let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), turn).await;
+        Ok(())
+    }
+
+    fn attempt(&self, request: &AttemptRequest, writes: &Writes) -> Result<Attempted, NotRun> {
+        let mut rows = EncodedRows::default();
+        let (snapshot, attempt) = match request.snapshot {
+            Some(snapshot) => (snapshot, self.attempt_again(request, snapshot, writes, &mut rows)?),
+            None => self.attempt_first(request, writes, &mut rows)?,
+        };
+        let Attempt { reads, result } = attempt;
+        let result = match result {
+            Ok((affected, effects)) => Ok((rows.0, affected, effects)),
+            Err(error) => Err(error.into()),
+        };
+        Ok(Attempted {
+            snapshot,
+            reads,
+            result,
+        })
+    }
+
+    /// At a snapshot that is kept here, whoever leads the partition by now: it is committed, and doesn't change.
+    fn attempt_again(
+        &self,
+        request: &AttemptRequest,
+        snapshot: Lsn,
+        writes: &Writes,
+        rows: &mut EncodedRows,
+    ) -> Result<Attempt, NotRun> {
+        if !self.uses_pin(request.transaction, request.partition, snapshot) {
+            return Err(NotRun::NotPrimary);
+        }
+        let attempt = self.replicas.with(request.partition, |replica| {
+            // A replica that was filled, or given up and taken again, has none of the old one's pins.
+            let kept = replica.engine.is_pinned(snapshot);
+            kept.then(|| run(replica, request, snapshot, writes, rows))
+        });
+        attempt.flatten().ok_or(NotRun::NotPrimary)
+    }
+
+    /// At what is committed: everything that anybody was told of, and nothing that may be undone.
+    fn attempt_first(
+        &self,
+        request: &AttemptRequest,
+        writes: &Writes,
+        rows: &mut EncodedRows,
+    ) -> Result<(Lsn, Attempt), NotRun> {
+        let attempted = self.replicas.with(request.partition, |replica| {
+            let Some(reign) = replica.reign().filter(|reign| !reign.relinquishing) else {
+                return Err(NotRun::NotPrimary);
+            };
+            let knows = replica.history.epoch_at(replica.committed) >= reign.began_epoch;
+            // Who has voted may be committed elsewhere, and its client told.
+            let voted = replica.hold.holder().is_some_and(|holder| holder.voted.is_some());
+            if !knows || voted {
+                return Err(NotRun::NotYet);
+            }
+            let snapshot = replica.committed;
+            let attempt = run(replica, request, snapshot, writes, rows);
+            // Read first, then check the lease, then answer.
+            if !self.lease_is_valid() {
+                return Err(NotRun::NotPrimary);
+            }
+            assert!(replica.engine.pin(snapshot), "what is committed can be pinned");
+            Ok((snapshot, attempt))
+        });
+        let (snapshot, attempt) = attempted.unwrap_or(Err(NotRun::NotPrimary))?;
+        self.note_pinned(request.transaction, vec![(request.partition, snapshot)]);
+        Ok((snapshot, attempt))
+    }
+
+    /// Ends an interactive transaction in its only partition, if this node leads it and nobody holds it.
+    pub(crate) fn apply(&self, partition: PartitionId, buffered: &Buffered) -> Ran {
+        let writes = buffered.effects != Effects::default();
+        let ran = self.replicas.with(partition, |replica| {
+            if let Some(not) = self.not_now(replica, !writes) {
+                return not;
+            }
+            let stands = replica.engine.stands(&buffered.reads, buffered.snapshot);
+            if !self.lease_is_valid() {
+                return Ran::NotPrimary;
+            }
+            if !stands {
+                return Ran::Failed {
+                    error: conflict(),
+                    wait: None,
+                };
+            }
+            if !writes {
+                return Ran::Done {
+                    affected: 0,
+                    wait: None,
+                };
+            }
+            let payload = LogPayload::Write(buffered.effects.clone());
+            let lsn = self.replicas.append(replica, &payload);
+            let wait = (lsn > replica.committed).then(|| commit_wait(replica, partition, lsn, true));
+            Ran::Done { affected: 0, wait }
+        });
+        ran.unwrap_or(Ran::NotPrimary)
+    }
+}
+
+fn run(replica: &Replica, request: &AttemptRequest, snapshot: Lsn, writes: &Writes, rows: &mut EncodedRows) -> Attempt {
+    replica.engine.attempt(
+        snapshot,
+        writes,
+        &request.program,
+        &request.parameters,
+        &request.context,
+        &mut |row| rows.push(row),
+    )
+}

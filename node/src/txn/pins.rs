@@ -1,0 +1,126 @@
+//! Snapshots of this node's partitions that somebody reads: their versions are kept until he says that he is done, or is
+//! not heard of for long.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use volt_engine::effects::TransactionId;
+use volt_engine::transaction::Writes;
+use volt_engine::{Lsn, PartitionId};
+
+use super::participant::Participant;
+use super::request::{Failure, Reply, ScanRequest};
+use crate::error::SqlError;
+
+/// Bytes of rows in one chunk of a scan.
+const SCAN_CHUNK_BYTES: usize = 1 << 20;
+/// A snapshot that nobody has read from for so long is let go.
+pub(crate) const PIN_LIMIT_MS: u64 = 60_000;
+
+/// Who keeps what.
+pub(super) type Pins = Mutex<BTreeMap<TransactionId, Pinned>>;
+
+/// The versions that a snapshot keeps here.
+#[derive(Default)]
+pub(super) struct Pinned {
+    at: BTreeMap<PartitionId, Lsn>,
+    used_ms: u64,
+}
+
+impl Participant {
+    /// Keeps the versions of a snapshot until `unpin`, or until nobody has used it for `PIN_LIMIT_MS`.
+    pub(crate) fn pin(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
+        // What can't be pinned any more was taken away by an older transaction: letting go of the holds will say so.
+        let pinned = |&(partition, lsn): &(PartitionId, Lsn)| {
+            self.replicas.with(partition, |replica| replica.engine.pin(lsn)) == Some(true)
+        };
+        let at = at.into_iter().filter(pinned).collect();
+        self.note_pinned(transaction, at);
+    }
+
+    /// Notes what the engine has pinned already. A partition that the snapshot had before is let go there: its reader
+    /// took it anew.
+    pub(super) fn note_pinned(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
+        let used_ms = self.replicas.now_ms();
+        let mut before = Vec::new();
+        {
+            let mut pins = self.pins.lock().expect("no panic under this lock");
+            let pinned = pins.entry(transaction).or_default();
+            pinned.used_ms = used_ms;
+            for (partition, lsn) in at {
+                before.extend(pinned.at.insert(partition, lsn).map(|lsn| (partition, lsn)));
+            }
+        }
+        self.let_go(before);
+    }
+
+    /// Whether this snapshot is kept here; it is in use.
+    pub(super) fn uses_pin(&self, transaction: TransactionId, partition: PartitionId, snapshot: Lsn) -> bool {
+        let mut pins = self.pins.lock().expect("no panic under this lock");
+        let pinned = pins.get_mut(&transaction);
+        let Some(pinned) = pinned.filter(|pinned| pinned.at.get(&partition) == Some(&snapshot)) else {
+            return false;
+        };
+        pinned.used_ms = self.replicas.now_ms();
+        true
+    }
+
+    /// The snapshot is no longer needed here.
+    pub(crate) fn unpin(&self, transaction: TransactionId) {
+        let pinned = self.pins.lock().expect("no panic under this lock").remove(&transaction);
+        self.let_go(pinned.into_iter().flat_map(|pinned| pinned.at));
+    }
+
+    fn let_go(&self, pinned: impl IntoIterator<Item = (PartitionId, Lsn)>) {
+        for (partition, lsn) in pinned {
+            self.replicas.with(partition, |replica| replica.engine.unpin(lsn));
+        }
+    }
+
+    /// Lets go of snapshots that nobody has used for long: their reader died.
+    pub(crate) fn expire_pins(&self) {
+        let now_ms = self.replicas.now_ms();
+        let expired: Vec<TransactionId> = {
+            let pins = self.pins.lock().expect("no panic under this lock");
+            let old = pins.iter().filter(|(_, pinned)| pinned.used_ms + PIN_LIMIT_MS < now_ms);
+            old.map(|(&transaction, _)| transaction).collect()
+        };
+        expired.into_iter().for_each(|transaction| self.unpin(transaction));
+    }
+
+    /// One chunk of a scan at a snapshot that is pinned here.
+    pub(crate) fn scan(&self, scan: &ScanRequest) -> Reply {
+        if !self.uses_pin(scan.transaction, scan.partition, scan.snapshot) {
+            return Reply::Failed(Failure::NotPrimary);
+        }
+        let writes = match Writes::of(&scan.writes) {
+            Ok(writes) => writes,
+            Err(error) => return Reply::Failed(Failure::Sql(SqlError::internal(error))),
+        };
+        let chunk = self.replicas.with(scan.partition, |replica| {
+            // A replica that was filled, or given up and taken again, has none of the old one's pins.
+            if !replica.engine.is_pinned(scan.snapshot) {
+                return None;
+            }
+            Some(replica.engine.scan_at(
+                scan.table,
+                scan.snapshot,
+                &writes,
+                scan.after.as_deref(),
+                SCAN_CHUNK_BYTES,
+                scan.filter.as_ref(),
+                &[],
+                &scan.context,
+                scan.project.as_deref(),
+            ))
+        });
+        match chunk.flatten() {
+            Some(Ok(chunk)) => Reply::Chunk {
+                rows: chunk.rows,
+                next: chunk.next,
+            },
+            Some(Err(error)) => Reply::Failed(Failure::Sql(error.into())),
+            None => Reply::Failed(Failure::NotPrimary),
+        }
+    }
+}
