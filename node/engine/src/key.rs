@@ -74,6 +74,36 @@ impl Key {
         }
     }
 
+    /// The least key there is.
+    pub(crate) fn least() -> Self {
+        Self::new(&[])
+    }
+
+    /// A key of this length, from its head (`head`) and the bytes beyond the eighth.
+    #[inline]
+    pub(crate) fn from_parts(head: u64, length: usize, tail: &[u8]) -> Self {
+        let head = head.to_be_bytes();
+        if length > INLINE {
+            return Self(Place::Heap([&head, tail].concat().into()));
+        }
+        let mut bytes = [0; INLINE];
+        bytes[..8].copy_from_slice(&head);
+        bytes[8..8 + tail.len()].copy_from_slice(tail);
+        Self(Place::Inline {
+            length: length as u8,
+            bytes,
+        })
+    }
+
+    /// The first eight bytes as a number, with zeros for those that it lacks: it orders keys, but for ties.
+    #[inline]
+    pub(crate) fn head(&self) -> u64 {
+        match &self.0 {
+            Place::Inline { bytes, .. } => head(bytes),
+            Place::Heap(bytes) => head(bytes),
+        }
+    }
+
     /// Bytes that it holds outside of itself.
     pub(crate) fn heap_size(&self) -> usize {
         match &self.0 {
@@ -83,11 +113,11 @@ impl Key {
     }
 }
 
-/// The first eight bytes as a number; the padding with zeros doesn't change the order, it only makes ties.
+/// The first eight bytes, of at least so many, as a number; the padding with zeros doesn't change the order, it only
+/// makes ties.
 #[inline]
-fn head(bytes: &[u8; INLINE]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *bytes;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+fn head(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 impl Ord for Key {

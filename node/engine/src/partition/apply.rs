@@ -86,7 +86,7 @@ impl Partition {
         for effect in effects.iter_checked() {
             let key = Key::new(effect.key);
             let table = self.tables.entry(effect.table).or_default();
-            if let Some(replaced) = table.write(key.clone(), lsn, effect.row) {
+            if let Some(replaced) = table.write(&key, lsn, effect.row) {
                 let replaced = replaced == Replaced::Version;
                 self.touched.push_back(Touch {
                     lsn,

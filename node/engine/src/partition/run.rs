@@ -165,7 +165,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
         mut take: impl FnMut(&Self, &Key, RowRef<'a>) -> More,
     ) -> Result<(), StatementError> {
         for (key, seen) in self.view.range(prefix) {
-            if !self.one(key, seen, filter, &mut take)? {
+            if !self.one(&key, seen, filter, &mut take)? {
                 break;
             }
         }

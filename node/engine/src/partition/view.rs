@@ -24,7 +24,7 @@ impl Seen<'_> {
 }
 
 /// Entries in key order.
-pub(super) type Entries<'a> = Box<dyn Iterator<Item = (&'a Key, Seen<'a>)> + 'a>;
+pub(super) type Entries<'a> = Box<dyn Iterator<Item = (Key, Seen<'a>)> + 'a>;
 
 /// See the module.
 pub(super) trait View<'a> {
@@ -113,7 +113,7 @@ pub(super) fn entries<'a>(
     writes: Option<&'a BTreeMap<Key, Written>>,
     snapshot: Lsn,
     from: Bound<&Key>,
-) -> impl Iterator<Item = (&'a Key, Seen<'a>)> + use<'a> {
+) -> impl Iterator<Item = (Key, Seen<'a>)> + use<'a> {
     let seen = move |version: &'a Version| match version.at(snapshot) {
         Some((lsn, row)) => Seen { lsn, row: Some(row) },
         None => Seen::NOTHING,
@@ -124,16 +124,16 @@ pub(super) fn entries<'a>(
     let own = writes.map(|writes| writes.range((from, Bound::Unbounded)));
     let own = own.into_iter().flatten().map(|(key, row)| {
         let row = row.as_deref();
-        (key, Seen { lsn: 0, row })
+        (key.clone(), Seen { lsn: 0, row })
     });
     merge(stored.peekable(), own.peekable())
 }
 
 /// Two sequences in key order as one; where both have a key, `over` counts.
 fn merge<'a>(
-    mut under: Peekable<impl Iterator<Item = (&'a Key, Seen<'a>)>>,
-    mut over: Peekable<impl Iterator<Item = (&'a Key, Seen<'a>)>>,
-) -> impl Iterator<Item = (&'a Key, Seen<'a>)> {
+    mut under: Peekable<impl Iterator<Item = (Key, Seen<'a>)>>,
+    mut over: Peekable<impl Iterator<Item = (Key, Seen<'a>)>>,
+) -> impl Iterator<Item = (Key, Seen<'a>)> {
     std::iter::from_fn(move || match (under.peek(), over.peek()) {
         (Some((below, _)), Some((above, _))) if below < above => under.next(),
         (Some((below, _)), Some((above, _))) => {

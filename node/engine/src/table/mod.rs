@@ -1,13 +1,19 @@
 //! A table's rows in one partition: an ordered map from key to versions.
+//!
+//! The map's tree has a place for each leaf (leaf.rs), a packed run of up to 64 rows; a row is one heap block with its
+//! LSN and what of its key is not in the leaf (version.rs), behind a pointer of eight bytes (block.rs).
 
+mod block;
+mod leaf;
 mod version;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 use crate::Lsn;
 use crate::key::Key;
+use leaf::{Entry, Leaf, Rows};
+use version::LINK_SIZE;
 pub(crate) use version::Version;
 
 /// Pinned snapshots, and how often each is pinned.
@@ -20,7 +26,9 @@ pub struct Stats {
     pub rows: u64,
     /// Versions, the newest and tombstones included.
     pub versions: u64,
-    /// Bytes of keys, rows and what holds them, without the allocator's and the tree's own slack.
+    /// Bytes that versions, their links and the leaves with their free places were asked for. Left out: what the
+    /// allocator rounds up (mimalloc, blocks of more than 64 bytes: to the next eighth of a power of two at most), the
+    /// free places of the tree over the leaves (a byte or two a row), and the notes on what is not committed or pinned.
     pub bytes: u64,
 }
 
@@ -52,13 +60,31 @@ pub(crate) enum Replaced {
     Version,
 }
 
-/// Invariant: `stats` counts exactly what `entries` holds; every entry has a version.
+/// Invariants: `leaves` has a leaf for the keys from its own on, up to the next leaf's; the first one's is the least
+/// key there is, and no leaf is empty; every entry has a version; `stats` counts exactly what `leaves` holds.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    entries: BTreeMap<Key, Version>,
+    leaves: BTreeMap<Key, Leaf>,
     /// No version is newer; after an undo they may all be older.
     newest: Lsn,
     stats: Stats,
+}
+
+/// Bytes that a leaf takes in the tree.
+fn leaf_size(key: &Key) -> u64 {
+    (size_of::<(Key, Leaf)>() + key.heap_size()) as u64
+}
+
+/// The leaf that has the key, and its own, if anything does.
+#[inline]
+fn leaf_mut<'a>(leaves: &'a mut BTreeMap<Key, Leaf>, key: &Key) -> Option<(&'a Key, &'a mut Leaf)> {
+    leaves.range_mut((Bound::Unbounded, Bound::Included(key))).next_back()
+}
+
+fn version_mut<'a>(leaves: &'a mut BTreeMap<Key, Leaf>, key: &Key) -> Option<&'a mut Version> {
+    let (_, leaf) = leaf_mut(leaves, key)?;
+    let at = leaf.find(key).ok()?;
+    Some(leaf.version_mut(at))
 }
 
 impl Table {
@@ -66,9 +92,17 @@ impl Table {
         self.stats
     }
 
+    /// As `leaf_mut`.
+    #[inline]
+    fn leaf(&self, key: &Key) -> Option<(&Key, &Leaf)> {
+        self.leaves.range((Bound::Unbounded, Bound::Included(key))).next_back()
+    }
+
     #[inline]
     pub(crate) fn get(&self, key: &Key) -> Option<&Version> {
-        self.entries.get(key)
+        let (_, leaf) = self.leaf(key)?;
+        let at = leaf.find(key).ok()?;
+        Some(&leaf.entries()[at].version)
     }
 
     /// The LSN of the newest version, or a greater one.
@@ -77,77 +111,122 @@ impl Table {
     }
 
     /// The entries from `from` on, in key order.
-    pub(crate) fn from<'t>(&'t self, from: &Key) -> impl Iterator<Item = (&'t Key, &'t Version)> + use<'t> {
+    pub(crate) fn from<'t>(&'t self, from: &Key) -> impl Iterator<Item = (Key, &'t Version)> + use<'t> {
         self.range(Bound::Included(from))
     }
 
-    /// The entries from a bound on, in key order.
-    pub(crate) fn range<'t>(&'t self, from: Bound<&Key>) -> impl Iterator<Item = (&'t Key, &'t Version)> + use<'t> {
-        self.entries.range((from, Bound::Unbounded))
+    /// The entries after `after`, or all, in key order.
+    pub(crate) fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (Key, &Version)> {
+        let after = after.map(Key::new);
+        self.range(after.as_ref().map_or(Bound::Unbounded, Bound::Excluded))
     }
 
-    /// The entries after `after`, or all, in key order.
-    pub(crate) fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&Key, &Version)> {
-        let after = after.map(Key::new);
-        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.entries.range((from, Bound::Unbounded))
+    /// The entries from a bound on, in key order.
+    pub(crate) fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (Key, &Version)> + use<'_> {
+        let first = match from {
+            Bound::Included(key) | Bound::Excluded(key) => self.leaf(key),
+            Bound::Unbounded => self.leaves.first_key_value(),
+        };
+        let begin = match (first, from) {
+            (Some((_, leaf)), Bound::Included(key)) => leaf.find(key).unwrap_or_else(|at| at),
+            (Some((_, leaf)), Bound::Excluded(key)) => leaf.find(key).map_or_else(|at| at, |at| at + 1),
+            _ => 0,
+        };
+        let beyond = first.map_or(Bound::Unbounded, |(key, _)| Bound::Excluded(key));
+        Rows {
+            begun: first.map_or(&[], |(_, leaf)| &leaf.entries()[begin..]),
+            leaves: self.leaves.range((beyond, Bound::Unbounded)).map(|(_, leaf)| leaf),
+        }
     }
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.
-    pub(crate) fn write(&mut self, key: Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
+    pub(crate) fn write(&mut self, key: &Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
         self.newest = self.newest.max(lsn);
-        let row = row.map(Box::<[u8]>::from);
-        let entry = match self.entries.entry(key) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let row = row?;
-                let heap = entry.key().heap_size();
-                let version = entry.insert(Version::new(lsn, Some(row)));
-                self.stats.rows += 1;
-                self.stats.versions += 1;
-                self.stats.bytes += (size_of::<Key>() + heap + version.size()) as u64;
-                return Some(Replaced::Nothing);
-            }
+        let found = leaf_mut(&mut self.leaves, key).map(|(_, leaf)| (leaf.find(key), leaf));
+        let Some((Ok(at), leaf)) = found else {
+            self.insert(key, Version::new(key.as_bytes(), lsn, Some(row?)));
+            return Some(Replaced::Nothing);
         };
-        match (entry.row().is_some(), row.is_some()) {
-            (false, false) => return None,
-            (true, false) => self.stats.rows -= 1,
-            (false, true) => self.stats.rows += 1,
-            (true, true) => {}
+        let version = leaf.version_mut(at);
+        let had_row = version.row().is_some();
+        if !had_row && row.is_none() {
+            return None;
         }
-        let before = entry.size() as u64;
-        if entry.lsn() == lsn {
-            entry.replace_row(row);
-            self.stats.bytes = self.stats.bytes - before + entry.size() as u64;
+        let before = version.size();
+        if version.lsn() == lsn {
+            version.replace_row(key.as_bytes(), row);
+            self.stats.bytes -= before;
         } else {
-            entry.push(lsn, row);
+            version.push(key.as_bytes(), lsn, row);
+            self.stats.bytes += LINK_SIZE;
             self.stats.versions += 1;
-            self.stats.bytes += entry.size() as u64;
         }
+        self.stats.bytes += version.size();
+        self.stats.rows = self.stats.rows + u64::from(row.is_some()) - u64::from(had_row);
         Some(Replaced::Version)
+    }
+
+    /// Puts an entry in that is not there.
+    fn insert(&mut self, key: &Key, version: Version) {
+        if self.leaves.is_empty() {
+            self.add_leaf(Key::least(), Leaf::default());
+        }
+        let Some((_, leaf)) = leaf_mut(&mut self.leaves, key) else {
+            return;
+        };
+        let Err(at) = leaf.find(key) else { return };
+        let (before, size) = (leaf.size(), version.size());
+        let has_row = version.row().is_some();
+        let second = leaf.insert(at, Entry::new(key, version));
+        let after = leaf.size();
+        self.stats.rows += u64::from(has_row);
+        self.stats.versions += 1;
+        self.stats.bytes = self.stats.bytes + size + after - before;
+        if let Some(second) = second
+            && let Some(first) = second.entries().first()
+        {
+            self.add_leaf(first.key(), second);
+        }
+    }
+
+    fn add_leaf(&mut self, key: Key, leaf: Leaf) {
+        self.stats.bytes += leaf_size(&key) + leaf.size();
+        self.leaves.insert(key, leaf);
+    }
+
+    fn take_leaf(&mut self, key: &Key) -> Option<Leaf> {
+        let leaf = self.leaves.remove(key)?;
+        self.stats.bytes -= leaf_size(key) + leaf.size();
+        Some(leaf)
     }
 
     /// A row as a dump carries it, into a table that has nothing at this key or the same.
     pub(crate) fn restore(&mut self, key: &[u8], lsn: Lsn, row: &[u8]) {
         let key = Key::new(key);
         self.remove(&key);
-        self.write(key, lsn, Some(row));
+        self.insert(&key, Version::new(key.as_bytes(), lsn, Some(row)));
     }
 
     /// Takes back the versions beyond `lsn`.
     pub(crate) fn undo_after(&mut self, key: &Key, lsn: Lsn) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let had_row = entry.row().is_some();
+        let Some(version) = version_mut(&mut self.leaves, key) else {
+            return;
+        };
+        let had_row = version.row().is_some();
+        let (mut undone, mut bytes) = (0, 0);
         let mut emptied = false;
-        while entry.lsn() > lsn && !emptied {
-            let size = entry.size() as u64;
-            emptied = !entry.pop();
+        while version.lsn() > lsn && !emptied {
+            let size = version.size();
+            emptied = !version.pop();
             if !emptied {
-                self.stats.versions -= 1;
-                self.stats.bytes -= size;
+                undone += 1;
+                bytes += size + LINK_SIZE;
             }
         }
-        self.stats.rows = self.stats.rows + u64::from(entry.row().is_some()) - u64::from(had_row);
+        let has_row = version.row().is_some();
+        self.stats.versions -= undone;
+        self.stats.bytes -= bytes;
+        self.stats.rows = self.stats.rows + u64::from(has_row) - u64::from(had_row);
         if emptied {
             self.remove(key);
         }
@@ -156,28 +235,51 @@ impl Table {
     /// Drops the versions of a key that neither a pinned snapshot nor undoing beyond `committed` needs, and says which
     /// pins keep others, which are to be looked at again when those go.
     pub(crate) fn prune(&mut self, key: &Key, committed: Lsn, pins: &Pins, kept_by: &mut Vec<Lsn>) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let stats = &mut self.stats;
-        entry.prune(committed, pins, kept_by, |dropped| {
-            stats.versions -= 1;
-            stats.bytes -= dropped.size() as u64;
-        });
-        if entry.row().is_none() && entry.is_alone() && entry.lsn() <= committed {
+        let Some(version) = version_mut(&mut self.leaves, key) else {
+            return;
+        };
+        let pruned = version.prune(committed, pins, kept_by);
+        let hides_nothing = version.row().is_none() && version.is_alone() && version.lsn() <= committed;
+        self.stats.versions -= pruned.versions;
+        self.stats.bytes -= pruned.bytes;
+        if hides_nothing {
             self.remove(key);
         }
     }
 
     /// Takes an entry with one version out.
     fn remove(&mut self, key: &Key) {
-        let Some(version) = self.entries.remove(key) else {
+        let Some((begin, leaf)) = leaf_mut(&mut self.leaves, key) else {
             return;
         };
+        let Ok(at) = leaf.find(key) else { return };
+        let before = leaf.size();
+        let version = leaf.remove(at);
+        let freed = before - leaf.size() + version.size();
+        let emptied = leaf.entries().is_empty().then(|| begin.clone());
         debug_assert!(version.is_alone(), "only whole entries go");
         self.stats.rows -= u64::from(version.row().is_some());
         self.stats.versions -= 1;
-        self.stats.bytes -= (size_of::<Key>() + key.heap_size() + version.size()) as u64;
+        self.stats.bytes -= freed;
+        if let Some(begin) = emptied {
+            self.remove_leaf(&begin);
+        }
+    }
+
+    fn remove_leaf(&mut self, begin: &Key) {
+        self.take_leaf(begin);
+        if *begin != Key::least() {
+            return;
+        }
+        // The next leaf becomes the first.
+        let next = self.leaves.first_key_value().map(|(key, _)| key.clone());
+        if let Some(leaf) = next.and_then(|key| self.take_leaf(&key)) {
+            self.add_leaf(Key::least(), leaf);
+        }
     }
 }
 
+#[cfg(test)]
+mod model_test;
 #[cfg(test)]
 mod tests;

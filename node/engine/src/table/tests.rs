@@ -5,7 +5,7 @@ fn key() -> Key {
 }
 
 fn write(table: &mut Table, lsn: Lsn, row: Option<&[u8]>) {
-    table.write(key(), lsn, row);
+    table.write(&key(), lsn, row);
 }
 
 fn seen(table: &Table, snapshot: Lsn) -> Option<(Lsn, &[u8])> {
@@ -62,7 +62,7 @@ fn a_tombstone_goes_when_it_is_committed_and_hides_nothing() {
 #[test]
 fn removing_what_is_not_there_leaves_nothing() {
     let mut table = Table::default();
-    assert_eq!(table.write(key(), 1, None), None);
+    assert_eq!(table.write(&key(), 1, None), None);
     assert_eq!(table.stats(), Stats::default());
 }
 
