@@ -159,4 +159,9 @@ impl Leaf {
     pub(super) fn size(&self) -> u64 {
         (self.0.capacity() * size_of::<Entry>()) as u64
     }
+
+    #[cfg(test)]
+    pub(super) fn is_fitting(&self) -> bool {
+        self.0.capacity() < 2 * places(self.0.len())
+    }
 }

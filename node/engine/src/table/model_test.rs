@@ -150,6 +150,7 @@ impl Table {
         let mut bytes = 0;
         for (key, leaf) in &self.leaves {
             assert!(!leaf.entries().is_empty() && leaf.entries()[0].key() >= *key);
+            assert!(leaf.is_fitting(), "few places are free, also when many rows went");
             bytes += leaf_size(key) + leaf.size();
             bytes += leaf.entries().iter().map(|entry| entry.version.counted()).sum::<u64>();
         }
