@@ -67,6 +67,30 @@ pub fn load(partition: &mut Partition, keys: impl Iterator<Item = i64>) {
     partition.commit_to(partition.applied());
 }
 
+/// A key as names are: 19 bytes, of which the first nine or more are the same in all.
+pub fn name(number: u64) -> String {
+    format!("customer-{number:010}")
+}
+
+/// The same number of rows with `name`s for keys.
+pub fn loaded_names(rows: u32) -> Partition {
+    let mut keys: Vec<u32> = (0..rows).collect();
+    Numbers(1).shuffle(&mut keys);
+    let mut partition = Partition::new();
+    let text = text();
+    for number in keys {
+        let name = name(u64::from(number));
+        let key = ValueRef::Text(&name);
+        let mut effects = EffectsBuilder::default();
+        effects.put(TABLE, &encode_key([key]), &encode_row(&[key, ValueRef::Text(&text)]));
+        let lsn = partition.applied() + 1;
+        let payload = LogPayload::Write(effects.finish());
+        partition.apply_record(lsn, &payload).expect("records are in order");
+        partition.commit_to(lsn);
+    }
+    partition
+}
+
 /// A partition with the keys 0 to `rows` - 1, which came in no order.
 pub fn loaded(rows: u32) -> Partition {
     let mut keys: Vec<u32> = (0..rows).collect();
@@ -76,8 +100,13 @@ pub fn loaded(rows: u32) -> Partition {
     partition
 }
 
-/// CREATE TABLE kv (k BIGINT PRIMARY KEY, v TEXT)
+/// On CREATE TABLE kv (k BIGINT PRIMARY KEY, v TEXT)
 pub fn program(action: Action) -> Program {
+    program_on(DataType::BigInt, action)
+}
+
+/// On the same with another type of key.
+pub fn program_on(key: DataType, action: Action) -> Program {
     let column = |name: &str, data_type, nullable| Column {
         name: name.to_owned(),
         data_type,
@@ -87,7 +116,7 @@ pub fn program(action: Action) -> Program {
     Program {
         table: TABLE,
         table_name: "kv".to_owned(),
-        columns: vec![column("k", DataType::BigInt, false), column("v", DataType::Text, true)],
+        columns: vec![column("k", key, false), column("v", DataType::Text, true)],
         primary_key: vec![0],
         action,
     }
