@@ -58,6 +58,9 @@ pub const MAX_EFFECTS_BYTES: usize = 8 << 20;
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 
+/// What an effect takes at most besides its key and its row.
+const MAX_FRAME: usize = 1 + size_of::<TableId>() + 2 * 10;
+
 /// Collects effects.
 #[derive(Clone, Debug, Default)]
 pub struct EffectsBuilder(Vec<u8>);
@@ -65,6 +68,8 @@ pub struct EffectsBuilder(Vec<u8>);
 impl EffectsBuilder {
     /// A row takes this key's place.
     pub fn put(&mut self, table: TableId, key: &[u8], row: &[u8]) {
+        // Once, not at each of its parts.
+        self.0.reserve(MAX_FRAME + key.len() + row.len());
         self.head(PUT, table, key);
         put_counted(&mut self.0, row);
     }
@@ -166,10 +171,14 @@ impl LogPayload {
     /// Kind (1 byte), then: Write: effects; Prepared: transaction, home (u32), effects; Commit, Abort: transaction.
     /// A transaction: began_micros (i64), node (u32), boot (u64), sequence (u64). All little-endian.
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(33);
+        let effects = match self {
+            Self::Write(effects) | Self::Prepared { effects, .. } => effects.0.len(),
+            _ => 0,
+        };
+        let others = if matches!(self, Self::Write(_)) { 1 } else { 33 };
+        let mut out = Vec::with_capacity(others + effects);
         match self {
             Self::Write(effects) => {
-                out.reserve(effects.0.len());
                 out.push(1);
                 out.extend_from_slice(&effects.0);
             }

@@ -95,15 +95,6 @@ impl Key {
         })
     }
 
-    /// The first eight bytes as a number, with zeros for those that it lacks: it orders keys, but for ties.
-    #[inline]
-    pub(crate) fn head(&self) -> u64 {
-        match &self.0 {
-            Place::Inline { bytes, .. } => head(bytes),
-            Place::Heap(bytes) => head(bytes),
-        }
-    }
-
     /// Bytes that it holds outside of itself.
     pub(crate) fn heap_size(&self) -> usize {
         match &self.0 {
@@ -113,11 +104,21 @@ impl Key {
     }
 }
 
-/// The first eight bytes, of at least so many, as a number; the padding with zeros doesn't change the order, it only
-/// makes ties.
+/// The first eight bytes as a number; the padding with zeros doesn't change the order, it only makes ties.
 #[inline]
-fn head(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+pub(crate) fn head(bytes: &[u8]) -> u64 {
+    if let Some(first) = bytes.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut first = [0; 8];
+    first[..bytes.len()].copy_from_slice(bytes);
+    u64::from_be_bytes(first)
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self::least()
+    }
 }
 
 impl Ord for Key {

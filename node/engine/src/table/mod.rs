@@ -12,7 +12,7 @@ use std::ops::Bound;
 
 use crate::Lsn;
 use crate::key::Key;
-use leaf::{Entry, Leaf, Rows};
+use leaf::{Leaf, Rows};
 use version::LINK_SIZE;
 pub(crate) use version::Version;
 
@@ -133,10 +133,8 @@ impl Table {
             _ => 0,
         };
         let beyond = first.map_or(Bound::Unbounded, |(key, _)| Bound::Excluded(key));
-        Rows {
-            begun: first.map_or(&[], |(_, leaf)| &leaf.entries()[begin..]),
-            leaves: self.leaves.range((beyond, Bound::Unbounded)).map(|(_, leaf)| leaf),
-        }
+        let leaves = self.leaves.range((beyond, Bound::Unbounded)).map(|(_, leaf)| leaf);
+        Rows::new(first.map(|(_, leaf)| (leaf, begin)), leaves)
     }
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.
@@ -177,15 +175,15 @@ impl Table {
         let Err(at) = leaf.find(key) else { return };
         let (before, size) = (leaf.size(), version.size());
         let has_row = version.row().is_some();
-        let second = leaf.insert(at, Entry::new(key, version));
+        let second = leaf.insert(at, key, version);
         let after = leaf.size();
         self.stats.rows += u64::from(has_row);
         self.stats.versions += 1;
         self.stats.bytes = self.stats.bytes + size + after - before;
         if let Some(second) = second
-            && let Some(first) = second.entries().first()
+            && let Some(first) = second.first_key()
         {
-            self.add_leaf(first.key(), second);
+            self.add_leaf(first, second);
         }
     }
 

@@ -149,7 +149,7 @@ impl Table {
     fn counted(&self) -> u64 {
         let mut bytes = 0;
         for (key, leaf) in &self.leaves {
-            assert!(!leaf.entries().is_empty() && leaf.entries()[0].key() >= *key);
+            assert!(!leaf.entries().is_empty() && leaf.first_key().is_some_and(|first| first >= *key));
             assert!(leaf.is_fitting(), "few places are free, also when many rows went");
             bytes += leaf_size(key) + leaf.size();
             bytes += leaf.entries().iter().map(|entry| entry.version.counted()).sum::<u64>();
@@ -184,7 +184,7 @@ proptest! {
         let version = Version::new(&key, lsn, row.as_deref());
         prop_assert_eq!(version.lsn(), lsn);
         prop_assert_eq!(version.row(), row.as_deref());
-        prop_assert_eq!(version.key(Key::new(&key).head()), Key::new(&key));
+        prop_assert_eq!(version.key(crate::key::head(&key)), Key::new(&key));
     }
 }
 
@@ -199,6 +199,6 @@ fn leaves_are_full_of_ascending_keys_and_fit_shuffled_ones() {
         let versions: u64 = table.after(None).map(|(_, version)| version.size()).sum();
         (table.stats().bytes - versions) as f64 / 10_000.0
     };
-    assert!(bytes_a_row(1) < 17.0, "{}", bytes_a_row(1));
+    assert!(bytes_a_row(1) < 17.5, "{}", bytes_a_row(1));
     assert!(bytes_a_row(7_919) < 20.0, "{}", bytes_a_row(7_919));
 }
