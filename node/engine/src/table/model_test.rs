@@ -13,8 +13,9 @@ type Model = BTreeMap<Vec<u8>, Versions>;
 enum Step {
     /// At the next LSN: each key's row, or its removal.
     Write(Vec<Vec<u8>>, Option<Vec<u8>>),
-    /// The same for many keys one behind the other, upwards or downwards.
+    /// The same for many keys one behind the other, upwards or downwards, all with the same beginning.
     Run {
+        beginning: &'static [u8],
         first: u16,
         count: u16,
         up: bool,
@@ -32,10 +33,15 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
 
 fn step() -> impl Strategy<Value = Step> {
     let row = || prop::option::weighted(0.7, prop::collection::vec(any::<u8>(), 0..40));
-    let run = (0u16..600, 1u16..300, any::<bool>(), any::<bool>());
+    let beginning = prop::sample::select(vec![
+        &b""[..],
+        b"\x01customer-",
+        b"\x01a name longer than what lies in the tree",
+    ]);
+    let run = (beginning, 0u16..600, 1u16..300, any::<bool>(), any::<bool>());
     prop_oneof![
         3 => (prop::collection::vec(key(), 1..150), row()).prop_map(|(keys, row)| Step::Write(keys, row)),
-        3 => run.prop_map(|(first, count, up, puts)| Step::Run { first, count, up, puts }),
+        3 => run.prop_map(|(beginning, first, count, up, puts)| Step::Run { beginning, first, count, up, puts }),
         1 => Just(Step::Prune),
         1 => (0u64..=8).prop_map(Step::Undo),
     ]
@@ -71,8 +77,16 @@ impl Both {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Write(keys, row) => self.write(keys.iter().cloned(), row.as_deref()),
-            Step::Run { first, count, up, puts } => {
-                let mut keys: Vec<_> = (*first..first + count).map(|key| key.to_be_bytes().to_vec()).collect();
+            Step::Run {
+                beginning,
+                first,
+                count,
+                up,
+                puts,
+            } => {
+                let mut keys: Vec<_> = (*first..first + count)
+                    .map(|key| [*beginning, &key.to_be_bytes()].concat())
+                    .collect();
                 if !up {
                     keys.reverse();
                 }
