@@ -26,9 +26,9 @@ pub struct Stats {
     pub rows: u64,
     /// Versions, the newest and tombstones included.
     pub versions: u64,
-    /// Bytes that versions, their links and the leaves with their free places were asked for. Left out: what the
-    /// allocator rounds up (mimalloc, blocks of more than 64 bytes: to the next eighth of a power of two at most), the
-    /// free places of the tree over the leaves (a byte or two a row), and the notes on what is not committed or pinned.
+    /// Bytes that the allocator was asked for: versions, their links, and leaves with their free places. Left out: what
+    /// it rounds up (mimalloc has four sizes a doubling: a tenth or so), the free places of the tree over the leaves (a
+    /// byte a row), and the notes on what is not committed or pinned. What a process takes: docs/performance.md.
     pub bytes: u64,
 }
 
