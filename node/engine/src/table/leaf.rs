@@ -211,12 +211,17 @@ impl Leaf {
         let [first, .., last] = self.entries.as_slice() else {
             return;
         };
-        if self.entries.windows(2).all(|pair| pair[0].head < pair[1].head) {
+        if self.is_told_apart() {
             return;
         }
         let (first, last) = (self.key(first), self.key(last));
         let shared = shared(first.as_bytes(), last.as_bytes());
         self.set_prefix(Key::new(&first.as_bytes()[..shared]));
+    }
+
+    /// No heads are alike.
+    pub(super) fn is_told_apart(&self) -> bool {
+        self.entries.windows(2).all(|pair| pair[0].head < pair[1].head)
     }
 
     fn set_prefix(&mut self, prefix: Key) {

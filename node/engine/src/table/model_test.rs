@@ -216,3 +216,14 @@ fn leaves_are_full_of_ascending_keys_and_fit_shuffled_ones() {
     assert!(bytes_a_row(1) < 17.5, "{}", bytes_a_row(1));
     assert!(bytes_a_row(7_919) < 20.0, "{}", bytes_a_row(7_919));
 }
+
+#[test]
+fn keys_that_begin_alike_are_told_apart_without_their_rows() {
+    let mut table = Table::default();
+    for number in 0..10_000u64 {
+        let key = format!("customer-{:05}", number * 7_919 % 10_007);
+        table.write(&Key::new(key.as_bytes()), number + 1, Some(b""));
+    }
+    assert!(table.leaves.len() > 100);
+    assert!(table.leaves.values().all(Leaf::is_told_apart));
+}
