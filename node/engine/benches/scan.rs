@@ -8,6 +8,7 @@ use divan::counter::ItemsCount;
 use volt_engine::partition::Partition;
 use volt_engine::plan::{Access, Action, BinaryOp, Expr};
 use volt_engine::row::RowRef;
+use volt_engine::transaction::Writes;
 use volt_engine::value::{Value, ValueRef};
 
 const ROWS: u32 = 1_000_000;
@@ -37,10 +38,13 @@ fn less() -> Expr {
 /// The sum of k over a snapshot scan.
 fn sum(partition: &Partition, filter: Option<&Expr>, parameters: &[Value], project: Option<&[usize]>) -> i64 {
     let (mut sum, mut after) = (0, None);
+    let writes = Writes::default();
     loop {
         let snapshot = partition.applied();
         let from = after.as_deref();
-        let chunk = partition.scan_at(TABLE, snapshot, from, CHUNK, filter, parameters, &CONTEXT, project);
+        let chunk = partition.scan_at(
+            TABLE, snapshot, &writes, from, CHUNK, filter, parameters, &CONTEXT, project,
+        );
         let chunk = chunk.expect("a scan");
         sum += chunk
             .rows
