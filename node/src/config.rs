@@ -18,6 +18,8 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
 pub const DEFAULT_TAIL_MARGIN_BYTES: usize = 4 << 20;
 /// Bytes of one chunk of a fill, unless another number is given.
 pub const DEFAULT_FILL_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes that the log may grow by before a checkpoint is taken, unless another number is given.
+pub const DEFAULT_CHECKPOINT_BYTES: u64 = 256 << 20;
 /// The one database that a cluster has.
 pub const DATABASE: &str = "volt";
 
@@ -61,6 +63,8 @@ pub struct NodeConfig {
     pub tail_margin_bytes: usize,
     /// Bytes of one chunk of a fill: how long a fill may hold its partition at a time.
     pub fill_chunk_bytes: usize,
+    /// Bytes that the log grows by between two checkpoints.
+    pub checkpoint_bytes: u64,
     /// When the process started, in seconds since 1970 by its machine's clock; 0: unknown. For the operator, which
     /// compares it with what the same machine says of the container; nothing in a node depends on it.
     pub started_at: i64,
@@ -115,6 +119,7 @@ impl NodeConfig {
             heartbeat: Duration::from_millis(100),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
+            checkpoint_bytes: DEFAULT_CHECKPOINT_BYTES,
             started_at: 0,
         }
     }
@@ -211,6 +216,9 @@ pub struct StartArguments {
     /// Milliseconds between two heartbeats
     #[arg(long, env = "VOLT_HEARTBEAT_MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     heartbeat_ms: u64,
+    /// Bytes that the log grows by between two checkpoints
+    #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
+    checkpoint_bytes: u64,
 }
 
 /// Arguments that make no sense together.
@@ -263,6 +271,7 @@ impl StartArguments {
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
+            checkpoint_bytes: self.checkpoint_bytes,
             started_at: 0,
         })
     }

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use volt_engine::{Lsn, PartitionId};
 use volt_proto::v1;
 
-use crate::config::NodeConfig;
+use crate::config::{Durability, NodeConfig};
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, DataPlane, Services, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
@@ -27,9 +27,7 @@ use crate::metadata::Metadata;
 use crate::metadata::command::Command;
 use crate::peers::Peers;
 use crate::query::SqlEngine;
-use crate::recovery::log::{Log, LogOptions};
-use crate::recovery::replay::Replay;
-use crate::replication::replica::Replica;
+use crate::recovery::{self, Recovered};
 use crate::replication::{Replicas, fill, receiver};
 use crate::txn::Coordinator;
 use crate::world::{Listener, World};
@@ -128,19 +126,25 @@ impl Node {
         if self.metadata.identity().is_none() {
             self.metadata.enter().await?;
         }
-        let (log, recovered) = self.read_back(&config, &world).await?;
+        let recovered = self.read_back(&config, &world).await?;
+        let log = recovered.log;
         let replicas = Replicas::new(
             (config.node_id, self.metadata.boot_id()),
             world.clone(),
             Arc::clone(&self.metadata),
             peers,
             (Arc::clone(&log), &config),
-            recovered,
+            recovered.replicas,
         );
         let coordinator = Coordinator::new(Arc::clone(&replicas));
         let _ = self.data.parts.set((Arc::clone(&replicas), Arc::clone(&coordinator)));
         membership.start();
         replicas.start();
+        if config.durability != Durability::Memory {
+            let checkpointed = Arc::clone(&replicas);
+            let checkpoints = recovered.checkpointer;
+            tokio::spawn(checkpoints.run(config.checkpoint_bytes, move |mark| checkpointed.all_at(mark)));
+        }
         coordinator.start();
         self.metadata.enter().await?;
         let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata)));
@@ -162,15 +166,11 @@ impl Node {
         }
     }
 
-    /// Reads the log back into replicas.
-    async fn read_back(&self, config: &NodeConfig, world: &World) -> anyhow::Result<(Arc<Log>, Vec<Replica>)> {
+    /// Reads the data directory back into replicas.
+    async fn read_back(&self, config: &NodeConfig, world: &World) -> anyhow::Result<Recovered> {
         let identity = self.metadata.identity().ok_or_else(|| anyhow::anyhow!("no identity"))?;
         let cluster = uuid::Uuid::try_parse(&identity.cluster_uuid)?;
-        let mut replay = Replay::default();
-        let options = LogOptions::new(config.durability);
-        let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
-        let log = Log::open(world, options, cluster, &mut take).await?;
-        Ok((Arc::new(log), replay.finish()))
+        Ok(recovery::recover(world, config, cluster).await?)
     }
 
     /// Returns when the node can't go on, with the reason.

@@ -104,3 +104,53 @@ fn a_node_that_lost_its_data_comes_back_as_another_incarnation() {
         holds_all(&mut cluster, 3, 2, load, next - 1).await
     });
 }
+
+/// So little that the load below is many checkpoints.
+const CHECKPOINT_BYTES: u64 = 256 << 10;
+/// So many bytes of log stay at most: a checkpoint's worth, and what is written while the next one is taken.
+const LOG_BYTES: u64 = 16 * CHECKPOINT_BYTES;
+/// What a node prints when it starts from a checkpoint.
+const LOADED: &str = "recovery::checkpoint: loaded a checkpoint";
+
+fn log_bytes(cluster: &mut Cluster, node: u32) -> anyhow::Result<(u64, bool)> {
+    let folder = cluster.nodes.node(node).data().join("log");
+    let (mut bytes, mut from_the_start) = (0, false);
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += entry.metadata()?.len();
+        from_the_start |= entry.file_name() == "00000000000000000001.log";
+    }
+    Ok((bytes, from_the_start))
+}
+
+#[test]
+fn nodes_killed_under_load_come_back_from_checkpoints_and_their_logs_stay_short() {
+    let _alone = alone();
+    block_on(async {
+        let bound = CHECKPOINT_BYTES.to_string();
+        let mut cluster = Cluster::start_with(&["--checkpoint-bytes", &bound]).await?;
+        let load = Load::start(&cluster.sql_ports);
+        for node in [3, 1] {
+            run_for(&load, Duration::from_secs(4)).await?;
+            cluster.nodes.node(node).kill()?;
+            let (bytes, from_the_start) = log_bytes(&mut cluster, node)?;
+            ensure!(!from_the_start, "node {node}: no segment was removed");
+            ensure!(bytes < LOG_BYTES, "node {node}: {bytes} bytes of log");
+            run_for(&load, Duration::from_secs(2)).await?;
+            cluster.nodes.node(node).start()?;
+            cluster.whole().await?;
+        }
+        run_for(&load, Duration::from_secs(1)).await?;
+        // All at once, so that what there is afterwards comes from disks alone.
+        (1..=3).try_for_each(|node| cluster.nodes.node(node).kill())?;
+        let told = load.stop().await;
+        (1..=3).try_for_each(|node| cluster.nodes.node(node).start())?;
+        cluster.whole().await?;
+        for node in 1..=3 {
+            told.assert_all_there(cluster.sql(node)).await?;
+            let log = cluster.nodes.node(node).log()?;
+            ensure!(log.contains(LOADED), "node {node} loaded no checkpoint:\n{log}");
+        }
+        Ok(())
+    });
+}

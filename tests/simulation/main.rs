@@ -47,9 +47,11 @@ fn seed(seed: u64) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let (answered, refused, unknown) = outcome.counts;
     println!(
-        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} replicas compared, {} filled, {:.1} s, trace {:016x}",
+        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} replicas compared, {} filled, {} checkpoints, {} loaded, {:.1} s, trace {:016x}",
         outcome.compared,
         outcome.filled,
+        outcome.checkpoints.0,
+        outcome.checkpoints.1,
         outcome.lasted.as_secs_f64(),
         outcome.trace.hash()
     );
@@ -69,8 +71,16 @@ fn seed(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a seed in a process of its own, which is this program again. How many fills it did; Err: what it said.
-fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<u64, String> {
+/// What a seed's line says that it did.
+#[derive(Clone, Copy, Default)]
+struct Did {
+    fills: u64,
+    /// Starts from a checkpoint.
+    loads: u64,
+}
+
+/// Runs a seed in a process of its own, which is this program again. Err: what it said.
+fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<Did, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(program)
         .args(["--exact", "seeds", "--nocapture", "--test-threads=1"])
@@ -84,16 +94,20 @@ fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<u64, String> {
         .find(|line| line.contains(": ") && line.contains("answered"));
     println!("{}", summary.unwrap_or_default().trim_start_matches("test seeds ... "));
     if output.status.success() {
-        return Ok(summary.and_then(filled).unwrap_or(0));
+        let number = |what| summary.and_then(|summary| number_before(summary, what)).unwrap_or(0);
+        return Ok(Did {
+            fills: number(" filled"),
+            loads: number(" loaded"),
+        });
     }
     Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The number of fills in a seed's line.
-fn filled(summary: &str) -> Option<u64> {
+/// The number before this word in a seed's line.
+fn number_before(summary: &str, what: &str) -> Option<u64> {
     summary
         .split(", ")
-        .find_map(|part| part.strip_suffix(" filled"))?
+        .find_map(|part| part.strip_suffix(what))?
         .parse()
         .ok()
 }
@@ -106,7 +120,7 @@ fn seeds() {
     }
     let count = number("SEEDS").unwrap_or(DEFAULT_SEEDS);
     let next = AtomicU64::new(1);
-    let fills = AtomicU64::new(0);
+    let (fills, loads) = (AtomicU64::new(0), AtomicU64::new(0));
     let faults = Mutex::new(Vec::new());
     let traces = run::traces();
     std::thread::scope(|scope| {
@@ -118,7 +132,10 @@ fn seeds() {
                         return;
                     }
                     match seed_in_its_own_process(chosen, &traces) {
-                        Ok(filled) => drop(fills.fetch_add(filled, Ordering::Relaxed)),
+                        Ok(did) => {
+                            fills.fetch_add(did.fills, Ordering::Relaxed);
+                            loads.fetch_add(did.loads, Ordering::Relaxed);
+                        }
                         Err(fault) => {
                             println!("{fault}");
                             faults.lock().expect("no panic").push(fault);
@@ -135,10 +152,10 @@ fn seeds() {
         faults.len(),
         faults.join("\n")
     );
-    let fills = fills.into_inner();
+    let (fills, loads) = (fills.into_inner(), loads.into_inner());
     assert!(
-        fills > 0 || count < DEFAULT_SEEDS,
-        "no replica was filled in {count} seeds"
+        fills > 0 && loads > 0 || count < DEFAULT_SEEDS,
+        "in {count} seeds {fills} replicas were filled, and {loads} starts went out from a checkpoint"
     );
 }
 

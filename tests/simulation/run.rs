@@ -36,6 +36,12 @@ const CLIENT_HOST: &str = "clients";
 const TAIL_MARGIN_BYTES: usize = 2 << 10;
 /// So little that a fill is several chunks.
 const FILL_CHUNK_BYTES: usize = 256;
+/// So little that checkpoints are taken, and segments removed, all the time.
+const CHECKPOINT_BYTES: u64 = 8 << 10;
+/// What a node logs when a checkpoint is done.
+const TAKEN: &str = "recovery::checkpoint: checkpoint taken ";
+/// What a node logs when it starts from one.
+const LOADED: &str = "recovery::checkpoint: loaded a checkpoint ";
 /// What a node logs when a fill is done.
 const FILLED: &str = "replication::fill: filled ";
 
@@ -51,6 +57,8 @@ pub struct Outcome {
     pub compared: usize,
     /// Fills that were done.
     pub filled: usize,
+    /// Checkpoints that were taken, and that a start went out from.
+    pub checkpoints: (usize, usize),
     /// Simulated time.
     pub lasted: Duration,
 }
@@ -78,9 +86,14 @@ pub fn run(seed: u64) -> Outcome {
         fault = Some(format!("a task panicked: {panic}"));
     }
     shared.trace.line(lasted.as_micros() as u64, &format!("end: {fault:?}"));
-    let filled = String::from_utf8_lossy(&shared.trace.bytes()).matches(FILLED).count();
+    let bytes = shared.trace.bytes();
+    let said = String::from_utf8_lossy(&bytes);
+    let count = |what| said.matches(what).count();
+    let (filled, checkpoints) = (count(FILLED), (count(TAKEN), count(LOADED)));
+    drop(said);
     Outcome {
         filled,
+        checkpoints,
         trace: shared.trace,
         fault,
         counts,
@@ -132,6 +145,7 @@ async fn process(
     config.sql_port = SQL_PORT;
     config.tail_margin_bytes = TAIL_MARGIN_BYTES;
     config.fill_chunk_bytes = FILL_CHUNK_BYTES;
+    config.checkpoint_bytes = CHECKPOINT_BYTES;
     config.join = (1..=NODES)
         .map(|other| format!("{}:{PEER_PORT}", name(other)))
         .collect();

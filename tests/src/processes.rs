@@ -96,6 +96,11 @@ impl NodeProcess {
         Ok(())
     }
 
+    /// The folder of its files.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Its process, if it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

@@ -9,7 +9,7 @@ use volt_engine::PartitionId;
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::Partition;
 
-use super::log::LogEntry;
+use super::log::{LogEntry, OF_THE_NODE};
 use crate::replication::Record;
 use crate::replication::replica::Replica;
 
@@ -21,16 +21,75 @@ pub(crate) struct ReplayError {
     what: String,
 }
 
-/// Replicas in the making.
+/// Where a partition's entries of the log begin to say what its checkpoint doesn't hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// Behind this mark: the replica was captured there.
+    Mark(u64),
+    /// With the first `Reset`: it was being filled. That the checkpoint may have seen a later one does no harm.
+    Reset,
+    /// With the first `Dropped`: it was dropped while the checkpoint was taken.
+    Dropped,
+    /// They do.
+    Now,
+}
+
+/// Replicas in the making: first from a checkpoint's entries, if there is one, then from the log's.
 #[derive(Default)]
 pub(crate) struct Replay {
     replicas: BTreeMap<PartitionId, Replica>,
     filling: BTreeMap<PartitionId, Partition>,
+    /// Of the partitions that the checkpoint names.
+    since: BTreeMap<PartitionId, Since>,
+    /// The checkpoint's first mark, until it is found: partitions that it does not name held nothing there.
+    begun: Option<u64>,
 }
 
 impl Replay {
-    /// Takes the next entry.
+    /// Takes the next entry of a checkpoint. The last of each partition says where the log goes on.
+    pub(crate) fn take_checkpoint(&mut self, partition: PartitionId, entry: LogEntry) -> Result<(), ReplayError> {
+        let since = match entry {
+            LogEntry::Mark { mark } => Some(Since::Mark(mark)),
+            LogEntry::Reset { .. } => Some(Since::Reset),
+            LogEntry::Dropped => Some(Since::Dropped),
+            _ => None,
+        };
+        if let Some(since) = since {
+            self.since.insert(partition, since);
+        }
+        self.apply(partition, entry)
+    }
+
+    /// The checkpoint ends; it began at this mark of the log.
+    pub(crate) fn checkpoint_ends(&mut self, begun: u64) {
+        self.begun = Some(begun);
+    }
+
+    /// Takes the next entry of the log.
     pub(crate) fn take(&mut self, partition: PartitionId, entry: LogEntry) -> Result<(), ReplayError> {
+        if partition == OF_THE_NODE {
+            let found = matches!(entry, LogEntry::Mark { mark } if Some(mark) == self.begun);
+            self.begun.take_if(|_| found);
+            return Ok(());
+        }
+        let since = match self.since.get_mut(&partition) {
+            Some(since) => since,
+            None if self.begun.is_some() => return Ok(()),
+            None => return self.apply(partition, entry),
+        };
+        let begins = match (*since, &entry) {
+            (Since::Now, _) | (Since::Reset, LogEntry::Reset { .. }) | (Since::Dropped, LogEntry::Dropped) => true,
+            (Since::Mark(wanted), LogEntry::Mark { mark }) => wanted == *mark,
+            _ => false,
+        };
+        if !begins {
+            return Ok(());
+        }
+        *since = Since::Now;
+        self.apply(partition, entry)
+    }
+
+    fn apply(&mut self, partition: PartitionId, entry: LogEntry) -> Result<(), ReplayError> {
         match entry {
             LogEntry::Record { epoch, lsn, payload } => {
                 let replica = self.replica(partition);
@@ -79,13 +138,23 @@ impl Replay {
                 self.replicas.remove(&partition);
                 self.filling.remove(&partition);
             }
+            LogEntry::Mark { .. } => {}
         }
         Ok(())
     }
 
-    /// The replicas, as the log left them.
-    pub(crate) fn finish(self) -> Vec<Replica> {
-        self.replicas.into_values().collect()
+    /// The replicas, as the log left them. A checkpoint was not finished before its marks were on disk: one that is
+    /// missing means that the log has lost what was flushed.
+    pub(crate) fn finish(self) -> Result<Vec<Replica>, ReplayError> {
+        let unmarked = self.since.iter().find(|(_, since)| **since != Since::Now);
+        let unmarked = unmarked.map(|(&partition, _)| partition);
+        match unmarked.or(self.begun.map(|_| OF_THE_NODE)) {
+            Some(partition) => failed(
+                partition,
+                "the log ends before the place that its checkpoint names".to_owned(),
+            ),
+            None => Ok(self.replicas.into_values().collect()),
+        }
     }
 
     fn replica(&mut self, partition: PartitionId) -> &mut Replica {
@@ -95,6 +164,6 @@ impl Replay {
     }
 }
 
-fn failed(partition: PartitionId, what: String) -> Result<(), ReplayError> {
+fn failed<T>(partition: PartitionId, what: String) -> Result<T, ReplayError> {
     Err(ReplayError { partition, what })
 }

@@ -144,6 +144,7 @@ impl Filling {
     pub(super) fn begin(log: Arc<Log>, slot: &Slot, replica: &mut Replica) -> Self {
         let (partition, epoch) = (replica.partition, replica.epoch);
         let fill = replica.begin_fill();
+        replica.filling_since = log.current_segment();
         log.append(partition, &LogEntry::Reset { epoch });
         Self {
             log,

@@ -103,7 +103,10 @@ async fn open(disk: &Arc<SimulatedDisk>) -> (Arc<Log>, Vec<Replica>) {
     let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
     let options = LogOptions::new(Durability::Fsync);
     let log = Log::open(&world, options, Uuid::from_u128(7), &mut take).await;
-    (Arc::new(log.expect("a log that can be read")), replay.finish())
+    (
+        Arc::new(log.expect("a log that can be read")),
+        replay.finish().expect("no mark is missing"),
+    )
 }
 
 fn loaded(chunks: &[bytes::Bytes]) -> Partition {

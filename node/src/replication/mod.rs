@@ -36,7 +36,7 @@ use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
 use crate::peers::Peers;
-use crate::recovery::log::{Log, LogEntry, Ticket};
+use crate::recovery::log::{Log, LogEntry, OF_THE_NODE, Ticket};
 use crate::statement::CommitWait;
 use crate::world::World;
 
@@ -131,6 +131,14 @@ impl Replicas {
     /// All replicas, by partition id.
     pub(crate) fn all(&self) -> Vec<Slot> {
         lock_read(&self.slots).iter().flatten().cloned().collect()
+    }
+
+    /// All replicas, as they are at `mark`, which goes to the log: who is not among them held nothing there, and what the
+    /// log says of it afterwards begins with nothing.
+    pub(crate) fn all_at(&self, mark: u64) -> Vec<Slot> {
+        let slots = lock_read(&self.slots);
+        self.log.append(OF_THE_NODE, &LogEntry::Mark { mark });
+        slots.iter().flatten().cloned().collect()
     }
 
     fn insert(&self, mut replica: Replica) -> Slot {

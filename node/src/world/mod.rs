@@ -75,10 +75,14 @@ pub trait Disk: Send + Sync {
     async fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>>;
     /// A whole file.
     async fn read(&self, path: &Path) -> io::Result<Bytes>;
+    /// A file's bytes from `offset` on: so many, or fewer where it ends.
+    async fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Bytes>;
     /// Replaces a file, whole or not at all, durably (write aside, sync, rename, sync the directory).
     async fn write_atomic(&self, path: &Path, content: Bytes) -> io::Result<()>;
     /// Opens a file to append to, made if absent, cut to `length` bytes first if given.
     async fn open_append(&self, path: &Path, length: Option<u64>) -> io::Result<Box<dyn AppendFile>>;
+    /// Gives a file, whose content is synced, another name in the same directory, durably; a file of that name is replaced.
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file, durably.
     async fn remove(&self, path: &Path) -> io::Result<()>;
 }

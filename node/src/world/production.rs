@@ -197,6 +197,24 @@ impl Disk for Directory {
         blocking(move || fs::read(path).map(Bytes::from)).await
     }
 
+    async fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Bytes> {
+        let path = self.root.join(path);
+        blocking(move || {
+            let file = File::open(path)?;
+            let mut bytes = vec![0; length];
+            let mut filled = 0;
+            while filled < length {
+                match file.read_at(&mut bytes[filled..], offset + filled as u64)? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            bytes.truncate(filled);
+            Ok(bytes.into())
+        })
+        .await
+    }
+
     async fn write_atomic(&self, path: &Path, content: Bytes) -> io::Result<()> {
         let path = self.root.join(path);
         blocking(move || {
@@ -238,6 +256,15 @@ impl Disk for Directory {
                 broken: false,
             };
             Ok(Box::new(file) as Box<dyn AppendFile>)
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (self.root.join(from), self.root.join(to));
+        blocking(move || {
+            fs::rename(from, &to)?;
+            sync_parent(&to)
         })
         .await
     }
@@ -369,6 +396,11 @@ mod tests {
             disk.list(Path::new("log")).await.unwrap(),
             [PathBuf::from("log/0"), PathBuf::from("log/1")]
         );
+        assert_eq!(disk.read_range(path, 2, 3).await.unwrap(), &b"exx"[..]);
+        assert_eq!(disk.read_range(path, 3000, 9).await.unwrap().len(), 3);
+        disk.rename(Path::new("log/0"), Path::new("log/2")).await.unwrap();
+        assert_eq!(disk.read(Path::new("log/2")).await.unwrap(), &b"whole"[..]);
+        disk.rename(Path::new("log/2"), Path::new("log/0")).await.unwrap();
         disk.remove(path).await.unwrap();
         assert_eq!(disk.list(Path::new("log")).await.unwrap(), [PathBuf::from("log/0")]);
         assert!(disk.list(Path::new("absent")).await.unwrap().is_empty());

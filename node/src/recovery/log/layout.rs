@@ -1,14 +1,14 @@
-//! The bytes of a segment. Every number is little-endian.
+//! The bytes of a segment, and of a checkpoint. Every number is little-endian.
 //!
-//! A segment: a header, then entries to its end.
+//! A segment: a header, then entries to its end. A checkpoint: the same, under its own magic, and an end as its last entry.
 //!
 //! | header | bytes | |
 //! | --- | --- | --- |
-//! | magic | 8 | `VOLTLOG` and a zero |
+//! | magic | 8 | `VOLTLOG` and a zero; `VOLTCKP` and a zero |
 //! | version | 4 | 1 |
 //! | cluster | 16 | the cluster's UUID |
-//! | sequence | 8 | the segment's number, as in its name |
-//! | salt | 8 | random; marks carry it, so that no payload can look like one |
+//! | sequence | 8 | the segment's number, as in its name; the checkpoint's |
+//! | salt | 8 | random; marks carry it, so that no payload can look like one; of a checkpoint: the log's mark of its beginning |
 //! | checksum | 4 | CRC-32C of all that precedes it |
 //!
 //! | entry | bytes | |
@@ -17,8 +17,8 @@
 //! | checksum | 4 | CRC-32C of everything in the entry but itself |
 //! | kind | 1 | as in `Kind` |
 //! | partition | 4 | 0 for a mark of the log's own |
-//! | epoch | 8 | or 0; of `FlushedTo`: the salt |
-//! | lsn | 8 | or 0; of `FlushedTo`: an offset in this segment |
+//! | epoch | 8 | or 0; of `FlushedTo`: the salt; of `End`: how many entries precede it |
+//! | lsn | 8 | or 0; of `FlushedTo`: an offset in this segment; of `End`: the first segment to be replayed; of `Mark`: the mark |
 //! | payload | length | |
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -27,14 +27,18 @@ use volt_engine::PartitionId;
 
 use super::{LogEntry, MAX_PAYLOAD_BYTES};
 
-/// The first bytes of a segment.
-pub(super) const MAGIC: &[u8; 8] = b"VOLTLOG\0";
+/// The first bytes of a file.
+pub(in crate::recovery) type Magic = &'static [u8; 8];
+/// Of a segment.
+pub(in crate::recovery) const SEGMENT: Magic = b"VOLTLOG\0";
+/// Of a checkpoint.
+pub(in crate::recovery) const CHECKPOINT: Magic = b"VOLTCKP\0";
 /// The version that this program writes, and the only one that it reads.
-pub(super) const VERSION: u32 = 1;
+pub(in crate::recovery) const VERSION: u32 = 1;
 /// Size of a segment's header.
-pub(super) const HEADER_BYTES: usize = 48;
+pub(in crate::recovery) const HEADER_BYTES: usize = 48;
 /// Size of an entry without its payload.
-pub(super) const ENTRY_BYTES: usize = 29;
+pub(in crate::recovery) const ENTRY_BYTES: usize = 29;
 
 const RECORD: u8 = 1;
 const COMMITTED: u8 = 2;
@@ -44,20 +48,29 @@ const FILL_CHUNK: u8 = 5;
 const FILL_DONE: u8 = 6;
 const DROPPED: u8 = 7;
 const FLUSHED_TO: u8 = 8;
+const MARK: u8 = 9;
+const END: u8 = 10;
 
 /// What an entry of the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Framed {
+pub(in crate::recovery) enum Framed {
     /// A partition's.
     Entry(PartitionId, LogEntry),
     /// The log's own: when this was written, the segment was known to be on the disk up to this offset. It tells a
     /// torn tail from damage: nothing before a mark can be torn.
     FlushedTo(u64),
+    /// A checkpoint's last: it is whole.
+    End {
+        /// How many entries precede it.
+        entries: u64,
+        /// Where the log that belongs to it begins.
+        first_segment: u64,
+    },
 }
 
 /// Why bytes are not an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unreadable {
+pub(in crate::recovery) enum Unreadable {
     /// They end in the middle.
     Short,
     /// The length is beyond all bounds.
@@ -79,9 +92,9 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
-/// The header of a segment.
+/// The header of a segment or a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(in crate::recovery) struct Header {
     pub version: u32,
     pub cluster: Uuid,
     pub sequence: u64,
@@ -89,9 +102,9 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn encode(&self) -> Bytes {
+    pub(in crate::recovery) fn encode(&self, magic: Magic) -> Bytes {
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES);
-        bytes.put_slice(MAGIC);
+        bytes.put_slice(magic);
         bytes.put_u32_le(self.version);
         bytes.put_slice(self.cluster.as_bytes());
         bytes.put_u64_le(self.sequence);
@@ -102,13 +115,13 @@ impl Header {
     }
 
     /// None if it is damaged.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::recovery) fn decode(bytes: &[u8], magic: Magic) -> Option<Self> {
         let mut header = bytes.get(..HEADER_BYTES)?;
         let checksum = crc32c::crc32c(&header[..HEADER_BYTES - 4]);
-        if &header[..MAGIC.len()] != MAGIC {
+        if &header[..magic.len()] != magic {
             return None;
         }
-        header.advance(MAGIC.len());
+        header.advance(magic.len());
         let version = header.get_u32_le();
         let mut cluster = [0; 16];
         header.copy_to_slice(&mut cluster);
@@ -124,7 +137,7 @@ impl Header {
 }
 
 /// Appends an entry to `out`.
-pub(super) fn encode(partition: PartitionId, entry: &LogEntry, out: &mut BytesMut) {
+pub(in crate::recovery) fn encode(partition: PartitionId, entry: &LogEntry, out: &mut BytesMut) {
     let (kind, epoch, lsn, payload): (u8, u64, u64, &[u8]) = match entry {
         LogEntry::Record { epoch, lsn, payload } => (RECORD, *epoch, *lsn, payload),
         LogEntry::Committed { lsn } => (COMMITTED, 0, *lsn, &[]),
@@ -133,13 +146,19 @@ pub(super) fn encode(partition: PartitionId, entry: &LogEntry, out: &mut BytesMu
         LogEntry::FillChunk { chunk } => (FILL_CHUNK, 0, 0, chunk),
         LogEntry::FillDone { lsn, epoch, epochs } => (FILL_DONE, *epoch, *lsn, epochs),
         LogEntry::Dropped => (DROPPED, 0, 0, &[]),
+        LogEntry::Mark { mark } => (MARK, 0, *mark, &[]),
     };
     frame(kind, partition, epoch, lsn, payload, out);
 }
 
 /// Appends the log's own mark to `out`.
-pub(super) fn encode_flushed_to(salt: u64, offset: u64, out: &mut BytesMut) {
+pub(in crate::recovery) fn encode_flushed_to(salt: u64, offset: u64, out: &mut BytesMut) {
     frame(FLUSHED_TO, 0, salt, offset, &[], out);
+}
+
+/// Appends a checkpoint's end to `out`.
+pub(in crate::recovery) fn encode_end(entries: u64, first_segment: u64, out: &mut BytesMut) {
+    frame(END, 0, entries, first_segment, &[], out);
 }
 
 fn frame(kind: u8, partition: PartitionId, epoch: u64, lsn: u64, payload: &[u8], out: &mut BytesMut) {
@@ -163,7 +182,7 @@ fn checksum(entry: &[u8]) -> u32 {
 }
 
 /// The entry at the start of `bytes`, and its size.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Framed, usize), Unreadable> {
+pub(in crate::recovery) fn decode(bytes: &[u8]) -> Result<(Framed, usize), Unreadable> {
     let Some(mut head) = bytes.get(..ENTRY_BYTES) else {
         return Err(Unreadable::Short);
     };
@@ -201,14 +220,27 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Framed, usize), Unreadable> {
             epochs: payload(),
         },
         DROPPED => LogEntry::Dropped,
+        MARK => LogEntry::Mark { mark: lsn },
         FLUSHED_TO => return Ok((Framed::FlushedTo(lsn), size)),
+        END => {
+            let (entries, first_segment) = (epoch, lsn);
+            return Ok((Framed::End { entries, first_segment }, size));
+        }
         other => return Err(Unreadable::Kind(other)),
     };
     Ok((Framed::Entry(partition, entry), size))
 }
 
+/// The size of the entry that begins here; of its head alone while no more is there.
+pub(in crate::recovery) fn size(bytes: &[u8]) -> usize {
+    let length = bytes
+        .first_chunk()
+        .map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    ENTRY_BYTES + length.min(MAX_PAYLOAD_BYTES)
+}
+
 /// True when somewhere in `bytes` (a whole segment), behind `from`, stands a mark that vouches for the byte at `from`.
-pub(super) fn is_vouched_for(bytes: &[u8], from: usize, salt: u64) -> bool {
+pub(in crate::recovery) fn is_vouched_for(bytes: &[u8], from: usize, salt: u64) -> bool {
     // What every such mark starts with behind its checksum; the cheap test that comes first.
     let mut head = BytesMut::new();
     encode_flushed_to(salt, 0, &mut head);

@@ -14,11 +14,11 @@
 //! - `append` never waits: it is called from under a partition's mutex. What bounds the queue is
 //!   [`Log::queued_bytes`], which its callers look at before they take on more work.
 //!
-//! Old segments are not removed yet. Once checkpoints exist, those whose every entry lies before the oldest checkpoint
-//! still needed may go, lowest number first; `reader` asks only that the numbers have no gap.
+//! Segments that a checkpoint has made needless are removed, lowest number first (`Log::remove_before`). Replay begins
+//! where the checkpoint says, and asks for every segment from there on.
 
-mod layout;
-mod reader;
+pub(super) mod layout;
+pub(super) mod reader;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use volt_engine::{Epoch, Lsn};
+use volt_engine::{Epoch, Lsn, PartitionId};
 
 pub use crate::config::Durability;
 pub use writer::Log;
@@ -84,7 +84,16 @@ pub enum LogEntry {
     },
     /// Is no replica any more.
     Dropped,
+    /// A place that a checkpoint names: a replica was captured here; of partition 0: it began here, with the replicas
+    /// that the node then had.
+    Mark {
+        /// Random, so that it names no other place.
+        mark: u64,
+    },
 }
+
+/// Stands for a partition where an entry is of the node as a whole; partitions are numbered from 1.
+pub const OF_THE_NODE: PartitionId = 0;
 
 /// Names an appended entry; later ones are greater. 0 names none and is always safe.
 pub type Ticket = u64;
@@ -98,6 +107,8 @@ pub struct LogOptions {
     pub durability: Durability,
     /// Size from which on a segment is followed by a new one.
     pub segment_bytes: u64,
+    /// Replay begins with this segment: 1, unless a checkpoint holds what came before.
+    pub first_segment: u64,
 }
 
 impl LogOptions {
@@ -107,6 +118,7 @@ impl LogOptions {
             folder: PathBuf::from("log"),
             durability,
             segment_bytes: DEFAULT_SEGMENT_BYTES,
+            first_segment: 1,
         }
     }
 }
@@ -117,7 +129,7 @@ pub enum LogError {
     /// Bytes that were once flushed are not what was written.
     #[error("{} is damaged at offset {offset}: {what}", file.display())]
     Corrupt {
-        /// The segment.
+        /// The segment, or the checkpoint.
         file: PathBuf,
         /// Where in it.
         offset: u64,
@@ -159,7 +171,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    fn io(what: impl Into<String>, cause: &std::io::Error) -> Self {
+    pub(super) fn io(what: impl Into<String>, cause: &std::io::Error) -> Self {
         Self::Io {
             what: what.into(),
             cause: cause.to_string(),

@@ -1,12 +1,13 @@
 //! Reading the log after a start: a segment at a time, so that a segment is what bounds the memory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use uuid::Uuid;
 use volt_engine::PartitionId;
 
-use super::layout::{self, Framed, HEADER_BYTES, Header, VERSION};
+use super::layout::{self, Framed, HEADER_BYTES, Header, Magic, SEGMENT, VERSION};
 use super::{LogEntry, LogError};
 use crate::world::Disk;
 
@@ -21,6 +22,8 @@ pub(super) struct End {
     pub length: u64,
     /// Its header's salt.
     pub salt: u64,
+    /// How long each segment is, by number; those that were not replayed too.
+    pub lengths: BTreeMap<u64, u64>,
 }
 
 /// The file of a segment.
@@ -28,47 +31,53 @@ pub(super) fn segment_file(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(format!("{sequence:020}.{SUFFIX}"))
 }
 
-/// Gives every entry, in order, to `take`; finds the end, and what is torn behind it, which the writer will cut.
+/// Gives every entry from segment `first` on, in order, to `take`; finds the end, and what is torn behind it, which the
+/// writer will cut.
 pub(super) async fn replay(
     disk: &dyn Disk,
-    folder: &Path,
+    (folder, first): (&Path, u64),
     cluster: Uuid,
     take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
 ) -> Result<End, LogError> {
-    let segments = segments(disk, folder).await?;
+    let segments = segments(disk, folder, first).await?;
     let mut end = End {
         sequence: 0,
         length: 0,
         salt: 0,
+        lengths: BTreeMap::new(),
     };
     for (place, (sequence, file)) in segments.iter().enumerate() {
+        if *sequence < first {
+            // A crash came before it was removed. Its length is not worth a look.
+            end.lengths.insert(*sequence, 0);
+            continue;
+        }
         let is_last = place + 1 == segments.len();
         let bytes = disk
             .read(file)
             .await
             .map_err(|error| LogError::io(format!("reading {}", file.display()), &error))?;
-        if is_last && bytes.len() <= HEADER_BYTES && Header::decode(&bytes).is_none() {
+        if is_last && bytes.len() <= HEADER_BYTES && Header::decode(&bytes, SEGMENT).is_none() {
             // Made just before the end: its header was not yet flushed, so nothing was in it.
             tracing::warn!(file = %file.display(), "the log's last segment has no whole header; starting it again");
-            return Ok(End {
-                sequence: *sequence,
-                length: 0,
-                salt: 0,
-            });
+            (end.sequence, end.length) = (*sequence, 0);
+            return Ok(end);
         }
-        end = Segment {
+        (end.length, end.salt) = Segment {
             file,
             sequence: *sequence,
             bytes,
             is_last,
         }
         .replay(cluster, take)?;
+        end.sequence = *sequence;
+        end.lengths.insert(end.sequence, end.length);
     }
     Ok(end)
 }
 
-/// The segments by number; they must follow each other.
-async fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
+/// The segments by number; they must follow each other, and `first` must be among them, unless there was never any.
+async fn segments(disk: &dyn Disk, folder: &Path, first: u64) -> Result<Vec<(u64, PathBuf)>, LogError> {
     let files = disk
         .list(folder)
         .await
@@ -86,16 +95,18 @@ async fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>,
         }
     }
     segments.sort();
-    for pair in segments.windows(2) {
-        let expected: u64 = pair[0].0 + 1;
-        if pair[1].0 != expected {
-            let file = segment_file(folder, expected);
-            return Err(LogError::Corrupt {
-                file,
-                offset: 0,
-                what: "the segment is missing".to_owned(),
-            });
-        }
+    let lowest = segments.first().map_or(1, |(number, _)| *number);
+    let gap = segments
+        .windows(2)
+        .find(|pair| pair[1].0 != pair[0].0 + 1)
+        .map(|pair| pair[0].0 + 1);
+    let reaches = segments.last().map_or(1, |(number, _)| *number) >= first;
+    if let Some(missing) = gap.or((lowest > first || !reaches).then_some(first)) {
+        return Err(LogError::Corrupt {
+            file: segment_file(folder, missing),
+            offset: 0,
+            what: "the segment is missing".to_owned(),
+        });
     }
     Ok(segments)
 }
@@ -108,25 +119,29 @@ struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    /// Returns where its good part ends.
+    /// Returns where its good part ends, and its salt.
     fn replay(
         &self,
         cluster: Uuid,
         take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
-    ) -> Result<End, LogError> {
-        let salt = self.check_header(cluster)?.salt;
+    ) -> Result<(u64, u64), LogError> {
+        let salt = check_header(self.file, &self.bytes, (SEGMENT, self.sequence), cluster)?.salt;
         let mut offset = HEADER_BYTES;
         while offset < self.bytes.len() {
             match layout::decode(&self.bytes[offset..]) {
                 Ok((framed, size)) => {
-                    if let Framed::Entry(partition, entry) = framed {
-                        take(partition, entry).map_err(LogError::Refused)?;
+                    match framed {
+                        Framed::Entry(partition, entry) => take(partition, entry).map_err(LogError::Refused)?,
+                        Framed::FlushedTo(_) => {}
+                        Framed::End { .. } => {
+                            return Err(corrupt(self.file, offset, "a checkpoint's end in a segment".to_owned()));
+                        }
                     }
                     offset += size;
                 }
                 Err(unreadable) => {
                     if !self.is_last || layout::is_vouched_for(&self.bytes, offset, salt) {
-                        return Err(self.corrupt(offset, unreadable.to_string()));
+                        return Err(corrupt(self.file, offset, unreadable.to_string()));
                     }
                     let lost = self.bytes.len() - offset;
                     tracing::warn!(file = %self.file.display(), offset, lost, %unreadable, "the log's torn tail is cut");
@@ -134,42 +149,47 @@ impl Segment<'_> {
                 }
             }
         }
-        Ok(End {
-            sequence: self.sequence,
-            length: offset as u64,
-            salt,
-        })
+        Ok((offset as u64, salt))
     }
+}
 
-    fn check_header(&self, cluster: Uuid) -> Result<Header, LogError> {
-        let Some(header) = Header::decode(&self.bytes) else {
-            return Err(self.corrupt(0, "the header's checksum is wrong".to_owned()));
-        };
-        let file = self.file.to_owned();
-        if header.version != VERSION {
-            return Err(LogError::Version {
-                file,
-                version: header.version,
-            });
-        }
-        if header.cluster != cluster {
-            return Err(LogError::OtherCluster {
-                file,
-                found: header.cluster,
-                expected: cluster,
-            });
-        }
-        if header.sequence != self.sequence {
-            return Err(self.corrupt(0, format!("the header says that it is segment {}", header.sequence)));
-        }
-        Ok(header)
+/// The header of a segment or a checkpoint of this number.
+pub(in crate::recovery) fn check_header(
+    file: &Path,
+    bytes: &[u8],
+    (magic, sequence): (Magic, u64),
+    cluster: Uuid,
+) -> Result<Header, LogError> {
+    let Some(header) = Header::decode(bytes, magic) else {
+        return Err(corrupt(file, 0, "the header's checksum is wrong".to_owned()));
+    };
+    if header.version != VERSION {
+        return Err(LogError::Version {
+            file: file.to_owned(),
+            version: header.version,
+        });
     }
+    if header.cluster != cluster {
+        return Err(LogError::OtherCluster {
+            file: file.to_owned(),
+            found: header.cluster,
+            expected: cluster,
+        });
+    }
+    if header.sequence != sequence {
+        return Err(corrupt(
+            file,
+            0,
+            format!("the header says that it is number {}", header.sequence),
+        ));
+    }
+    Ok(header)
+}
 
-    fn corrupt(&self, offset: usize, what: String) -> LogError {
-        LogError::Corrupt {
-            file: self.file.to_owned(),
-            offset: offset as u64,
-            what,
-        }
+pub(in crate::recovery) fn corrupt(file: &Path, offset: usize, what: String) -> LogError {
+    LogError::Corrupt {
+        file: file.to_owned(),
+        offset: offset as u64,
+        what,
     }
 }

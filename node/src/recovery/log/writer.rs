@@ -1,8 +1,9 @@
 //! Writing the log: appended to a buffer in memory by whoever has an entry, taken from there, all of it at a time, by one
 //! task that writes and flushes (group commit by arrival: while one flush runs, the next batch gathers).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 use volt_engine::PartitionId;
 
-use super::layout::{self, HEADER_BYTES, Header, VERSION};
+use super::layout::{self, HEADER_BYTES, Header, SEGMENT, VERSION};
 use super::reader::{End, replay, segment_file};
 use super::{ASYNC_FLUSH_INTERVAL, Durability, LogEntry, LogError, LogOptions, MAX_PAYLOAD_BYTES, Ticket};
 use crate::world::{AppendFile, World};
@@ -20,6 +21,7 @@ use crate::world::{AppendFile, World};
 pub struct Log {
     shared: Arc<Shared>,
     safe: watch::Receiver<Ticket>,
+    folder: PathBuf,
 }
 
 /// What appenders and the task share.
@@ -32,6 +34,12 @@ struct Shared {
     queued: AtomicUsize,
     /// Announces the greatest safe ticket; gone once the log has stopped.
     announce: Mutex<Option<watch::Sender<Ticket>>>,
+    /// The greatest ticket that survives a power cut.
+    flushed: watch::Sender<Ticket>,
+    /// Bytes that were found on disk or written since.
+    written: AtomicU64,
+    /// How long each segment on disk is, by number; the last one grows.
+    lengths: Mutex<BTreeMap<u64, u64>>,
 }
 
 #[derive(Default)]
@@ -57,17 +65,25 @@ impl Log {
             arrived: Notify::new(),
             queued: AtomicUsize::new(0),
             announce: Mutex::new(Some(announce)),
+            flushed: watch::channel(0).0,
+            written: AtomicU64::new(0),
+            lengths: Mutex::default(),
         });
+        let folder = options.folder.clone();
         if options.durability != Durability::Memory {
             let disk = Arc::clone(&world.disk);
             disk.create_directory(&options.folder)
                 .await
                 .map_err(|error| LogError::io(format!("making {}", options.folder.display()), &error))?;
-            let end = replay(disk.as_ref(), &options.folder, cluster, take).await?;
+            let mut end = replay(disk.as_ref(), (&folder, options.first_segment), cluster, take).await?;
+            let lengths = std::mem::take(&mut end.lengths);
+            shared.written.store(lengths.values().sum(), Ordering::Relaxed);
+            *shared.lengths() = lengths;
             let segments = Segments::open(world, options, cluster, end).await?;
+            shared.note_length(&segments);
             tokio::spawn(run(Arc::clone(&shared), segments));
         }
-        Ok(Self { shared, safe })
+        Ok(Self { shared, safe, folder })
     }
 
     /// Queues an entry. Never waits. When the log has stopped, the ticket never becomes safe.
@@ -128,6 +144,49 @@ impl Log {
         }
     }
 
+    /// Returns when this ticket, and so all before it, would survive a power cut, or the log has stopped.
+    pub async fn wait_flushed(&self, ticket: Ticket) -> Result<(), LogError> {
+        let mut flushed = self.shared.flushed.subscribe();
+        tokio::select! {
+            biased;
+            _ = flushed.wait_for(|flushed| *flushed >= ticket) => Ok(()),
+            failure = self.wait_failure() => Err(failure),
+        }
+    }
+
+    /// Bytes found on disk at the start, and written since.
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes on disk now.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.shared.lengths().values().sum()
+    }
+
+    /// A segment such that whatever is appended from now on is in it or in a later one.
+    pub fn current_segment(&self) -> u64 {
+        self.shared.lengths().keys().next_back().copied().unwrap_or(1)
+    }
+
+    /// Removes the segments below this one, which is not above the current one, lowest first.
+    pub async fn remove_before(&self, world: &World, segment: u64) -> Result<(), LogError> {
+        let last = self.current_segment();
+        let needless: Vec<u64> = self
+            .shared
+            .lengths()
+            .range(..segment.min(last))
+            .map(|(&number, _)| number)
+            .collect();
+        for number in needless {
+            let path = segment_file(&self.folder, number);
+            let removed = world.disk.remove(&path).await;
+            removed.map_err(|error| LogError::io(format!("removing {}", path.display()), &error))?;
+            self.shared.lengths().remove(&number);
+        }
+        Ok(())
+    }
+
     /// Returns when the log has stopped, with the reason.
     pub async fn wait_failure(&self) -> LogError {
         let mut safe = self.safe.clone();
@@ -178,6 +237,14 @@ impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // A panic while it is held leaves at worst an unfinished entry behind, which replay cuts.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lengths(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_length(&self, segments: &Segments) {
+        self.lengths().insert(segments.sequence, segments.length);
     }
 
     fn announce(&self, ticket: Ticket) {
@@ -232,15 +299,20 @@ async fn run(shared: Arc<Shared>, mut segments: Segments) {
 async fn write_until_closed(shared: &Shared, segments: &mut Segments) -> Result<LogError, LogError> {
     let is_fsync = shared.durability == Durability::Fsync;
     let mut flush_at: Option<Instant> = None;
+    let mut written = 0;
     loop {
         match take(shared) {
             Taken::Batch(batch, last) => {
                 let size = batch.len();
                 segments.write(batch, is_fsync).await?;
+                written = last;
                 shared.queued.fetch_sub(size, Ordering::Relaxed);
+                shared.written.fetch_add(size as u64, Ordering::Relaxed);
+                shared.note_length(segments);
                 shared.announce(last);
-                if !is_fsync {
-                    flush_at.get_or_insert_with(|| Instant::now() + ASYNC_FLUSH_INTERVAL);
+                match is_fsync {
+                    true => drop(shared.flushed.send_replace(last)),
+                    false => drop(flush_at.get_or_insert_with(|| Instant::now() + ASYNC_FLUSH_INTERVAL)),
                 }
             }
             Taken::Nothing => match flush_at {
@@ -253,11 +325,13 @@ async fn write_until_closed(shared: &Shared, segments: &mut Segments) -> Result<
             },
             Taken::End(why) => {
                 segments.flush().await?;
+                shared.flushed.send_replace(written);
                 return Ok(why);
             }
         }
         if flush_at.is_some_and(|moment| moment <= Instant::now()) {
             segments.flush().await?;
+            shared.flushed.send_replace(written);
             flush_at = None;
         }
     }
@@ -319,7 +393,7 @@ impl Segments {
             sequence,
             salt: world.random.next_u64(),
         };
-        file.append_and_sync(&[header.encode()]).await.map_err(failed)?;
+        file.append_and_sync(&[header.encode(SEGMENT)]).await.map_err(failed)?;
         let (world, salt, length) = (world.clone(), header.salt, HEADER_BYTES as u64);
         Ok(Self {
             world,

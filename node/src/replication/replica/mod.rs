@@ -1,6 +1,6 @@
 //! One replica of one partition: its log, its role, and the rules of `REPLICATION.md` as a pure state machine.
 //!
-//! `primary` and `follower` hold what each of the two roles does; what both do is here.
+//! `primary` and `follower` hold what each of the two roles does, `capture` what a checkpoint takes; what both do is here.
 //!
 //! Nothing here does I/O or reads a clock; the drivers (`sender`, `receiver`, `fill`, `Replicas`) carry messages and
 //! call these functions under the replica's mutex. What must hold:
@@ -9,6 +9,7 @@
 //! - `committed <= durable` of every counted member, and nothing at or below `committed` is ever cut;
 //! - records of an epoch lower than the greatest one seen are refused.
 
+pub(crate) mod capture;
 mod follower;
 mod primary;
 
@@ -98,6 +99,8 @@ pub(crate) struct Replica {
     pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
     /// Fills begun here, so that each has a number.
     fills: u64,
+    /// A segment of the log: the newest fill began in it, or in a later one.
+    pub(crate) filling_since: u64,
     /// As `NodeConfig` says.
     pub(crate) tail_margin_bytes: usize,
 }
@@ -121,6 +124,7 @@ impl Replica {
             marked_committed: 0,
             fill_holds: BTreeMap::new(),
             fills: 0,
+            filling_since: 0,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
         }
     }

@@ -23,6 +23,8 @@ pub enum DiskFault {
     None,
     /// Nothing more fits: writes take a part and fail.
     Full,
+    /// The same, in this folder only.
+    FullIn(&'static str),
     /// Every write and flush fails.
     Broken,
 }
@@ -173,10 +175,16 @@ impl Disk for Mounted {
             .ok_or_else(|| absent(path))
     }
 
+    async fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Bytes> {
+        let whole = self.read(path).await?;
+        let start = whole.len().min(offset as usize);
+        Ok(whole.slice(start..whole.len().min(start + length)))
+    }
+
     async fn write_atomic(&self, path: &Path, content: Bytes) -> io::Result<()> {
         self.disk.pause().await;
         let mut state = self.state()?;
-        state.fault.check()?;
+        state.fault.check(path)?;
         state.files.insert(
             path.to_owned(),
             Content {
@@ -190,7 +198,7 @@ impl Disk for Mounted {
     async fn open_append(&self, path: &Path, length: Option<u64>) -> io::Result<Box<dyn AppendFile>> {
         self.disk.pause().await;
         let mut state = self.state()?;
-        state.fault.check()?;
+        state.fault.check(path)?;
         let content = state.files.entry(path.to_owned()).or_default();
         if let Some(length) = length {
             content.bytes.resize(length as usize, 0);
@@ -202,6 +210,14 @@ impl Disk for Mounted {
         }))
     }
 
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.pause().await;
+        let mut state = self.state()?;
+        let content = state.files.remove(from).ok_or_else(|| absent(from))?;
+        state.files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
     async fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.pause().await;
         let mut state = self.state()?;
@@ -210,10 +226,11 @@ impl Disk for Mounted {
 }
 
 impl DiskFault {
-    fn check(self) -> io::Result<()> {
+    fn check(self, path: &Path) -> io::Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Full => Err(io::Error::new(
+            Self::FullIn(folder) if !path.starts_with(folder) => Ok(()),
+            Self::Full | Self::FullIn(_) => Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 "no space left on the simulated disk",
             )),
@@ -243,9 +260,10 @@ impl AppendFile for Appending {
     async fn append(&mut self, buffers: &[Bytes]) -> io::Result<()> {
         let fault = self.mounted.state()?.fault;
         let total: usize = buffers.iter().map(Bytes::len).sum();
-        let taken = match fault {
-            DiskFault::None => total,
-            _ => self.mounted.disk.random.below(total as u64) as usize,
+        let checked = fault.check(&self.path);
+        let taken = match checked {
+            Ok(()) => total,
+            Err(_) => self.mounted.disk.random.below(total as u64) as usize,
         };
         self.change(|content| {
             let end = content.bytes.len() + taken;
@@ -254,13 +272,13 @@ impl AppendFile for Appending {
                 .for_each(|buffer| content.bytes.extend_from_slice(buffer));
             content.bytes.truncate(end);
         })?;
-        fault.check()
+        checked
     }
 
     async fn sync(&mut self) -> io::Result<()> {
         // What is appended while a flush runs may or may not be in it; the writer waits, so it does not matter.
         self.mounted.disk.pause().await;
-        self.mounted.state()?.fault.check()?;
+        self.mounted.state()?.fault.check(&self.path)?;
         self.change(|content| content.flushed = content.bytes.len())
     }
 }
