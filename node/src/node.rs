@@ -5,6 +5,7 @@
 //!                          └──no───> initialised or let in ──> empty log ──────────────┘
 //! ```
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
@@ -20,13 +21,14 @@ use volt_proto::v1;
 
 use crate::config::{Durability, NodeConfig};
 use crate::control::metrics::Metrics;
-use crate::control::{Answers, DataPlane, Services, serve, serve_http};
+use crate::control::{Answers, DataPlane, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
 use crate::peers::Peers;
 use crate::query::SqlEngine;
+use crate::recovery::checkpoint::Figures;
 use crate::recovery::{self, Recovered};
 use crate::replication::{Replicas, fill, receiver};
 use crate::txn::Coordinator;
@@ -53,6 +55,8 @@ pub struct Node {
 #[derive(Default)]
 struct Data {
     parts: OnceLock<(Arc<Replicas>, Arc<Coordinator>)>,
+    /// What checkpoints came to, and how long the data directory took to read.
+    storage: OnceLock<(Arc<Figures>, Duration)>,
 }
 
 impl Node {
@@ -128,6 +132,8 @@ impl Node {
         }
         let recovered = self.read_back(&config, &world).await?;
         let log = recovered.log;
+        let figures = recovered.checkpointer.figures();
+        let _ = self.data.storage.set((figures, recovered.took));
         let replicas = Replicas::new(
             (config.node_id, self.metadata.boot_id()),
             world.clone(),
@@ -275,6 +281,19 @@ impl DataPlane for Data {
         let coordinator = Arc::clone(&self.parts()?.1);
         tokio::spawn(async move { coordinator.serve_calls(requests, sender).await });
         Ok(answers(receiver))
+    }
+
+    fn storage(&self) -> Storage {
+        let (Some((replicas, _)), Some((figures, replay))) = (self.parts.get(), self.storage.get()) else {
+            return Storage::default();
+        };
+        Storage {
+            log_bytes: replicas.log.bytes_on_disk(),
+            checkpoint_bytes: figures.bytes.load(Relaxed),
+            checkpoint_seconds: Duration::from_micros(figures.micros.load(Relaxed)).as_secs_f64(),
+            checkpoints: (figures.taken.load(Relaxed), figures.failed.load(Relaxed)),
+            replay_seconds: replay.as_secs_f64(),
+        }
     }
 
     fn lags(&self) -> Vec<(PartitionId, u64)> {

@@ -106,7 +106,7 @@ fn a_node_that_lost_its_data_comes_back_as_another_incarnation() {
 }
 
 /// So little that the load below is many checkpoints.
-const CHECKPOINT_BYTES: u64 = 256 << 10;
+const CHECKPOINT_BYTES: u64 = 16 << 10;
 /// So many bytes of log stay at most: a checkpoint's worth, and what is written while the next one is taken.
 const LOG_BYTES: u64 = 16 * CHECKPOINT_BYTES;
 /// What a node prints when it starts from a checkpoint.

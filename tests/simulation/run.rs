@@ -37,7 +37,7 @@ const TAIL_MARGIN_BYTES: usize = 2 << 10;
 /// So little that a fill is several chunks.
 const FILL_CHUNK_BYTES: usize = 256;
 /// So little that checkpoints are taken, and segments removed, all the time.
-const CHECKPOINT_BYTES: u64 = 8 << 10;
+const CHECKPOINT_BYTES: u64 = 2 << 10;
 /// What a node logs when a checkpoint is done.
 const TAKEN: &str = "recovery::checkpoint: checkpoint taken ";
 /// What a node logs when it starts from one.

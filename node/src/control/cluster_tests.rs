@@ -39,6 +39,10 @@ impl DataPlane for NoData {
     async fn calls(&self, _: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status> {
         Err(Status::unimplemented("no data here"))
     }
+    fn storage(&self) -> crate::control::Storage {
+        crate::control::Storage::default()
+    }
+
     fn lags(&self) -> Vec<(PartitionId, u64)> {
         Vec::new()
     }

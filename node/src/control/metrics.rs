@@ -1,5 +1,6 @@
 //! The node's metrics: one registry, what the layers count, and what is read off the map when somebody looks.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,8 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use volt_engine::PartitionId;
 
-use super::DataPlane;
 use super::statements::Statements;
+use super::{DataPlane, Storage};
 use crate::gateway::GatewayMetrics;
 use crate::metadata::Metadata;
 
@@ -18,6 +19,8 @@ use crate::metadata::Metadata;
 struct ByPartition {
     partition: PartitionId,
 }
+
+type Seconds = Gauge<f64, AtomicU64>;
 
 /// What this node counts. Cheap to use from every thread.
 pub struct Metrics {
@@ -30,6 +33,12 @@ pub struct Metrics {
     lease: Gauge,
     leads: Gauge,
     nodes_alive: Gauge,
+    log_bytes: Gauge,
+    checkpoint_bytes: Gauge,
+    checkpoint_seconds: Seconds,
+    checkpoints: Gauge,
+    checkpoints_failed: Gauge,
+    replay_seconds: Seconds,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -48,6 +57,12 @@ impl Metrics {
             lease: Gauge::default(),
             leads: Gauge::default(),
             nodes_alive: Gauge::default(),
+            log_bytes: Gauge::default(),
+            checkpoint_bytes: Gauge::default(),
+            checkpoint_seconds: Seconds::default(),
+            checkpoints: Gauge::default(),
+            checkpoints_failed: Gauge::default(),
+            replay_seconds: Seconds::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -83,12 +98,50 @@ impl Metrics {
             "Nodes that the map calls alive",
             metrics.nodes_alive.clone(),
         );
+        metrics.register_storage(&mut registry);
         metrics.registry = registry;
         metrics
     }
 
+    fn register_storage(&self, registry: &mut Registry) {
+        let (seconds, bytes) = (&self.checkpoint_seconds, &self.checkpoint_bytes);
+        registry.register("log_bytes", "Bytes of log on disk", self.log_bytes.clone());
+        registry.register("checkpoint_bytes", "Size of the newest checkpoint", bytes.clone());
+        registry.register(
+            "checkpoint_seconds",
+            "How long the newest checkpoint took",
+            seconds.clone(),
+        );
+        registry.register(
+            "checkpoints",
+            "Checkpoints taken since the start",
+            self.checkpoints.clone(),
+        );
+        registry.register(
+            "checkpoints_failed",
+            "Checkpoints that failed since the start",
+            self.checkpoints_failed.clone(),
+        );
+        registry.register(
+            "replay_seconds",
+            "How long the start took to read checkpoint and log back",
+            self.replay_seconds.clone(),
+        );
+    }
+
+    fn refresh_storage(&self, storage: Storage) {
+        let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        self.log_bytes.set(number(storage.log_bytes));
+        self.checkpoint_bytes.set(number(storage.checkpoint_bytes));
+        self.checkpoint_seconds.set(storage.checkpoint_seconds);
+        self.checkpoints.set(number(storage.checkpoints.0));
+        self.checkpoints_failed.set(number(storage.checkpoints.1));
+        self.replay_seconds.set(storage.replay_seconds);
+    }
+
     /// Reads off the map and the replicas what can be read there.
     pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
+        self.refresh_storage(data.storage());
         self.lag.clear();
         for (partition, records) in data.lags() {
             let records = i64::try_from(records).unwrap_or(i64::MAX);

@@ -24,6 +24,21 @@ pub use server::{Services, serve};
 /// Messages of one answered call.
 pub type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
+/// A node's log and checkpoints, in figures; all 0 before it has read them back.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Storage {
+    /// Bytes of log on disk.
+    pub log_bytes: u64,
+    /// Size of the newest checkpoint that this process took.
+    pub checkpoint_bytes: u64,
+    /// How long it took.
+    pub checkpoint_seconds: f64,
+    /// Checkpoints that this process took, and that failed.
+    pub checkpoints: (u64, u64),
+    /// How long the start took to read checkpoint and log back.
+    pub replay_seconds: f64,
+}
+
 /// The part of the peer protocol that carries data: the replication and transaction layers'.
 #[async_trait]
 pub trait DataPlane: Send + Sync {
@@ -35,6 +50,8 @@ pub trait DataPlane: Send + Sync {
     async fn calls(&self, requests: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status>;
     /// Partitions whose primary this node is, and that it doesn't serve yet.
     fn not_serving(&self) -> Vec<PartitionId>;
+    /// What it takes on disk, and what that took.
+    fn storage(&self) -> Storage;
     /// Of each partition whose primary this node is: how many records its slowest backup in sync lacks.
     fn lags(&self) -> Vec<(PartitionId, u64)>;
 }
