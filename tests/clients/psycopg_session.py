@@ -48,6 +48,34 @@ with psycopg.connect(WHERE, autocommit=True) as connection:
     with connection.pipeline():
         answers = [connection.execute("SELECT name FROM people WHERE id = %s", (n,)) for n in range(1, 41)]
     assert [answer.fetchone()[0] for answer in answers][:3] == ["person 1", "person 2", "person 3"]
-    cursor.execute("DROP TABLE people")
+
+# As most programs are: a transaction begins with the first statement, and savepoints are blocks.
+with psycopg.connect(WHERE) as connection, psycopg.connect(WHERE) as other:
+    connection.execute("UPDATE people SET balance = 1 WHERE id = 1")
+    try:
+        with connection.transaction():
+            connection.execute("INSERT INTO people (id, name) VALUES (1, 'again')")
+        raise AssertionError("no error")
+    except psycopg.errors.UniqueViolation:
+        pass
+    assert connection.execute("SELECT balance FROM people WHERE id = 1").fetchone() == (1,)
+    assert other.execute("SELECT balance FROM people WHERE id = 1").fetchone() == (decimal.Decimal("0.25"),)
+    connection.commit()
+    other.execute("UPDATE people SET balance = balance + 1 WHERE id = 1")
+    try:
+        other.commit()
+        raise AssertionError("a lost update")
+    except psycopg.errors.SerializationFailure as error:
+        assert error.diag.message_hint == "The transaction might succeed if retried."
+    connection.execute("DELETE FROM people WHERE id = 2")
+    connection.rollback()
+    assert connection.execute("SELECT name FROM people WHERE id = 2").fetchone() == ("person 2",)
+    connection.rollback()
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    assert connection.execute("SHOW transaction_isolation").fetchone() == ("repeatable read",)
+    connection.rollback()
+    other.autocommit = True
+    other.execute("DROP TABLE people")
 
 print("ok")

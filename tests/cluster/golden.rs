@@ -1,5 +1,5 @@
 //! Scripts of SQL and what comes of them: `sql/NAME.sql`, held against `sql/NAME.out`. Every statement goes to the next
-//! node in turn, so that each script shows that any node answers for the whole cluster. `VOLT_BLESS=1` writes the
+//! node in turn, so that each script shows that any node answers for the whole cluster; but for those of one session. `VOLT_BLESS=1` writes the
 //! answers anew; read the difference before you commit it.
 
 use std::fmt::Write;
@@ -16,6 +16,9 @@ use volt_tests::processes::Nodes;
 use crate::{PARTITIONS, WHOLE, alone, block_on, connect};
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
+
+/// A script that begins so is one session with one node.
+const ONE_SESSION: &str = "-- One session";
 
 /// Statements end with `;` at the end of a line; lines that begin with `--` are remarks.
 fn statements(script: &str) -> Vec<String> {
@@ -70,6 +73,11 @@ async fn answer(client: &Client, statement: &str) -> Result<String> {
 
 async fn play(file: &Path, clients: &[Client]) -> Result<()> {
     let script = std::fs::read_to_string(file)?;
+    let clients = if script.starts_with(ONE_SESSION) {
+        &clients[..1]
+    } else {
+        clients
+    };
     let mut found = String::new();
     for (statement, client) in statements(&script).iter().zip(clients.iter().cycle()) {
         write!(found, "{statement}\n{}\n", answer(client, statement).await?)?;

@@ -12,6 +12,7 @@ mod observe;
 mod operator;
 mod recovery;
 mod session;
+mod transactions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -4,6 +4,7 @@ import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
+import java.sql.Savepoint;
 import java.sql.Statement;
 import java.sql.Timestamp;
 
@@ -63,9 +64,39 @@ public class Session {
                 same(true, row.next());
                 same(50L, row.getLong(1));
             }
+            transactions(connection, plain);
             plain.execute("DROP TABLE accounts");
         }
         System.out.println("ok");
+    }
+
+    private static void transactions(Connection connection, Statement plain) throws SQLException {
+        connection.setAutoCommit(false);
+        connection.setTransactionIsolation(Connection.TRANSACTION_REPEATABLE_READ);
+        same(Connection.TRANSACTION_REPEATABLE_READ, connection.getTransactionIsolation());
+        connection.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
+        same(1, plain.executeUpdate("UPDATE accounts SET balance = 0 WHERE id = 1"));
+        Savepoint savepoint = connection.setSavepoint("before");
+        same(49, plain.executeUpdate("DELETE FROM accounts WHERE id > 1"));
+        connection.rollback(savepoint);
+        connection.commit();
+        same(50, plain.executeUpdate("DELETE FROM accounts"));
+        connection.rollback();
+        // Read by tens: the portal lives from one round trip to the next.
+        plain.setFetchSize(10);
+        int rows = 0;
+        try (ResultSet row = plain.executeQuery("SELECT id FROM accounts")) {
+            while (row.next()) {
+                rows++;
+            }
+        }
+        same(50, rows);
+        plain.setFetchSize(0);
+        connection.setAutoCommit(true);
+        try (ResultSet row = plain.executeQuery("SELECT balance FROM accounts WHERE id = 1")) {
+            same(true, row.next());
+            same(new BigDecimal("0.00"), row.getBigDecimal(1));
+        }
     }
 
     private static void refused(Statement statement, String sql, String state) {
