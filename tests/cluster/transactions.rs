@@ -18,6 +18,8 @@ const ACCOUNTS: i64 = 20;
 const EACH: i64 = 1_000;
 /// Clients that transfer at a time.
 const CLIENTS: u64 = 6;
+/// How often what was just committed is read back.
+const OWN_ROUNDS: i64 = 40;
 /// A transfer, with all its tries, takes no longer than this, though a node dies.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(30);
 
@@ -142,6 +144,7 @@ fn no_anomaly_is_committed() {
         case!("REPEATABLE READ", write_skew_by_keys, true);
         case!("REPEATABLE READ", nothing_in_common, true);
         reads_that_never_were_are_not_committed(&a, &b).await?;
+        what_is_committed_is_found(&cluster).await?;
         a_snapshot_stays(&a, &b).await
     });
 }
@@ -172,6 +175,27 @@ async fn a_snapshot_stays(a: &Client, b: &Client) -> Result<()> {
     ensure!(sum(a, "").await? == whole, "the snapshot moved for a query");
     ensure!(balance(a, 13).await? == EACH, "what was removed later is not there");
     ensure!(commits(a).await?, "a READ ONLY transaction was refused");
+    Ok(())
+}
+
+/// What a client was told that it had committed, in several partitions, its next transaction finds.
+async fn what_is_committed_is_found(cluster: &Cluster) -> Result<()> {
+    let clients = [connect(cluster.sql(1)).await?, connect(cluster.sql(2)).await?];
+    for round in 1..=OWN_ROUNDS {
+        for (writer, reader) in [(&clients[0], &clients[0]), (&clients[0], &clients[1])] {
+            let all = format!(
+                "BEGIN; UPDATE accounts SET balance = {round} WHERE id = 14; UPDATE accounts SET balance = {round} WHERE id = 15; \
+                 UPDATE accounts SET balance = {round} WHERE id = 16; UPDATE accounts SET balance = {round} WHERE id = 17; COMMIT"
+            );
+            writer.batch_execute(&all).await?;
+            for id in 14..=17 {
+                reader.batch_execute("BEGIN").await?;
+                let found = balance(reader, id).await?;
+                ensure!(commits(reader).await?, "who read one account lost to nobody");
+                ensure!(found == round, "account {id} is {found} after {round} was committed");
+            }
+        }
+    }
     Ok(())
 }
 

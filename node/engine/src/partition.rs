@@ -93,6 +93,16 @@ impl Partition {
         self.decisions.get(transaction)
     }
 
+    /// The newest record, not committed yet, that commits a transaction over several partitions: its client may have been
+    /// told already, for another partition's record is the decision.
+    pub fn uncommitted_decision(&self) -> Option<Lsn> {
+        let later = self.decisions.after(self.committed);
+        later
+            .filter(|decision| decision.committed)
+            .last()
+            .map(|decision| decision.lsn)
+    }
+
     /// Forgets the tables that are not live.
     pub fn retain_tables(&mut self, live: impl Fn(TableId) -> bool) {
         self.tables.retain(|&table, _| live(table));

@@ -118,6 +118,9 @@ impl Interactive {
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
+            if self.reads_one_cut() {
+                return Err(after_the_cut());
+            }
             self.coordinator.extend(&self.snapshot, &missing).await?;
             self.moments += 1;
         }
@@ -169,7 +172,7 @@ impl Interactive {
     ) -> Result<Attempted, SqlError> {
         let at = self.snapshot.at(partition);
         if at.is_none() && self.reads_one_cut() {
-            return Err(conflict().detail("A table was created after this transaction's snapshot was taken."));
+            return Err(after_the_cut());
         }
         let writes = self.journal.writes().get(&partition);
         let request = AttemptRequest {
@@ -292,6 +295,10 @@ impl Interactive {
         }
         Ok(last)
     }
+}
+
+fn after_the_cut() -> SqlError {
+    conflict().detail("A table was created after this transaction's snapshot was taken.")
 }
 
 impl Coordinator {

@@ -11,6 +11,7 @@ use super::request::{AttemptRequest, Attempted, Buffered, Failure, Reply};
 use super::serve::{HOLD_WAIT, LOOK_AGAIN};
 use crate::error::SqlError;
 use crate::replication::replica::Replica;
+use crate::statement::CommitWait;
 
 /// What another transaction did makes this one's answers wrong.
 pub(crate) fn conflict() -> SqlError {
@@ -25,8 +26,10 @@ pub(crate) fn conflict() -> SqlError {
 /// Why a statement did not run now.
 enum NotRun {
     NotPrimary,
-    /// Somebody who has voted has the partition, or a new primary does not know yet what is committed.
-    NotYet,
+    /// Somebody who has voted has the partition.
+    Held,
+    /// What is not committed yet may have been told already.
+    NotCommitted(CommitWait),
 }
 
 impl Participant {
@@ -41,10 +44,16 @@ impl Participant {
             match self.attempt(request, &writes) {
                 Ok(attempted) => return Reply::Attempted(attempted),
                 Err(NotRun::NotPrimary) => return Reply::Failed(Failure::NotPrimary),
-                Err(NotRun::NotYet) => {}
-            }
-            if let Err(failure) = self.turn(request.partition, deadline).await {
-                return Reply::Failed(failure);
+                Err(NotRun::Held) => {
+                    if let Err(failure) = self.turn(request.partition, deadline).await {
+                        return Reply::Failed(failure);
+                    }
+                }
+                Err(NotRun::NotCommitted(wait)) => {
+                    if let Err(failure) = self.committed(&[wait]).await {
+                        return Reply::Failed(failure);
+                    }
+                }
             }
         }
     }
@@ -107,11 +116,21 @@ impl Participant {
             let Some(reign) = replica.reign().filter(|reign| !reign.relinquishing) else {
                 return Err(NotRun::NotPrimary);
             };
-            let knows = replica.history.epoch_at(replica.committed) >= reign.began_epoch;
             // Who has voted may be committed elsewhere, and its client told.
-            let voted = replica.hold.holder().is_some_and(|holder| holder.voted.is_some());
-            if !knows || voted {
-                return Err(NotRun::NotYet);
+            if replica.hold.holder().is_some_and(|holder| holder.voted.is_some()) {
+                return Err(NotRun::Held);
+            }
+            // So may be whose decision came here and is not committed here. And a new primary doesn't know how far its
+            // predecessor had committed until a record of its own is.
+            let is_new = replica.history.epoch_at(replica.committed) < reign.began_epoch;
+            let decision = replica.engine.uncommitted_decision();
+            if let Some(lsn) = decision.max(is_new.then_some(replica.appended)) {
+                return Err(NotRun::NotCommitted(commit_wait(
+                    replica,
+                    request.partition,
+                    lsn,
+                    false,
+                )));
             }
             let snapshot = replica.committed;
             let attempt = run(replica, request, snapshot, writes, rows);

@@ -289,7 +289,7 @@ impl Participant {
     }
 
     /// Waits for commits; a failure is the client's to hear.
-    async fn committed(&self, waits: &[CommitWait]) -> Result<(), Failure> {
+    pub(super) async fn committed(&self, waits: &[CommitWait]) -> Result<(), Failure> {
         if waits.is_empty() {
             return Ok(());
         }

@@ -263,6 +263,9 @@ fn check(model: &Model, partition: &Partition) {
         assert_eq!(stats.versions, stats.rows, "nothing is kept for nobody");
         assert!(partition.kept.is_empty() && partition.touched.is_empty());
     }
+    let uncommitted = (model.committed + 1..=model.applied()).rev();
+    let is_commit = |lsn: &Lsn| matches!(model.records[*lsn as usize - 1], LogPayload::Commit(_));
+    assert_eq!(partition.uncommitted_decision(), { uncommitted }.find(is_commit));
 }
 
 fn check_settled(state: &State, partition: &Partition) {
