@@ -89,13 +89,13 @@ fn set(variable: &ObjectName, values: &[Expr]) -> Result<Option<Control>, SqlErr
         SqlError::new("22023", message)
     };
     let isolation = || match value.as_str() {
-        "serializable" | "read committed" | "read uncommitted" => Ok(Isolation::Serializable),
+        "serializable" | "read committed" | "read uncommitted" | "default" => Ok(Isolation::Serializable),
         "repeatable read" => Ok(Isolation::Snapshot),
         _ => Err(invalid()),
     };
     let read_only = || match value.as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
-        "off" | "false" | "no" | "0" => Ok(false),
+        "off" | "false" | "no" | "0" | "default" => Ok(false),
         _ => Err(invalid()),
     };
     let mut change = ModeChange::default();

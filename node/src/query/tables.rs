@@ -12,13 +12,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::StreamExt;
+use volt_engine::PartitionId;
 use volt_engine::catalog::Table;
-use volt_engine::plan::Expr;
 use volt_engine::value::Value;
-use volt_engine::{PartitionId, TableId};
 
 use super::types::{schema_of, to_batch};
-use crate::txn::{AllWrites, Coordinator, Snapshot};
+use crate::txn::{AllWrites, Coordinator, Snapshot, Wanted};
 
 /// What a query reads: put into its session's configuration.
 pub(super) struct Reading {
@@ -88,10 +87,12 @@ impl TableProvider for VoltTable {
         let stream = |partition: &PartitionId| {
             let part = ScanPart {
                 reading: Arc::clone(&reading),
-                partition: *partition,
-                table: self.table.id,
-                project: project.clone(),
-                filter: None,
+                wanted: Wanted {
+                    partition: *partition,
+                    table: self.table.id,
+                    project: project.clone(),
+                    filter: None,
+                },
                 schema: Arc::clone(&schema),
             };
             Arc::new(part) as Arc<dyn PartitionStream>
@@ -111,16 +112,17 @@ impl TableProvider for VoltTable {
 /// A table's rows in one partition.
 struct ScanPart {
     reading: Arc<Reading>,
-    partition: PartitionId,
-    table: TableId,
-    project: Vec<usize>,
-    filter: Option<Expr>,
+    wanted: Wanted,
     schema: SchemaRef,
 }
 
 impl std::fmt::Debug for ScanPart {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "table {} in partition {}", self.table, self.partition)
+        write!(
+            formatter,
+            "table {} in partition {}",
+            self.wanted.table, self.wanted.partition
+        )
     }
 }
 
@@ -136,14 +138,7 @@ impl PartitionStream for ScanPart {
             writes,
         } = &*self.reading;
         let schema = Arc::clone(&self.schema);
-        let chunks = coordinator.scan(
-            snapshot,
-            self.partition,
-            self.table,
-            self.project.clone(),
-            self.filter.clone(),
-            Arc::clone(writes),
-        );
+        let chunks = coordinator.scan(snapshot, self.wanted.clone(), Arc::clone(writes));
         let batches = chunks.map(move |chunk| {
             let batch = chunk.and_then(|rows| to_batch(&schema, &rows));
             batch.map_err(|error| DataFusionError::External(Box::new(error)))

@@ -37,8 +37,6 @@ pub struct Interactive {
     coordinator: Arc<Coordinator>,
     modes: TransactionModes,
     snapshot: Arc<Snapshot>,
-    /// How often partitions were added to the snapshot: more than one, and it may be no cut.
-    moments: usize,
     reads: BTreeMap<PartitionId, Reads>,
     journal: Journal,
 }
@@ -50,7 +48,6 @@ impl Interactive {
             coordinator: Arc::clone(coordinator),
             modes,
             snapshot: Arc::new(Snapshot::new(coordinator, coordinator.context())),
-            moments: 0,
             reads: BTreeMap::new(),
             journal: Journal::default(),
         }
@@ -84,8 +81,6 @@ impl Interactive {
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
         self.take_cut_if_one_is_due().await?;
-        let is_new = |(partition, _): &&(PartitionId, _)| self.snapshot.at(*partition).is_none();
-        self.moments += parts.iter().filter(is_new).count();
         let attempts = parts
             .iter()
             .map(|(partition, program)| self.attempt(*partition, program, parameters));
@@ -122,7 +117,6 @@ impl Interactive {
                 return Err(after_the_cut());
             }
             self.coordinator.extend(&self.snapshot, &missing).await?;
-            self.moments += 1;
         }
         for (table, partitions) in tables {
             for partition in partitions {
@@ -137,7 +131,7 @@ impl Interactive {
         self.check_tables()?;
         let parts = self.parts();
         let writes_nothing = parts.values().all(Work::is_read_only);
-        if writes_nothing && (self.moments < 2 || self.reads_one_cut()) {
+        if writes_nothing && (self.snapshot.moments() < 2 || self.reads_one_cut()) {
             return Ok(None);
         }
         if writes_nothing || parts.len() == 1 {
@@ -155,13 +149,11 @@ impl Interactive {
 
     /// Takes that cut with the first statement.
     async fn take_cut_if_one_is_due(&mut self) -> Result<(), SqlError> {
-        if !self.reads_one_cut() || self.moments > 0 {
+        if !self.reads_one_cut() || self.snapshot.moments() > 0 {
             return Ok(());
         }
         let all: Vec<PartitionId> = self.coordinator.map().partitions.keys().copied().collect();
-        self.coordinator.extend(&self.snapshot, &all).await?;
-        self.moments = 1;
-        Ok(())
+        self.coordinator.extend(&self.snapshot, &all).await
     }
 
     async fn attempt(
@@ -212,9 +204,9 @@ impl Interactive {
             let primary = self.coordinator.primary_of(partition);
             let why = match primary {
                 None => "it has no primary that can serve",
-                Some(node) => match self.coordinator.ask(node, Request::Attempt(request.clone())).await {
+                Some(node) => match self.ask_first(node, &request).await {
                     Ok(Reply::Attempted(attempted)) => {
-                        self.snapshot.add(partition, node, attempted.snapshot);
+                        self.snapshot.add([(partition, (node, attempted.snapshot))]);
                         return Ok(attempted);
                     }
                     Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
@@ -228,6 +220,11 @@ impl Interactive {
                 .pause(&mut retry, &[partition], || format!("partition {partition}: {why}"))
                 .await?;
         }
+    }
+
+    async fn ask_first(&self, node: NodeId, request: &AttemptRequest) -> Result<Reply, CallError> {
+        self.snapshot.asked([node].into_iter());
+        self.coordinator.ask(node, Request::Attempt(request.clone())).await
     }
 
     fn note_reads(&mut self, partition: PartitionId, new: Reads) -> Result<(), SqlError> {
@@ -262,9 +259,8 @@ impl Interactive {
         let partitions: BTreeSet<PartitionId> =
             self.reads.keys().chain(self.journal.writes().keys()).copied().collect();
         for partition in partitions {
-            let Some((_, snapshot)) = self.snapshot.at(partition) else {
-                continue;
-            };
+            let at = self.snapshot.at(partition);
+            let (_, snapshot) = at.expect("what was read or written is in the snapshot");
             let writes = self.journal.writes().get(&partition).cloned().unwrap_or_default();
             let reads = self.reads.get(&partition).cloned().unwrap_or_default();
             let reads = if self.reads_one_cut() {

@@ -44,7 +44,7 @@ use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
 pub use interactive::Interactive;
 pub use journal::AllWrites;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Wanted};
 
 /// A statement that finds no primary, or one that is being replaced, is tried again for so long.
 const RETRY_LIMIT: Duration = Duration::from_secs(10);

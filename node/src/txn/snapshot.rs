@@ -3,7 +3,7 @@
 //! While all are held, no transaction over several of them is half-way, so the cut has all of each or nothing of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -24,9 +24,20 @@ use crate::error::SqlError;
 pub struct Snapshot {
     /// Its name with the primaries.
     transaction: TransactionId,
-    at: Mutex<BTreeMap<PartitionId, (NodeId, Lsn)>>,
+    kept: Mutex<Kept>,
     context: StatementContext,
     coordinator: Arc<Coordinator>,
+}
+
+/// What a snapshot is of, and who keeps it.
+#[derive(Debug, Default)]
+struct Kept {
+    /// What may be read: committed, and of one moment with whatever was added with it.
+    at: BTreeMap<PartitionId, (NodeId, Lsn)>,
+    /// How often something was added.
+    moments: usize,
+    /// Who may keep something for it, read or not.
+    nodes: BTreeSet<NodeId>,
 }
 
 impl Snapshot {
@@ -34,7 +45,7 @@ impl Snapshot {
     pub(super) fn new(coordinator: &Arc<Coordinator>, context: StatementContext) -> Self {
         Self {
             transaction: coordinator.new_transaction(context.now_micros),
-            at: Mutex::default(),
+            kept: Mutex::default(),
             context,
             coordinator: Arc::clone(coordinator),
         }
@@ -50,13 +61,31 @@ impl Snapshot {
 
     /// Who keeps a partition, and at which LSN.
     pub(super) fn at(&self, partition: PartitionId) -> Option<(NodeId, Lsn)> {
-        let at = self.at.lock().expect("no panic under this lock");
-        at.get(&partition).copied()
+        self.kept().at.get(&partition).copied()
     }
 
-    pub(super) fn add(&self, partition: PartitionId, node: NodeId, lsn: Lsn) {
-        let mut at = self.at.lock().expect("no panic under this lock");
-        at.insert(partition, (node, lsn));
+    /// How many moments it is of; one, and it is a cut.
+    pub(super) fn moments(&self) -> usize {
+        self.kept().moments
+    }
+
+    /// Adds what is committed and was there at one moment.
+    pub(super) fn add(&self, cut: impl IntoIterator<Item = (PartitionId, (NodeId, Lsn))>) {
+        let mut kept = self.kept();
+        for (partition, (node, lsn)) in cut {
+            kept.at.insert(partition, (node, lsn));
+            kept.nodes.insert(node);
+        }
+        kept.moments += 1;
+    }
+
+    /// Notes that these may keep something for it, whatever comes of it: they are told when it is dropped.
+    pub(super) fn asked(&self, nodes: impl Iterator<Item = NodeId>) {
+        self.kept().nodes.extend(nodes);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no panic under this lock")
     }
 }
 
@@ -65,8 +94,7 @@ impl Drop for Snapshot {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let at = std::mem::take(&mut *self.at.lock().expect("no panic under this lock"));
-        let nodes: BTreeSet<NodeId> = at.values().map(|&(node, _)| node).collect();
+        let nodes = std::mem::take(&mut self.kept().nodes);
         for node in nodes {
             let (coordinator, transaction) = (Arc::clone(&self.coordinator), self.transaction);
             runtime.spawn(async move { coordinator.ask(node, Request::Unpin { transaction }).await });
@@ -123,6 +151,7 @@ impl Coordinator {
         partitions: &[PartitionId],
     ) -> Result<(), Failure> {
         let nodes = self.by_primary(partitions.iter().copied()).ok_or(Failure::NotPrimary)?;
+        snapshot.asked(nodes.keys().copied());
         let holds = nodes.iter().map(|(&node, partitions)| {
             let hold = Request::Hold {
                 transaction: holding,
@@ -131,27 +160,29 @@ impl Coordinator {
             };
             async move { (node, self.ask(node, hold).await) }
         });
-        let mut failed = None;
+        // Noted as read only when it is confirmed: what is held may be taken away, or undone.
+        let (mut cut, mut failed) = (BTreeMap::new(), None);
         for (node, reply) in join_all(holds).await {
             match held(reply) {
-                // Noted at once: dropping the snapshot lets go of the pins, whatever happens next.
-                Ok(held) => held
-                    .into_iter()
-                    .for_each(|(partition, lsn)| snapshot.add(partition, node, lsn)),
+                Ok(held) => cut.extend(held.into_iter().map(|(partition, lsn)| (partition, (node, lsn)))),
                 Err(failure) => failed = Some(failure),
             }
         }
         let releases = nodes.iter().map(|(&node, partitions)| {
-            let cut = partitions
+            let confirm = partitions
                 .iter()
-                .filter_map(|&partition| Some((partition, snapshot.at(partition)?.1)));
-            let cut = if failed.is_none() { cut.collect() } else { Vec::new() };
+                .filter_map(|&partition| Some((partition, cut.get(&partition)?.1)));
+            let confirm = if failed.is_none() {
+                confirm.collect()
+            } else {
+                Vec::new()
+            };
             self.ask(
                 node,
                 Request::Release {
                     transaction: holding,
                     partitions: partitions.clone(),
-                    snapshot: cut,
+                    snapshot: confirm,
                 },
             )
         });
@@ -166,28 +197,22 @@ impl Coordinator {
                 Ok(_) | Err(CallError::NotSent | CallError::Lost) => return Err(Failure::NotPrimary),
             }
         }
+        snapshot.add(cut);
         Ok(())
     }
 
     /// The rows of a table in one partition at the cut, with these writes over them, in key order: encoded rows, a chunk
     /// at a time.
-    #[allow(clippy::too_many_arguments)] // each is one clause of the query
     pub fn scan(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        partition: PartitionId,
-        table: TableId,
-        project: Vec<usize>,
-        filter: Option<Expr>,
+        wanted: Wanted,
         writes: Arc<AllWrites>,
     ) -> BoxStream<'static, Result<Vec<Bytes>, SqlError>> {
         let scan = Scan {
             coordinator: Arc::clone(self),
             snapshot: Arc::clone(snapshot),
-            partition,
-            table,
-            project,
-            filter,
+            wanted,
             writes,
             after: Some(None),
         };
@@ -199,13 +224,23 @@ impl Coordinator {
     }
 }
 
+/// What a scan reads.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Where.
+    pub partition: PartitionId,
+    /// Of which table.
+    pub table: TableId,
+    /// These columns, in this order.
+    pub project: Vec<usize>,
+    /// The rows for which it is true.
+    pub filter: Option<Expr>,
+}
+
 struct Scan {
     coordinator: Arc<Coordinator>,
     snapshot: Arc<Snapshot>,
-    partition: PartitionId,
-    table: TableId,
-    project: Vec<usize>,
-    filter: Option<Expr>,
+    wanted: Wanted,
     writes: Arc<AllWrites>,
     /// The key to go on after; None: at the end.
     after: Option<Option<Vec<u8>>>,
@@ -214,20 +249,20 @@ struct Scan {
 impl Scan {
     async fn next(&mut self) -> Option<Result<Vec<Bytes>, SqlError>> {
         let after = self.after.take()?;
-        let Some((node, lsn)) = self.snapshot.at(self.partition) else {
+        let Some((node, lsn)) = self.snapshot.at(self.wanted.partition) else {
             return Some(Err(SqlError::internal("a partition outside the snapshot")));
         };
-        let writes = self.writes.get(&self.partition);
-        let writes = writes.map(|writes| writes.of_table(self.table, after.as_deref()));
+        let writes = self.writes.get(&self.wanted.partition);
+        let writes = writes.map(|writes| writes.of_table(self.wanted.table, after.as_deref()));
         let request = Request::Scan(ScanRequest {
             transaction: self.snapshot.transaction,
-            partition: self.partition,
+            partition: self.wanted.partition,
             snapshot: lsn,
-            table: self.table,
+            table: self.wanted.table,
             writes: writes.unwrap_or_default(),
             after,
-            filter: self.filter.clone(),
-            project: Some(self.project.clone()),
+            filter: self.wanted.filter.clone(),
+            project: Some(self.wanted.project.clone()),
             context: self.snapshot.context,
         });
         match self.coordinator.ask(node, request).await {
@@ -238,7 +273,7 @@ impl Scan {
             Ok(Reply::Failed(Failure::Sql(error))) => Some(Err(error)),
             _ => Some(Err(SqlError::unavailable(format!(
                 "partition {}: its primary was lost while the snapshot was read",
-                self.partition
+                self.wanted.partition
             ))
             .hint("Run the query again."))),
         }
