@@ -151,21 +151,24 @@ impl<'a, V: View<'a>> Run<'a, V> {
                 Ok(())
             }
             Access::Prefix(values) => match self.key(values)? {
-                Some(prefix) => self.each_of(prefix.as_bytes(), filter, take),
+                Some(prefix) => self.each_of(&prefix.to_key(), filter, take),
                 None => Ok(()),
             },
-            Access::Scan => self.each_of(&[], filter, take),
+            Access::Scan => self.each_of(&Key::least(), filter, take),
         }
     }
 
     fn each_of(
         &mut self,
-        prefix: &[u8],
+        prefix: &Key,
         filter: Option<&'a Expr>,
         mut take: impl FnMut(&Self, &Key, RowRef<'a>) -> More,
     ) -> Result<(), StatementError> {
-        for (key, seen) in self.view.range(prefix) {
-            if !self.one(&key, seen, filter, &mut take)? {
+        let Some(entries) = self.view.range(prefix) else {
+            return Ok(());
+        };
+        for (key, seen) in entries {
+            if !key.as_bytes().starts_with(prefix.as_bytes()) || !self.one(&key, seen, filter, &mut take)? {
                 break;
             }
         }

@@ -1,6 +1,7 @@
 //! The rows that a program meets: the newest of a partition, or those of a transaction's snapshot with its own writes
 //! over them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
@@ -23,15 +24,13 @@ impl Seen<'_> {
     const NOTHING: Self = Self { lsn: 0, row: None };
 }
 
-/// Entries in key order.
-pub(super) type Entries<'a> = Box<dyn Iterator<Item = (Key, Seen<'a>)> + 'a>;
-
 /// See the module.
 pub(super) trait View<'a> {
     /// What there is at a key.
     fn get(&mut self, key: &Key) -> Option<Seen<'a>>;
-    /// What there is at all keys that begin with `prefix`.
-    fn range(&mut self, prefix: &[u8]) -> Entries<'a>;
+    /// What there is from `prefix` on, in key order, of which the caller takes the keys that begin with it. None: nothing
+    /// was ever written there.
+    fn range(&mut self, prefix: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a, Self>>;
     /// A row that a range gave is to be changed.
     fn changes(&mut self, key: &Key, lsn: Lsn);
 }
@@ -52,12 +51,10 @@ impl<'a> View<'a> for Newest<'a> {
         self.0?.get(key).map(newest)
     }
 
-    fn range(&mut self, prefix: &[u8]) -> Entries<'a> {
-        let from = Key::new(prefix);
-        let entries = self.0.into_iter().flat_map(move |table| table.from(&from));
-        let prefix = prefix.to_vec();
-        let entries = entries.take_while(move |(key, _)| key.as_bytes().starts_with(&prefix));
-        Box::new(entries.map(|(key, version)| (key, newest(version))))
+    #[inline]
+    fn range(&mut self, prefix: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        let entries = self.0?.from(prefix);
+        Some(entries.map(|(key, version)| (key, newest(version))))
     }
 
     fn changes(&mut self, _: &Key, _: Lsn) {}
@@ -87,16 +84,10 @@ impl<'a> View<'a> for Own<'a> {
         found.map(|(lsn, row)| Seen { lsn, row: Some(row) })
     }
 
-    fn range(&mut self, prefix: &[u8]) -> Entries<'a> {
-        self.reads.note_range(self.id, prefix);
-        let entries = entries(
-            self.table,
-            self.writes,
-            self.snapshot,
-            Bound::Included(&Key::new(prefix)),
-        );
-        let prefix = prefix.to_vec();
-        Box::new(entries.take_while(move |(key, _)| key.as_bytes().starts_with(&prefix)))
+    fn range(&mut self, prefix: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        self.reads.note_range(self.id, prefix.as_bytes());
+        let from = Bound::Included(prefix);
+        Some(entries(self.table, self.writes, self.snapshot, from))
     }
 
     fn changes(&mut self, key: &Key, lsn: Lsn) {
@@ -118,31 +109,35 @@ pub(super) fn entries<'a>(
         Some((lsn, row)) => Seen { lsn, row: Some(row) },
         None => Seen::NOTHING,
     };
-    let stored = table.map(|table| table.range(from));
-    let stored = stored.into_iter().flatten();
-    let stored = stored.map(move |(key, version)| (key, seen(version)));
-    let own = writes.map(|writes| writes.range((from, Bound::Unbounded)));
-    let own = own.into_iter().flatten().map(|(key, row)| {
-        let row = row.as_deref();
-        (key.clone(), Seen { lsn: 0, row })
-    });
-    merge(stored.peekable(), own.peekable())
+    let stored = table.map(|table| table.range(from).map(move |(key, version)| (key, seen(version))));
+    let own = writes.map(|writes| writes.range((from, Bound::Unbounded)).peekable());
+    merge(stored.map(Iterator::peekable), own)
 }
 
-/// Two sequences in key order as one; where both have a key, `over` counts.
-fn merge<'a>(
-    mut under: Peekable<impl Iterator<Item = (Key, Seen<'a>)>>,
-    mut over: Peekable<impl Iterator<Item = (Key, Seen<'a>)>>,
+/// What is stored and what is written as one, in key order; where both have a key, what is written counts.
+fn merge<'a, 'w: 'a>(
+    mut stored: Option<Peekable<impl Iterator<Item = (Key, Seen<'a>)>>>,
+    mut written: Option<Peekable<impl Iterator<Item = (&'w Key, &'w Written)>>>,
 ) -> impl Iterator<Item = (Key, Seen<'a>)> {
-    std::iter::from_fn(move || match (under.peek(), over.peek()) {
-        (Some((below, _)), Some((above, _))) if below < above => under.next(),
-        (Some((below, _)), Some((above, _))) => {
-            if below == above {
-                under.next();
-            }
-            over.next()
+    std::iter::from_fn(move || {
+        // Most readers have written nothing: they pay nothing for those who have.
+        let Some(written) = &mut written else {
+            return stored.as_mut()?.next();
+        };
+        let below = stored.as_mut().and_then(Peekable::peek);
+        let order = match (below, written.peek()) {
+            (Some((below, _)), Some((above, _))) => below.cmp(above),
+            (_, None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        if order == Ordering::Less {
+            return stored.as_mut()?.next();
         }
-        (Some(_), None) => under.next(),
-        (None, _) => over.next(),
+        if order == Ordering::Equal {
+            stored.as_mut()?.next();
+        }
+        let (key, row) = written.next()?;
+        let row = row.as_deref();
+        Some((key.clone(), Seen { lsn: 0, row }))
     })
 }
