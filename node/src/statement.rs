@@ -159,7 +159,7 @@ pub trait Database: Send + Sync {
     async fn prepare(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<dyn Prepared>, SqlError>;
 
     /// Runs a statement here and now, without waiting for anything, if it can: one partition, whose primary is this
-    /// node, not held. None: use `execute`; then nothing was done and nothing was given to `sink`.
+    /// node, not held. None: use `execute`; then nothing was done, and rows given to `sink` don't count.
     fn try_execute(
         &self,
         prepared: &dyn Prepared,

@@ -35,6 +35,7 @@ fn select() -> Action {
     Action::Select {
         access: by_key(0),
         filter: None,
+        stages: Vec::new(),
         project: vec![Expr::Column(1)],
         limit: None,
         offset: 0,

@@ -5,8 +5,8 @@ mod common;
 use common::{CONTEXT, TABLE, loaded, program};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use volt_engine::partition::Partition;
-use volt_engine::plan::{Access, Action, BinaryOp, Expr};
+use volt_engine::partition::{MAX_ENTRIES_READ, Partition};
+use volt_engine::plan::{Access, Action, BinaryOp, Expr, KeyBound, KeyRange};
 use volt_engine::row::RowRef;
 use volt_engine::transaction::Writes;
 use volt_engine::value::{Value, ValueRef};
@@ -84,21 +84,36 @@ fn snapshot_filter(bencher: Bencher) {
     bencher.bench_local(|| sum(&partition, Some(&filter), &parameters, Some(&[0])));
 }
 
-/// SELECT k by a program: nothing is encoded.
+/// SELECT k by programs, each over as many rows as one may look at: nothing is encoded.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn program_one_column(bencher: Bencher) {
     let partition = loaded(ROWS);
+    let bound = |place, inclusive| {
+        let value = Expr::Parameter(place);
+        Some(KeyBound { value, inclusive })
+    };
     let select = program(Action::Select {
-        access: Access::Scan,
+        access: Access::Range(KeyRange {
+            prefix: Vec::new(),
+            from: bound(0, true),
+            to: bound(1, false),
+            backward: false,
+        }),
         filter: None,
+        stages: Vec::new(),
         project: vec![Expr::Column(0)],
         limit: None,
         offset: 0,
     });
+    let piece = MAX_ENTRIES_READ as i64;
     bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
-        let mut sum = 0;
-        let outcome = partition.run(&select, &[], &CONTEXT, &mut |row| sum += number(row[0]));
-        assert_eq!(outcome.expect("a scan").affected, u64::from(ROWS));
+        let (mut sum, mut rows) = (0, 0);
+        for from in (0..i64::from(ROWS)).step_by(MAX_ENTRIES_READ) {
+            let bounds = [Value::BigInt(from), Value::BigInt(from + piece)];
+            let outcome = partition.run(&select, &bounds, &CONTEXT, &mut |row| sum += number(row[0]));
+            rows += outcome.expect("a scan").affected;
+        }
+        assert_eq!(rows, u64::from(ROWS));
         sum
     });
 }

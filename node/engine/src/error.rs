@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::effects::MAX_EFFECTS_BYTES;
+use crate::partition::MAX_KEPT_BYTES;
 
 /// Bytes that are not what their layout says. Never a panic, never a large allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +77,21 @@ pub enum StatementError {
     /// SQLSTATE 54000.
     #[error("a statement may change at most {} MiB in one partition", MAX_EFFECTS_BYTES >> 20)]
     TooManyEffects,
+    /// SQLSTATE 54000: it looks at more entries than a partition does without a pause.
+    #[error("a statement may look at no more than {limit} rows of one partition at a time")]
+    TooManyEntries {
+        /// Entries allowed.
+        limit: usize,
+    },
+    /// SQLSTATE 54000.
+    #[error("a statement may sort and group no more than {} MiB in one partition", MAX_KEPT_BYTES >> 20)]
+    TooMuchKept,
+    /// SQLSTATE 2201W; of OFFSET, 2201X.
+    #[error("{clause} must not be negative")]
+    NegativeCount {
+        /// `LIMIT` or `OFFSET`.
+        clause: String,
+    },
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -100,7 +116,9 @@ impl StatementError {
             Self::InvalidText { data_type, .. } if data_type == "timestamp" => "22007",
             Self::InvalidText { data_type, .. } if data_type == "bytea" => "22023",
             Self::InvalidText { .. } => "22P02",
-            Self::TooManyEffects => "54000",
+            Self::TooManyEffects | Self::TooManyEntries { .. } | Self::TooMuchKept => "54000",
+            Self::NegativeCount { clause } if clause == "LIMIT" => "2201W",
+            Self::NegativeCount { .. } => "2201X",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",
         }

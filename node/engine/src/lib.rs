@@ -13,6 +13,7 @@ pub mod partition;
 pub mod placement;
 pub mod plan;
 pub mod row;
+mod span;
 mod table;
 pub mod transaction;
 pub mod value;

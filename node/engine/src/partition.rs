@@ -31,7 +31,7 @@ pub use attempt::Attempt;
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
-pub use run::{Failed, Outcome};
+pub use run::{Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, Outcome};
 pub use scan::ScanChunk;
 
 /// This partition's part of a transaction over several, on record and not decided.

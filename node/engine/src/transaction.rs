@@ -90,13 +90,16 @@ impl Writes {
     }
 }
 
+/// A table; the first key; the first beyond, None: none is.
+type Range = (TableId, Vec<u8>, Option<Vec<u8>>);
+
 /// What a transaction has read of one partition, at its snapshot there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reads {
     /// Single keys: the LSN of the row that was there; 0, none was.
     keys: BTreeMap<(TableId, Vec<u8>), Lsn>,
-    /// All keys that begin so.
-    ranges: BTreeSet<(TableId, Vec<u8>)>,
+    /// All keys from one on, below another.
+    ranges: BTreeSet<Range>,
     bytes: usize,
 }
 
@@ -111,10 +114,10 @@ impl Reads {
         }
     }
 
-    /// All keys that begin with `prefix` were looked at.
-    pub fn note_range(&mut self, table: TableId, prefix: &[u8]) {
-        if self.ranges.insert((table, prefix.to_vec())) {
-            self.bytes += prefix.len() + ENTRY_BYTES;
+    /// All keys from `from` on were looked at, those from `to` on left out.
+    pub fn note_range(&mut self, table: TableId, from: &[u8], to: Option<&[u8]>) {
+        if self.ranges.insert((table, from.to_vec(), to.map(<[u8]>::to_vec))) {
+            self.bytes += from.len() + to.map_or(0, <[u8]>::len) + ENTRY_BYTES;
         }
     }
 
@@ -123,8 +126,8 @@ impl Reads {
         for ((table, key), lsn) in others.keys {
             self.note_key(table, &key, lsn);
         }
-        for (table, prefix) in others.ranges {
-            self.note_range(table, &prefix);
+        for (table, from, to) in others.ranges {
+            self.note_range(table, &from, to.as_deref());
         }
     }
 
@@ -156,8 +159,9 @@ impl Reads {
             .map(|((table, key), &lsn)| (*table, key.as_slice(), lsn))
     }
 
-    /// (table, prefix) of each range.
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = (TableId, &[u8])> {
-        self.ranges.iter().map(|(table, prefix)| (*table, prefix.as_slice()))
+    /// (table, first key, first key beyond) of each range.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (TableId, &[u8], Option<&[u8]>)> {
+        let ranges = self.ranges.iter();
+        ranges.map(|(table, from, to)| (*table, from.as_slice(), to.as_deref()))
     }
 }

@@ -197,6 +197,8 @@ impl Session {
         let start = self.output.bytes.len();
         let mut rows = Rows::new(&mut self.output, &mut portal.rest, &portal.formats, limit);
         let Some(result) = self.database.try_execute(&**prepared, &portal.parameters, &mut rows) else {
+            self.output.bytes.truncate(start);
+            portal.rest = Rest::default();
             return Ok(Inline::Waits);
         };
         match result.and_then(|completion| Ok((completion, rows.finish()?))) {

@@ -91,6 +91,7 @@ impl Session {
         stream: &mut dyn Stream,
     ) -> Result<(), Failure> {
         let mut rest = Rest::default();
+        let begin = self.output.bytes.len();
         let mut rows = Rows::new(&mut self.output, &mut rest, &[], u64::MAX);
         let inline = match self.block {
             None => self.database.try_execute(&**prepared, &[], &mut rows),
@@ -105,6 +106,8 @@ impl Session {
                 }
             },
             None => {
+                self.output.bytes.truncate(begin);
+                rest = Rest::default();
                 let asked = RunPortal {
                     parameters: Vec::new(),
                     formats: &[],

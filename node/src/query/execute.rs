@@ -54,6 +54,9 @@ impl SqlEngine {
             Err(error) => return Some(Err(error)),
         };
         let executed = self.coordinator.try_local(partition, &plan.program, parameters, sink)?;
+        if executed.as_ref().is_err_and(|error| planned.is_query_after(error)) {
+            return None;
+        }
         Some(executed.map(|executed| Completion {
             tag: plan.tag,
             rows: Some(executed.affected),
@@ -91,7 +94,10 @@ impl SqlEngine {
                 Ok(done("SHOW"))
             }
             Plan::Program(plan) => {
-                let rows = self.run_program(plan, parameters, sink).await?;
+                let rows = match self.run_program(plan, parameters, sink).await {
+                    Err(error) if planned.is_query_after(&error) => self.run_query(planned, parameters, sink).await?,
+                    rows => rows?,
+                };
                 Ok(Completion {
                     rows: Some(rows),
                     ..done(plan.tag)
@@ -201,7 +207,7 @@ impl SqlEngine {
 
     /// A snapshot for a query that is a transaction of its own.
     async fn reading(&self, planned: &Planned) -> Result<Option<Reading>, SqlError> {
-        let Plan::Query { tables, .. } = &planned.plan else {
+        let Some((_, _, tables)) = planned.as_query() else {
             return Ok(None);
         };
         let partitions: BTreeSet<PartitionId> = tables.iter().flat_map(|(_, partitions)| partitions).copied().collect();
@@ -225,11 +231,11 @@ impl SqlEngine {
         sink: &mut dyn RowSink,
         given: &mut u64,
     ) -> Result<(), SqlError> {
-        let Plan::Query { plan, session, .. } = &planned.plan else {
+        let Some((plan, session, _)) = planned.as_query() else {
             return Err(SqlError::internal("not a query"));
         };
         let failed = |error| from_datafusion(error, &planned.sql);
-        let mut plan = (**plan).clone();
+        let mut plan = plan.clone();
         if !parameters.is_empty() {
             let scalars = parameters.iter().zip(planned.parameters());
             let scalars = scalars
@@ -242,7 +248,7 @@ impl SqlEngine {
         if let Some(reading) = reading {
             config = config.with_extension(Arc::new(reading));
         }
-        let state = SessionStateBuilder::new_from_existing((**session).clone())
+        let state = SessionStateBuilder::new_from_existing(session.clone())
             .with_config(config)
             .build();
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;

@@ -70,6 +70,9 @@ pub(super) enum Plan {
     Control(Control),
 }
 
+/// A query's plan, its session, and the tables that it reads with their partitions.
+pub(super) type QueryPlan<'a> = (&'a LogicalPlan, &'a SessionState, &'a [(TableId, Vec<PartitionId>)]);
+
 /// A row program and where it runs.
 pub(super) struct ProgramPlan {
     pub(super) program: Arc<Program>,
@@ -79,6 +82,8 @@ pub(super) struct ProgramPlan {
     pub(super) partitions: Vec<PartitionId>,
     /// The command tag's words.
     pub(super) tag: &'static str,
+    /// The same as a query (`Plan::Query`), for when there is more to look at than a program may.
+    pub(super) otherwise: Option<Box<Plan>>,
 }
 
 impl Prepared for Planned {
@@ -112,6 +117,23 @@ impl Prepared for Planned {
 }
 
 impl Planned {
+    /// What DataFusion runs, if this fails with `error`: there was more to look at than a program may.
+    pub(super) fn is_query_after(&self, error: &SqlError) -> bool {
+        matches!(&self.plan, Plan::Program(plan) if plan.otherwise.is_some()) && error.sqlstate == "54000"
+    }
+
+    /// This as a query: what DataFusion runs, and over which tables.
+    pub(super) fn as_query(&self) -> Option<QueryPlan<'_>> {
+        let query = match &self.plan {
+            Plan::Program(plan) => plan.otherwise.as_deref()?,
+            other => other,
+        };
+        match query {
+            Plan::Query { plan, session, tables } => Some((plan, session, tables)),
+            _ => None,
+        }
+    }
+
     /// Only what will be asked for again with the same text.
     pub(super) fn is_cacheable(&self) -> bool {
         matches!(self.plan, Plan::Program(_) | Plan::Query { .. })
@@ -245,7 +267,9 @@ impl SqlEngine {
                     .groups
                     .get(&table.group)
                     .map_or_else(Vec::new, |group| group.partitions.clone());
+                let otherwise = has_no_bound(&program).then(|| Box::new(query(plan, session, map)));
                 Plan::Program(ProgramPlan {
+                    otherwise,
                     tag: tag(&program),
                     program: Arc::new(program),
                     route,
@@ -254,14 +278,7 @@ impl SqlEngine {
                 })
             }
             Err(why) if matches!(plan, LogicalPlan::Dml(_)) => return Err(refused(why)),
-            Err(_) => {
-                let tables = tables_read(&plan, map);
-                Plan::Query {
-                    plan: Box::new(plan),
-                    session: Box::new(session),
-                    tables,
-                }
-            }
+            Err(_) => query(plan, session, map),
         };
         Ok(Planned {
             sql: sql.to_owned(),
@@ -270,6 +287,24 @@ impl SqlEngine {
             columns,
             plan,
         })
+    }
+}
+
+fn query(plan: LogicalPlan, session: SessionState, map: &ClusterMap) -> Plan {
+    let tables = tables_read(&plan, map);
+    Plan::Query {
+        plan: Box::new(plan),
+        session: Box::new(session),
+        tables,
+    }
+}
+
+/// A read of more than one row.
+fn has_no_bound(program: &Program) -> bool {
+    use volt_engine::plan::{Access, Action};
+    match &program.action {
+        Action::Select { access, .. } => !matches!(access, Access::Point(_)),
+        _ => false,
     }
 }
 

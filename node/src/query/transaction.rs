@@ -38,22 +38,13 @@ impl SqlTransaction {
                     return Err(SqlError::new("25006", message));
                 }
                 let parts = self.engine.parts(plan, parameters)?;
-                (plan.tag, self.interactive.run(parts, parameters, sink).await?)
-            }
-            Plan::Query { tables, .. } => {
-                let reading = match tables.as_slice() {
-                    [] => None,
-                    tables => Some(Reading {
-                        coordinator: Arc::clone(&self.engine.coordinator),
-                        snapshot: self.interactive.read_tables(tables).await?,
-                        writes: self.interactive.writes(),
-                    }),
+                let rows = match self.interactive.run(parts, parameters, sink).await {
+                    Err(error) if planned.is_query_after(&error) => self.query(planned, parameters, sink).await?,
+                    rows => rows?,
                 };
-                let mut given = 0;
-                let queried = self.engine.query(planned, reading, parameters, sink, &mut given);
-                queried.await?;
-                ("SELECT", given)
+                (plan.tag, rows)
             }
+            Plan::Query { .. } => ("SELECT", self.query(planned, parameters, sink).await?),
             Plan::CreateTable { .. } => return Err(not_inside("CREATE TABLE")),
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
@@ -67,6 +58,28 @@ impl SqlTransaction {
             rows: Some(rows),
             ..Completion::default()
         })
+    }
+
+    /// Runs a query of DataFusion at the transaction's snapshot.
+    async fn query(
+        &mut self,
+        planned: &Planned,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<u64, SqlError> {
+        let tables = planned.as_query().map_or(&[][..], |(_, _, tables)| tables);
+        let reading = match tables {
+            [] => None,
+            tables => Some(Reading {
+                coordinator: Arc::clone(&self.engine.coordinator),
+                snapshot: self.interactive.read_tables(tables).await?,
+                writes: self.interactive.writes(),
+            }),
+        };
+        let mut given = 0;
+        let queried = self.engine.query(planned, reading, parameters, sink, &mut given);
+        queried.await?;
+        Ok(given)
     }
 }
 

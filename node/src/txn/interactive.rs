@@ -120,7 +120,7 @@ impl Interactive {
         }
         for (table, partitions) in tables {
             for partition in partitions {
-                self.reads.entry(*partition).or_default().note_range(*table, &[]);
+                self.reads.entry(*partition).or_default().note_range(*table, &[], None);
             }
         }
         Ok(Arc::clone(&self.snapshot))

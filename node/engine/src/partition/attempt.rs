@@ -3,13 +3,13 @@
 use super::Partition;
 use super::run::Run;
 use super::view::Own;
-use crate::Lsn;
 use crate::effects::Effects;
 use crate::error::StatementError;
 use crate::key::Key;
 use crate::plan::{Program, StatementContext};
 use crate::transaction::{Reads, Writes};
 use crate::value::{Value, ValueRef};
+use crate::{Lsn, TableId};
 
 /// Validating a range looks at no more entries than this, about a millisecond; a larger one stands only if nothing was
 /// written to its table.
@@ -62,10 +62,10 @@ impl Partition {
             .all(|(table, key, lsn)| newest(table, key).unwrap_or(0) == lsn)
             && reads
                 .ranges()
-                .all(|(table, prefix)| self.range_stands(table, prefix, snapshot))
+                .all(|(table, from, to)| self.range_stands(table, from, to, snapshot))
     }
 
-    fn range_stands(&self, table: crate::TableId, prefix: &[u8], snapshot: Lsn) -> bool {
+    fn range_stands(&self, table: TableId, from: &[u8], to: Option<&[u8]>, snapshot: Lsn) -> bool {
         if !self.is_pinned(snapshot) {
             return false;
         }
@@ -76,8 +76,8 @@ impl Partition {
             return true;
         }
         let mut entries = table
-            .from(&Key::new(prefix))
-            .take_while(|(key, _)| key.as_bytes().starts_with(prefix));
+            .from(&Key::new(from))
+            .take_while(|(key, _)| to.is_none_or(|to| key.as_bytes() < to));
         let looked_at = entries.by_ref().take(MAX_ENTRIES_VALIDATED);
         let unchanged = looked_at.into_iter().all(|(_, version)| version.lsn() <= snapshot);
         unchanged && entries.next().is_none()

@@ -1,6 +1,12 @@
 //! Runs row programs against the newest state; writes become effects, which are not applied here.
 
+mod find;
+mod stages;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use find::{MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE};
+pub use stages::MAX_KEPT_BYTES;
 
 use super::Partition;
 use super::view::{Newest, Seen, View};
@@ -13,6 +19,7 @@ use crate::plan::cast::{as_key, assign};
 use crate::plan::eval::{Datum, NULL, Scope, parameter};
 use crate::plan::{Access, Action, Expr, Program, StatementContext};
 use crate::row::{RowRef, encode_row_into};
+use crate::span::Span;
 use crate::value::{Value, ValueRef};
 
 /// Results of so many columns, all plain, are given without allocating.
@@ -109,6 +116,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
             Action::Select {
                 access,
                 filter,
+                stages,
                 project,
                 limit,
                 offset,
@@ -117,7 +125,10 @@ impl<'a, V: View<'a>> Run<'a, V> {
                     skip: *offset,
                     left: limit.unwrap_or(u64::MAX),
                 };
-                let given = self.select(access, filter.as_ref(), project, page, sink)?;
+                let given = match stages.as_slice() {
+                    [] => self.select(access, filter.as_ref(), project, page, sink)?,
+                    stages => self.staged(access, filter.as_ref(), stages, project, page, sink)?,
+                };
                 Ok((given, None))
             }
             Action::Insert { rows } => self.insert(rows),
@@ -151,28 +162,15 @@ impl<'a, V: View<'a>> Run<'a, V> {
                 Ok(())
             }
             Access::Prefix(values) => match self.key(values)? {
-                Some(prefix) => self.each_of(&prefix.to_key(), filter, take),
+                Some(prefix) => self.each_of(Span::of_prefix(prefix.to_key()), false, filter, take),
                 None => Ok(()),
             },
-            Access::Scan => self.each_of(&Key::least(), filter, take),
+            Access::Range(range) => match self.span(range)? {
+                Some(span) => self.each_of(span, range.backward, filter, take),
+                None => Ok(()),
+            },
+            Access::Scan => self.each_of(Span::all(), false, filter, take),
         }
-    }
-
-    fn each_of(
-        &mut self,
-        prefix: &Key,
-        filter: Option<&'a Expr>,
-        mut take: impl FnMut(&Self, &Key, RowRef<'a>) -> More,
-    ) -> Result<(), StatementError> {
-        let Some(entries) = self.view.range(prefix) else {
-            return Ok(());
-        };
-        for (key, seen) in entries {
-            if !key.as_bytes().starts_with(prefix.as_bytes()) || !self.one(&key, seen, filter, &mut take)? {
-                break;
-            }
-        }
-        Ok(())
     }
 
     #[inline]
@@ -233,25 +231,14 @@ impl<'a, V: View<'a>> Run<'a, V> {
         if page.left == 0 {
             return Ok(0);
         }
-        let plain = project.len() <= PLAIN_COLUMNS && project.iter().all(is_plain);
+        let plain = are_plain(project);
         let mut given = 0;
         self.each(access, filter, |run, _, row| {
             if page.skip > 0 {
                 page.skip -= 1;
                 return Ok(true);
             }
-            let scope = run.scope(row);
-            if plain {
-                let mut values = [ValueRef::Null; PLAIN_COLUMNS];
-                fill_plain(project, row, &scope, &mut values)?;
-                sink(&values[..project.len()]);
-            } else {
-                let values = project
-                    .iter()
-                    .map(|expr| expr.evaluate(&scope))
-                    .collect::<Result<Vec<_>, _>>()?;
-                sink(&values.iter().map(Datum::as_ref).collect::<Vec<_>>());
-            }
+            give(project, plain, row, &run.scope(row), sink)?;
             given += 1;
             Ok(given < page.left)
         })?;
@@ -415,6 +402,34 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 }
 
+/// Gives one row of the result.
+#[inline]
+fn give<'a>(
+    project: &'a [Expr],
+    plain: bool,
+    row: RowRef<'a>,
+    scope: &Scope<'a>,
+    sink: &mut dyn FnMut(&[ValueRef<'_>]),
+) -> Result<(), StatementError> {
+    if plain {
+        let mut values = [ValueRef::Null; PLAIN_COLUMNS];
+        fill_plain(project, row, scope, &mut values)?;
+        sink(&values[..project.len()]);
+        return Ok(());
+    }
+    let values = project
+        .iter()
+        .map(|expr| expr.evaluate(scope))
+        .collect::<Result<Vec<_>, _>>()?;
+    sink(&values.iter().map(Datum::as_ref).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// All of these need no evaluation, and there are few.
+fn are_plain(project: &[Expr]) -> bool {
+    project.len() <= PLAIN_COLUMNS && project.iter().all(is_plain)
+}
+
 /// It needs no evaluation, only a look.
 fn is_plain(expr: &Expr) -> bool {
     matches!(expr, Expr::Column(_) | Expr::Parameter(_) | Expr::Literal(_))
@@ -445,5 +460,7 @@ fn encode(out: &mut Vec<u8>, values: &[Datum<'_>]) {
     encode_row_into(out, values.iter().map(Datum::as_ref));
 }
 
+#[cfg(test)]
+mod model_test;
 #[cfg(test)]
 mod tests;

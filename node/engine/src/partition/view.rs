@@ -7,6 +7,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 
 use crate::key::Key;
+use crate::span::Span;
 use crate::table::{Table, Version};
 use crate::transaction::{Reads, Written};
 use crate::{Lsn, TableId};
@@ -28,9 +29,13 @@ impl Seen<'_> {
 pub(super) trait View<'a> {
     /// What there is at a key.
     fn get(&mut self, key: &Key) -> Option<Seen<'a>>;
-    /// What there is from `prefix` on, in key order, of which the caller takes the keys that begin with it. None: nothing
-    /// was ever written there.
-    fn range(&mut self, prefix: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a, Self>>;
+    /// What there is from `from` on, in key order, of which the caller takes what it wants. None: nothing was ever written
+    /// there.
+    fn range(&mut self, from: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a, Self>>;
+    /// What there is below `to`, from the last to the first; otherwise as `range`.
+    fn range_back(&mut self, to: Option<&Key>) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a, Self>>;
+    /// All of this was looked at, by `range` or `range_back`.
+    fn looked_at(&mut self, range: Span);
     /// A row that a range gave is to be changed.
     fn changes(&mut self, key: &Key, lsn: Lsn);
 }
@@ -52,10 +57,17 @@ impl<'a> View<'a> for Newest<'a> {
     }
 
     #[inline]
-    fn range(&mut self, prefix: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
-        let entries = self.0?.from(prefix);
+    fn range(&mut self, from: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        let entries = self.0?.from(from);
         Some(entries.map(|(key, version)| (key, newest(version))))
     }
+
+    fn range_back(&mut self, to: Option<&Key>) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        let entries = self.0?.back(to);
+        Some(entries.map(|(key, version)| (key, newest(version))))
+    }
+
+    fn looked_at(&mut self, _: Span) {}
 
     fn changes(&mut self, _: &Key, _: Lsn) {}
 }
@@ -84,10 +96,18 @@ impl<'a> View<'a> for Own<'a> {
         found.map(|(lsn, row)| Seen { lsn, row: Some(row) })
     }
 
-    fn range(&mut self, prefix: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
-        self.reads.note_range(self.id, prefix.as_bytes());
-        let from = Bound::Included(prefix);
+    fn range(&mut self, from: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        let from = Bound::Included(from);
         Some(entries(self.table, self.writes, self.snapshot, from))
+    }
+
+    fn range_back(&mut self, to: Option<&Key>) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        Some(entries_back(self.table, self.writes, self.snapshot, to))
+    }
+
+    fn looked_at(&mut self, range: Span) {
+        let to = range.to.as_ref().map(Key::as_bytes);
+        self.reads.note_range(self.id, range.from.as_bytes(), to);
     }
 
     fn changes(&mut self, key: &Key, lsn: Lsn) {
@@ -98,6 +118,16 @@ impl<'a> View<'a> for Own<'a> {
     }
 }
 
+fn at(snapshot: Lsn) -> impl Fn((Key, &Version)) -> (Key, Seen<'_>) {
+    move |(key, version)| {
+        let seen = match version.at(snapshot) {
+            Some((lsn, row)) => Seen { lsn, row: Some(row) },
+            None => Seen::NOTHING,
+        };
+        (key, seen)
+    }
+}
+
 /// A table's entries at a snapshot, with the writes of a transaction in their places.
 pub(super) fn entries<'a>(
     table: Option<&'a Table>,
@@ -105,28 +135,38 @@ pub(super) fn entries<'a>(
     snapshot: Lsn,
     from: Bound<&Key>,
 ) -> impl Iterator<Item = (Key, Seen<'a>)> + use<'a> {
-    let seen = move |version: &'a Version| match version.at(snapshot) {
-        Some((lsn, row)) => Seen { lsn, row: Some(row) },
-        None => Seen::NOTHING,
-    };
-    let stored = table.map(|table| table.range(from).map(move |(key, version)| (key, seen(version))));
+    let stored = table.map(|table| table.range(from).map(at(snapshot)).peekable());
     let own = writes.map(|writes| writes.range((from, Bound::Unbounded)).peekable());
-    merge(stored.map(Iterator::peekable), own)
+    merge(stored, own, |stored, own| stored.cmp(own))
 }
 
-/// What is stored and what is written as one, in key order; where both have a key, what is written counts.
+/// The same below a key, from the last to the first.
+pub(super) fn entries_back<'a>(
+    table: Option<&'a Table>,
+    writes: Option<&'a BTreeMap<Key, Written>>,
+    snapshot: Lsn,
+    to: Option<&Key>,
+) -> impl Iterator<Item = (Key, Seen<'a>)> + use<'a> {
+    let stored = table.map(|table| table.back(to).map(at(snapshot)).peekable());
+    let below = to.map_or(Bound::Unbounded, Bound::Excluded);
+    let own = writes.map(|writes| writes.range((Bound::Unbounded, below)).rev().peekable());
+    merge(stored, own, |stored, own| own.cmp(stored))
+}
+
+/// What is stored and what is written as one, in their common order; where both have a key, what is written counts.
 fn merge<'a, 'w: 'a>(
     mut stored: Option<Peekable<impl Iterator<Item = (Key, Seen<'a>)>>>,
     mut written: Option<Peekable<impl Iterator<Item = (&'w Key, &'w Written)>>>,
+    compare: impl Fn(&Key, &Key) -> Ordering,
 ) -> impl Iterator<Item = (Key, Seen<'a>)> {
     std::iter::from_fn(move || {
         // Most readers have written nothing: they pay nothing for those who have.
         let Some(written) = &mut written else {
             return stored.as_mut()?.next();
         };
-        let below = stored.as_mut().and_then(Peekable::peek);
-        let order = match (below, written.peek()) {
-            (Some((below, _)), Some((above, _))) => below.cmp(above),
+        let first = stored.as_mut().and_then(Peekable::peek);
+        let order = match (first, written.peek()) {
+            (Some((stored, _)), Some((own, _))) => compare(stored, own),
             (_, None) => Ordering::Less,
             (None, _) => Ordering::Greater,
         };

@@ -1,10 +1,12 @@
 //! Row programs: statements of transactional shape, compiled from a planner's output, run inside one partition.
 
+pub(crate) mod aggregate;
 pub(crate) mod cast;
 pub mod eval;
 pub mod expr;
 mod like;
 pub mod operators;
+mod stage;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::TableId;
 use crate::catalog::Column;
 pub use expr::{BinaryOp, Expr, Function, UnaryOp};
+pub use stage::{Aggregate, AggregateFunction, SortKey, Stage};
 
 /// A statement over one table, for one partition. Shipped between nodes with serde (postcard).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,18 +40,44 @@ pub enum Access {
     Prefix(Vec<Expr>),
     /// Every row.
     Scan,
+    /// The rows whose primary key begins with these values and goes on with one between two bounds.
+    Range(KeyRange),
+}
+
+/// A range of a key. A bound that no value of its column can be, such as 1.5 of an INT, is as if it weren't there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyRange {
+    /// What the first columns are (no columns inside; a NULL finds nothing).
+    pub prefix: Vec<Expr>,
+    /// The least value of the next one.
+    pub from: Option<KeyBound>,
+    /// The greatest.
+    pub to: Option<KeyBound>,
+    /// From the last row to the first.
+    pub backward: bool,
+}
+
+/// An end of a range.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyBound {
+    /// The value (no columns inside; a NULL finds nothing).
+    pub value: Expr,
+    /// It belongs to the range.
+    pub inclusive: bool,
 }
 
 /// What a program does. Column references in `filter`, `project` and `set` mean the table's columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {
-    /// Returns rows, in primary-key order.
+    /// Returns rows, in the order in which they are found, if no stage changes it.
     Select {
         /// Where to look.
         access: Access,
         /// Keeps rows for which it is true.
         filter: Option<Expr>,
-        /// The columns of the result.
+        /// What is made of the rows that were found.
+        stages: Vec<Stage>,
+        /// The columns of the result, from the rows of the last stage, or from the table's.
         project: Vec<Expr>,
         /// At most so many rows, after `offset` of them.
         limit: Option<u64>,

@@ -1,10 +1,12 @@
 //! Checks a program, where it is made and where it comes over the wire: no column out of range, no row of the wrong length, no bottomless expression.
 
-use super::{Access, Action, Expr, Program};
+use super::{Access, Action, Expr, Program, Stage};
 use crate::error::StatementError;
 
 /// Deeper expressions are refused: evaluation recurses.
 pub const MAX_EXPRESSION_DEPTH: usize = 256;
+/// More stages are refused: each feeds the next by a call.
+pub const MAX_STAGES: usize = 32;
 
 impl Program {
     /// Everything that a program must satisfy to be run; the engine never panics on one that doesn't, but a program
@@ -18,11 +20,13 @@ impl Program {
             Action::Select {
                 access,
                 filter,
+                stages,
                 project,
                 ..
             } => {
                 self.check_access(access)?;
-                check_all(filter.iter().chain(project), columns)
+                check_all(filter.iter(), columns)?;
+                check_all(project.iter(), check_stages(stages, columns)?)
             }
             Action::Insert { rows } => {
                 if rows.iter().any(|row| row.len() != columns) {
@@ -54,8 +58,40 @@ impl Program {
                 Err(malformed("a prefix is not of its key"))
             }
             Access::Point(values) | Access::Prefix(values) => check_all(values.iter(), 0),
+            Access::Range(range) => {
+                let bounds = range.from.iter().chain(&range.to);
+                let length = range.prefix.len() + usize::from(bounds.clone().next().is_some());
+                if length > self.primary_key.len() {
+                    return Err(malformed("a range is not of its key"));
+                }
+                check_all(range.prefix.iter().chain(bounds.map(|bound| &bound.value)), 0)
+            }
         }
     }
+}
+
+/// How many columns the rows of the last stage have.
+fn check_stages(stages: &[Stage], mut columns: usize) -> Result<usize, StatementError> {
+    if stages.len() > MAX_STAGES {
+        return Err(StatementError::TooDeep { limit: MAX_STAGES });
+    }
+    for stage in stages {
+        match stage {
+            Stage::Filter(condition) => check_all([condition].into_iter(), columns)?,
+            Stage::Project(exprs) => {
+                check_all(exprs.iter(), columns)?;
+                columns = exprs.len();
+            }
+            Stage::Limit { skip, fetch } => check_all(skip.iter().chain(fetch), 0)?,
+            Stage::Sort(keys) => check_all(keys.iter().map(|key| &key.expr), columns)?,
+            Stage::Aggregate { group, aggregates } => {
+                let arguments = aggregates.iter().flat_map(|one| one.argument.iter().chain(&one.filter));
+                check_all(group.iter().chain(arguments), columns)?;
+                columns = group.len() + aggregates.len();
+            }
+        }
+    }
+    Ok(columns)
 }
 
 fn malformed(what: &str) -> StatementError {

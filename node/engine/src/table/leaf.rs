@@ -80,6 +80,44 @@ impl<'a, L: Iterator<Item = &'a Leaf>> Iterator for Rows<'a, L> {
     }
 }
 
+/// The entries of some leaves, from the last to the first.
+pub(super) struct RowsBack<'a, L> {
+    left: &'a [Entry],
+    start: Start,
+    leaves: L,
+}
+
+impl<'a, L: Iterator<Item = &'a Leaf>> RowsBack<'a, L> {
+    /// From before this entry of the last leaf on, then those of all others.
+    pub(super) fn new(last: Option<(&'a Leaf, usize)>, leaves: L) -> Self {
+        let none = Start { bytes: 0, bits: 0 };
+        Self {
+            left: last.map_or(&[], |(leaf, end)| &leaf.entries[..end]),
+            start: last.map_or(none, |(leaf, _)| leaf.start()),
+            leaves,
+        }
+    }
+}
+
+impl<'a, L: Iterator<Item = &'a Leaf>> Iterator for RowsBack<'a, L> {
+    type Item = (Key, &'a Version);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        // The key that a walk begins below may be the least of its leaf.
+        while self.left.is_empty() {
+            let leaf = self.leaves.next()?;
+            (self.left, self.start) = (&leaf.entries, leaf.start());
+        }
+        let (entry, rest) = self.left.split_last()?;
+        if let Some(place) = rest.len().checked_sub(AHEAD) {
+            rest[place].version.prefetch();
+        }
+        self.left = rest;
+        Some((entry.version.key(self.start.and(entry.head)), &entry.version))
+    }
+}
+
 /// Invariant: the entries' keys ascend and begin with the prefix, their heads are of what follows it, and there are
 /// `FULL` at most.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use std::ops::Bound;
 
 use crate::Lsn;
 use crate::key::Key;
-use leaf::{Leaf, Rows};
+use leaf::{Leaf, Rows, RowsBack};
 use version::LINK_SIZE;
 pub(crate) use version::Version;
 
@@ -135,6 +135,22 @@ impl Table {
         let beyond = first.map_or(Bound::Unbounded, |(key, _)| Bound::Excluded(key));
         let leaves = self.leaves.range((beyond, Bound::Unbounded)).map(|(_, leaf)| leaf);
         Rows::new(first.map(|(_, leaf)| (leaf, begin)), leaves)
+    }
+
+    /// The entries below a key, or all, from the last to the first.
+    pub(crate) fn back(&self, to: Option<&Key>) -> impl Iterator<Item = (Key, &Version)> + use<'_> {
+        let last = match to {
+            Some(to) => self.leaf(to),
+            None => self.leaves.last_key_value(),
+        };
+        let end = match (last, to) {
+            (Some((_, leaf)), Some(to)) => leaf.find(to).unwrap_or_else(|at| at),
+            (Some((_, leaf)), None) => leaf.entries().len(),
+            (None, _) => 0,
+        };
+        let before = last.map_or(Bound::Unbounded, |(key, _)| Bound::Excluded(key));
+        let leaves = self.leaves.range((Bound::Unbounded, before)).map(|(_, leaf)| leaf);
+        RowsBack::new(last.map(|(_, leaf)| (leaf, end)), leaves.rev())
     }
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.

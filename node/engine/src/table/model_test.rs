@@ -124,6 +124,8 @@ impl Both {
         for probe in probes.iter().chain(self.model.keys().step_by(37)) {
             let at = expected.partition_point(|(key, _)| *key < probe);
             self.check_rows(self.table.from(&Key::new(probe)), &expected[at..]);
+            let below: Vec<_> = expected[..at].iter().rev().copied().collect();
+            self.check_rows(self.table.back(Some(&Key::new(probe))), &below);
             let at = expected.partition_point(|(key, _)| *key <= probe);
             self.check_rows(self.table.after(Some(probe)), &expected[at..]);
             let found = self.table.get(&Key::new(probe)).map(Version::lsn);

@@ -1,18 +1,20 @@
 //! From a DataFusion plan of transactional shape to a row program, and the way to its partition.
 
+mod access;
 mod expr;
+mod select;
 
 use datafusion::common::Column as DfColumn;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan, WriteOp};
 use volt_engine::catalog::{ColumnDefault, Table};
 use volt_engine::error::StatementError;
-use volt_engine::plan::{Access, Action, BinaryOp, Expr, Function, Program};
+use volt_engine::plan::{Access, Action, Expr, Function, Program};
 use volt_engine::value::Value;
 
-use super::types::from_scalar;
 use crate::error::SqlError;
-use expr::{balanced, compile_expr};
+use access::{find, flatten, partition_value};
+use expr::compile_expr;
 
 /// Where a program runs.
 #[derive(Clone, Debug)]
@@ -74,73 +76,46 @@ fn compile_plan(
             let Some(table) = table(dml.table_name.table()) else {
                 return not("a write to a table that is not ours");
             };
-            let action = match &dml.op {
-                WriteOp::Insert(_) => Compiler(&table).insert(&dml.input)?,
-                WriteOp::Update => Compiler(&table).update(&dml.input)?,
-                WriteOp::Delete => Compiler(&table).delete(&dml.input)?,
+            let compiler = Compiler(&table);
+            let (action, route) = match &dml.op {
+                WriteOp::Insert(_) => (compiler.insert(&dml.input)?, Route::Rows),
+                WriteOp::Update => compiler.update(&dml.input)?,
+                WriteOp::Delete => compiler.delete(&dml.input)?,
                 other => return not(format!("{other}")),
             };
-            Ok(finish(&table, action))
+            Ok((program(&table, action), route))
         }
         plan => {
             let Some(table) = scanned(plan).and_then(|name| table(&name)) else {
                 return not("not one table");
             };
-            let action = Compiler(&table).select(plan)?;
-            let (program, route) = finish(&table, action);
-            let ordered = matches!(
-                program.action,
-                Action::Select {
-                    access: Access::Point(_),
-                    ..
-                }
-            );
-            // Rows of several partitions, a LIMIT over them, and long scans are DataFusion's.
-            if !matches!(route, Route::Single(_)) || !ordered {
-                return not("not a point");
+            let (action, route) = select::select(&table, plan)?;
+            // Rows of several partitions, and what is made of them, are DataFusion's.
+            if !matches!(route, Route::Single(_)) {
+                return not("not of one partition");
             }
-            Ok((program, route))
+            Ok((program(&table, action), route))
         }
     }
 }
 
-fn finish(table: &Table, action: Action) -> (Program, Route) {
-    let access = match &action {
-        Action::Select { access, .. } | Action::Update { access, .. } | Action::Delete { access, .. } => Some(access),
-        Action::Insert { .. } => None,
-    };
-    let route = match access {
-        None => Route::Rows,
-        Some(Access::Point(values) | Access::Prefix(values)) => {
-            let place = table
-                .primary_key
-                .iter()
-                .position(|&column| column == table.partition_column);
-            place
-                .and_then(|place| values.get(place))
-                .map_or(Route::All, |value| Route::Single(value.clone()))
-        }
-        Some(Access::Scan) => Route::All,
-    };
-    let program = Program {
+fn program(table: &Table, action: Action) -> Program {
+    Program {
         table: table.id,
         table_name: table.name.clone(),
         columns: table.columns.clone(),
         primary_key: table.primary_key.clone(),
         action,
-    };
-    (program, route)
+    }
 }
 
 struct Compiler<'a>(&'a Table);
 
-/// A plan without its outer layers.
+/// The rows of a write: a plan without its outer layers.
 #[derive(Default)]
 struct Peeled<'p> {
     project: Option<&'p [DfExpr]>,
     filters: Vec<&'p DfExpr>,
-    limit: Option<u64>,
-    offset: u64,
 }
 
 impl Compiler<'_> {
@@ -149,11 +124,6 @@ impl Compiler<'_> {
         loop {
             match plan {
                 LogicalPlan::SubqueryAlias(alias) => plan = &alias.input,
-                LogicalPlan::Limit(limit) if peeled.project.is_none() && peeled.limit.is_none() => {
-                    peeled.limit = count(limit.fetch.as_deref())?;
-                    peeled.offset = count(limit.skip.as_deref())?.unwrap_or(0);
-                    plan = &limit.input;
-                }
                 LogicalPlan::Projection(projection) if peeled.project.is_none() && peeled.filters.is_empty() => {
                     peeled.project = Some(&projection.expr);
                     plan = &projection.input;
@@ -171,34 +141,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn select(&self, plan: &LogicalPlan) -> Compiled<Action> {
-        let peeled = self.peel(plan)?;
-        let project = match peeled.project {
-            Some(exprs) => exprs.iter().map(|expr| self.expr(expr)).collect::<Compiled<Vec<_>>>()?,
-            None => {
-                let columns = plan.schema().columns();
-                columns
-                    .iter()
-                    .map(|column| self.column(column))
-                    .collect::<Compiled<Vec<_>>>()?
-            }
-        };
-        let (access, filter) = self.access(&peeled.filters)?;
-        Ok(Action::Select {
-            access,
-            filter,
-            project,
-            limit: peeled.limit,
-            offset: peeled.offset,
-        })
-    }
-
     /// The input's projection gives every column its new value, in the table's order.
-    fn update(&self, plan: &LogicalPlan) -> Compiled<Action> {
+    fn update(&self, plan: &LogicalPlan) -> Compiled<(Action, Route)> {
         if is_empty(plan) {
-            let (access, set) = (self.nothing(), Vec::new());
-            let filter = None;
-            return Ok(Action::Update { access, filter, set });
+            let (access, route) = self.nothing();
+            let (filter, set) = (None, Vec::new());
+            return Ok((Action::Update { access, filter, set }, route));
         }
         let peeled = self.peel(plan)?;
         let Some(exprs) = peeled.project else {
@@ -217,23 +165,25 @@ impl Compiler<'_> {
                 "changing the partition column \"{name}\", because the row would move to another partition,"
             ));
         }
-        let (access, filter) = self.access(&peeled.filters)?;
-        Ok(Action::Update { access, filter, set })
+        let (access, filter, route) = self.access(&peeled.filters)?;
+        Ok((Action::Update { access, filter, set }, route))
     }
 
-    fn delete(&self, plan: &LogicalPlan) -> Compiled<Action> {
+    fn delete(&self, plan: &LogicalPlan) -> Compiled<(Action, Route)> {
         if is_empty(plan) {
-            let (access, filter) = (self.nothing(), None);
-            return Ok(Action::Delete { access, filter });
+            let (access, route) = self.nothing();
+            return Ok((Action::Delete { access, filter: None }, route));
         }
         let peeled = self.peel(plan)?;
-        let (access, filter) = self.access(&peeled.filters)?;
-        Ok(Action::Delete { access, filter })
+        let (access, filter, route) = self.access(&peeled.filters)?;
+        Ok((Action::Delete { access, filter }, route))
     }
 
     /// Finds no row: a key of NULLs.
-    fn nothing(&self) -> Access {
-        Access::Point(vec![Expr::Literal(Value::Null); self.0.primary_key.len()])
+    fn nothing(&self) -> (Access, Route) {
+        let null = Expr::Literal(Value::Null);
+        let access = Access::Point(vec![null.clone(); self.0.primary_key.len()]);
+        (access, Route::Single(null))
     }
 
     /// The input: perhaps projections, over VALUES (or over one empty row).
@@ -297,30 +247,15 @@ impl Compiler<'_> {
         }
     }
 
-    /// What finds the rows: the key, as far as the conditions name it; the rest filters.
-    fn access(&self, filters: &[&DfExpr]) -> Compiled<(Access, Option<Expr>)> {
+    /// What finds the rows, what else they must satisfy, and where they may be.
+    fn access(&self, filters: &[&DfExpr]) -> Compiled<(Access, Option<Expr>, Route)> {
         let mut conditions = Vec::new();
         for filter in filters {
             flatten(self.expr(filter)?, &mut conditions);
         }
-        let mut key = Vec::new();
-        for &column in &self.0.primary_key {
-            let Some(place) = conditions
-                .iter()
-                .position(|condition| key_value(condition, column).is_some())
-            else {
-                break;
-            };
-            let condition = conditions.remove(place);
-            key.extend(key_value(&condition, column).cloned());
-        }
-        let filter = balanced(BinaryOp::And, conditions);
-        let access = match key.len() {
-            0 => Access::Scan,
-            whole if whole == self.0.primary_key.len() => Access::Point(key),
-            _ => Access::Prefix(key),
-        };
-        Ok((access, filter))
+        let route = partition_value(self.0, &conditions).map_or(Route::All, Route::Single);
+        let found = find(self.0, conditions);
+        Ok((found.access, found.filter, route))
     }
 
     fn column(&self, column: &DfColumn) -> Compiled<Expr> {
@@ -341,57 +276,6 @@ fn is_empty(plan: &LogicalPlan) -> bool {
         LogicalPlan::EmptyRelation(empty) => !empty.produce_one_row,
         LogicalPlan::Projection(projection) => is_empty(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => is_empty(&alias.input),
-        _ => false,
-    }
-}
-
-fn count(expr: Option<&DfExpr>) -> Compiled<Option<u64>> {
-    match expr {
-        None => Ok(None),
-        Some(DfExpr::Literal(scalar, _)) => match from_scalar(scalar) {
-            Some(Value::BigInt(count)) => Ok(Some(count.max(0) as u64)),
-            Some(Value::Int(count)) => Ok(Some(count.max(0) as u64)),
-            _ => not("LIMIT"),
-        },
-        Some(_) => not("LIMIT of an expression"),
-    }
-}
-
-fn flatten(condition: Expr, into: &mut Vec<Expr>) {
-    match condition {
-        Expr::Binary {
-            op: BinaryOp::And,
-            left,
-            right,
-        } => {
-            flatten(*left, into);
-            flatten(*right, into);
-        }
-        other => into.push(other),
-    }
-}
-
-/// `column = value`, either way round, where the value is known before any row.
-fn key_value(condition: &Expr, column: usize) -> Option<&Expr> {
-    let Expr::Binary {
-        op: BinaryOp::Equal,
-        left,
-        right,
-    } = condition
-    else {
-        return None;
-    };
-    match (&**left, &**right) {
-        (Expr::Column(found), value) if *found == column && is_constant(value) => Some(value),
-        (value, Expr::Column(found)) if *found == column && is_constant(value) => Some(value),
-        _ => None,
-    }
-}
-
-fn is_constant(expr: &Expr) -> bool {
-    match expr {
-        Expr::Parameter(_) | Expr::Literal(_) => true,
-        Expr::Cast { operand, .. } | Expr::Unary { operand, .. } => is_constant(operand),
         _ => false,
     }
 }

@@ -4,12 +4,12 @@ use super::*;
 use crate::catalog::Column;
 use crate::effects::LogPayload;
 use crate::key::encode_key;
-use crate::plan::{Access, Action, BinaryOp, Expr};
+use crate::plan::{Access, Action, BinaryOp, Expr, KeyBound, KeyRange};
 use crate::row::encode_row;
 use crate::value::DataType;
 
 const CONTEXT: StatementContext = StatementContext { now_micros: 0 };
-const TABLE: crate::TableId = 1;
+const TABLE: TableId = 1;
 
 fn program(action: Action) -> Program {
     let column = |name: &str| Column {
@@ -41,10 +41,34 @@ fn of(shop: i64) -> Access {
     Access::Prefix(vec![number(shop)])
 }
 
+/// Items of a shop from one up to another, without that.
+fn between(shop: i64, from: i64, to: i64, backward: bool) -> Access {
+    let bound = |item, inclusive| {
+        let value = number(item);
+        Some(KeyBound { value, inclusive })
+    };
+    Access::Range(KeyRange {
+        prefix: vec![number(shop)],
+        from: bound(from, true),
+        to: bound(to, false),
+        backward,
+    })
+}
+
+/// The first of these rows, as they are found.
+fn first(access: Access, count: u64) -> Program {
+    let mut program = select(access);
+    if let Action::Select { limit, .. } = &mut program.action {
+        *limit = Some(count);
+    }
+    program
+}
+
 fn select(access: Access) -> Program {
     program(Action::Select {
         access,
         filter: None,
+        stages: Vec::new(),
         project: (0..3).map(Expr::Column).collect(),
         limit: None,
         offset: 0,
@@ -182,6 +206,35 @@ fn what_others_change_is_found() {
         ("a range, one changed", select(of(1)), add(at(1, 3), 2, None), false),
         ("another range", select(of(1)), insert(2, 9), true),
         ("all, one more", select(Access::Scan), insert(3, 1), false),
+        ("within bounds", select(between(1, 2, 9, false)), insert(1, 8), false),
+        ("at a bound", select(between(1, 2, 9, true)), delete(at(1, 2)), false),
+        (
+            "below the bounds",
+            select(between(1, 2, 9, false)),
+            delete(at(1, 1)),
+            true,
+        ),
+        ("above the bounds", select(between(1, 2, 9, true)), insert(1, 9), true),
+        ("the first, another", first(of(1), 1), insert(1, 0), false),
+        ("the first, behind it", first(of(1), 1), delete(at(1, 2)), true),
+        (
+            "the last, itself",
+            first(between(1, 0, 9, true), 1),
+            delete(at(1, 3)),
+            false,
+        ),
+        (
+            "the last, behind it",
+            first(between(1, 0, 9, true), 1),
+            insert(1, 8),
+            false,
+        ),
+        (
+            "the last, before it",
+            first(between(1, 0, 9, true), 1),
+            delete(at(1, 2)),
+            true,
+        ),
         (
             "a filtered update",
             add(of(1), 2, Some(50)),
@@ -256,11 +309,14 @@ fn any_program() -> impl Strategy<Value = Program> {
         prop_oneof![
             4 => (1i64..4, 1i64..5).prop_map(|(shop, item)| at(shop, item)),
             2 => (1i64..4).prop_map(of),
+            3 => (1i64..4, 0i64..6, 0i64..6, any::<bool>())
+                .prop_map(|(shop, from, to, backward)| between(shop, from, to, backward)),
             1 => Just(Access::Scan),
         ]
     };
     prop_oneof![
         2 => access().prop_map(select),
+        2 => (access(), 1u64..3).prop_map(|(access, count)| first(access, count)),
         2 => (1i64..4, 1i64..5).prop_map(|(shop, item)| insert(shop, item)),
         2 => (access(), prop::option::of(9i64..13)).prop_map(|(access, over)| add(access, 2, over)),
         1 => access().prop_map(|access| add(access, 1, None)),

@@ -48,6 +48,7 @@ fn select(access: Access, filter: Option<Expr>) -> Program {
     program(Action::Select {
         access,
         filter,
+        stages: Vec::new(),
         project,
         limit: None,
         offset: 0,
