@@ -93,6 +93,10 @@ impl SqlEngine {
                 sink.row(&[ValueRef::Text(value)]);
                 Ok(done("SHOW"))
             }
+            Plan::Explain(lines) => {
+                lines.iter().for_each(|line| sink.row(&[ValueRef::Text(line)]));
+                Ok(done("EXPLAIN"))
+            }
             Plan::Program(plan) => {
                 let rows = match self.run_program(plan, parameters, sink).await {
                     Err(error) if planned.is_query_after(&error) => self.run_query(planned, parameters, sink).await?,

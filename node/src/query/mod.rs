@@ -86,16 +86,7 @@ impl SqlEngine {
     }
 
     fn new_session(&self, map: &ClusterMap, runtime: Arc<RuntimeEnv>) -> Result<SessionState, SqlError> {
-        let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema("volt", "public")
-            .with_information_schema(true)
-            .with_target_partitions(1);
-        config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
-        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        // 0.5 is a NUMERIC, and so is its sum with one.
-        config.options_mut().sql_parser.parse_float_as_decimal = true;
-        let context = SessionContext::new_with_config_rt(config, runtime);
-        context.add_analyzer_rule(Arc::new(literals::TextLiterals));
+        let context = new_context(runtime);
         let failed = |error| errors::from_datafusion(error, "");
         for table in map.tables.values() {
             let partitions = map
@@ -187,6 +178,21 @@ impl SqlEngine {
         }
         block_in_place(|| here.block_on(self.plan(sql, types, map)))
     }
+}
+
+/// DataFusion, told to read SQL as PostgreSQL does; without tables.
+fn new_context(runtime: Arc<RuntimeEnv>) -> SessionContext {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema("volt", "public")
+        .with_information_schema(true)
+        .with_target_partitions(1);
+    config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    // 0.5 is a NUMERIC, and so is its sum with one.
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    context.add_analyzer_rule(Arc::new(literals::TextLiterals));
+    context
 }
 
 /// The plan behind a statement.

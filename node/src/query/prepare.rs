@@ -14,7 +14,7 @@ use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId, TableId};
 
 use super::SqlEngine;
-use super::compile::{Route, compile, refused};
+use super::compile::{Route, compile, explain, refused};
 use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
@@ -66,6 +66,8 @@ pub(super) enum Plan {
     Set,
     /// SHOW: its one row.
     Show(String),
+    /// EXPLAIN of a row program: its rows. Of a query, EXPLAIN is one itself.
+    Explain(Vec<String>),
     /// Something to the session's transaction.
     Control(Control),
 }
@@ -97,7 +99,7 @@ impl Prepared for Planned {
 
     fn returns_rows(&self) -> bool {
         match &self.plan {
-            Plan::Query { .. } | Plan::Show(_) | Plan::RecoverNode(_) | Plan::DrainNode(_) => true,
+            Plan::Query { .. } | Plan::Show(_) | Plan::Explain(_) | Plan::RecoverNode(_) | Plan::DrainNode(_) => true,
             Plan::Control(control) => matches!(control, Control::Show(_)),
             Plan::Program(program) => program.program.is_read_only(),
             _ => false,
@@ -247,6 +249,17 @@ impl SqlEngine {
         let parameters = parameters(&plan, types).map_err(failed)?;
         let plan = session.optimize(&plan).map_err(failed)?;
         let find = |name: &str| map.table(name).cloned();
+        if let LogicalPlan::Explain(explained) = &plan
+            && let Ok((program, route)) = compile(&explained.plan, find)
+        {
+            return Ok(Planned {
+                sql: sql.to_owned(),
+                catalog_version: map.catalog_version,
+                parameters,
+                columns: text_column("QUERY PLAN"),
+                plan: Plan::Explain(explain(&program, &route)),
+            });
+        }
         let columns: Vec<ResultColumn> = match &plan {
             LogicalPlan::Dml(_) => Vec::new(),
             plan => {

@@ -49,7 +49,7 @@ impl SqlTransaction {
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
-            Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Control(_) => {
+            Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {
                 return self.engine.run(planned, parameters, sink).await;
             }
         };

@@ -1,6 +1,7 @@
 //! From a DataFusion plan of transactional shape to a row program, and the way to its partition.
 
 mod access;
+mod explain;
 mod expr;
 mod select;
 
@@ -14,6 +15,7 @@ use volt_engine::value::Value;
 
 use crate::error::SqlError;
 use access::{find, flatten, partition_value};
+pub(super) use explain::explain;
 use expr::compile_expr;
 
 /// Where a program runs.
@@ -289,3 +291,6 @@ pub(super) fn refused(why: NotCompiled) -> SqlError {
         NotCompiled::Malformed(error) => error.into(),
     }
 }
+
+#[cfg(test)]
+mod oracle_test;

@@ -1,0 +1,470 @@
+//! The two executors as each other's oracle: statements over random rows of one table, the same optimised plan run by
+//! DataFusion and as a row program. They must give the same rows, or errors with the same SQLSTATE.
+
+use std::sync::Arc;
+
+use datafusion::common::ParamValues;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use proptest::prelude::*;
+use volt_engine::catalog::{Column, Table};
+use volt_engine::effects::LogPayload;
+use volt_engine::partition::Partition;
+use volt_engine::plan::{Access, Action, Program, StatementContext};
+use volt_engine::row::encode_row;
+use volt_engine::value::{DataType, Value, ValueRef};
+
+use super::{Route, compile};
+use crate::error::SqlError;
+use crate::query::errors::from_datafusion;
+use crate::query::types::{give_batch, schema_of, to_batch, to_scalar};
+use crate::query::{memory, new_context};
+use crate::statement::RowSink;
+
+const CONTEXT: StatementContext = StatementContext { now_micros: 0 };
+
+type Rows = Vec<Vec<Value>>;
+type Answer = Result<Rows, String>;
+
+#[derive(Default)]
+struct Collected(Rows);
+
+impl RowSink for Collected {
+    fn row(&mut self, values: &[ValueRef<'_>]) {
+        self.0.push(values.iter().map(|value| value.to_value()).collect());
+    }
+}
+
+/// p is the partition column, and not the first of the key.
+fn table() -> Arc<Table> {
+    let column = |name: &str, data_type, nullable| Column {
+        name: name.to_owned(),
+        data_type,
+        nullable,
+        default: None,
+    };
+    let columns = vec![
+        column("g", DataType::Text, false),
+        column("p", DataType::Int, false),
+        column("k", DataType::BigInt, false),
+        column("n", DataType::Int, true),
+        column("d", DataType::Numeric { precision: 8, scale: 2 }, true),
+        column("x", DataType::Text, true),
+        column("f", DataType::Double, true),
+        column("b", DataType::Boolean, true),
+    ];
+    Arc::new(Table {
+        id: 1,
+        name: "t".to_owned(),
+        columns,
+        primary_key: vec![0, 1, 2],
+        partition_column: 1,
+        group: 1,
+    })
+}
+
+/// One table, in both.
+struct Both {
+    table: Arc<Table>,
+    context: SessionContext,
+    partition: Partition,
+}
+
+impl Both {
+    fn new(rows: &[Vec<Value>]) -> Self {
+        let table = table();
+        let mut partition = Partition::new();
+        let literals = |row: &Vec<Value>| row.iter().cloned().map(volt_engine::plan::Expr::Literal).collect();
+        let insert = super::program(
+            &table,
+            Action::Insert {
+                rows: rows.iter().map(literals).collect(),
+            },
+        );
+        let outcome = partition.run(&insert, &[], &CONTEXT, &mut |_| {}).unwrap();
+        if let Some(effects) = outcome.effects {
+            partition.apply_record(1, &LogPayload::Write(effects)).unwrap();
+        }
+        let encoded = |row: &Vec<Value>| encode_row(&row.iter().map(Value::as_ref).collect::<Vec<_>>()).into();
+        let schema = schema_of(&table.columns);
+        let batch = to_batch(&schema, &rows.iter().map(encoded).collect::<Vec<_>>()).unwrap();
+        let context = new_context(memory::runtime(memory::QUERY_MEMORY_BYTES).unwrap());
+        let stored = MemTable::try_new(schema, vec![vec![batch]]).unwrap();
+        context.register_table("t", Arc::new(stored)).unwrap();
+        Self {
+            table,
+            context,
+            partition,
+        }
+    }
+
+    /// What a row program gives, and what DataFusion does; the program. None: the planner has seen that no row fits.
+    async fn ask(&self, sql: &str, parameters: &[Value]) -> Option<(Program, Answer, Answer)> {
+        let state = self.context.state();
+        let plan = state.create_logical_plan(sql).await.unwrap();
+        let plan = state.optimize(&plan).unwrap();
+        if plan.display_indent().to_string().contains("EmptyRelation") {
+            return None;
+        }
+        let (program, route) = match compile(&plan, |_| Some(Arc::clone(&self.table))) {
+            Ok(compiled) => compiled,
+            Err(super::NotCompiled::Shape(why)) => panic!("{sql}: {why}\n{plan}"),
+            Err(super::NotCompiled::Malformed(error)) => panic!("{sql}: {error}\n{plan}"),
+        };
+        assert!(matches!(route, Route::Single(_)), "{sql}");
+        let mut rows = Collected::default();
+        let ran = self
+            .partition
+            .run(&program, parameters, &CONTEXT, &mut |row| rows.row(row));
+        let ours = ran.map(|_| rows.0).map_err(|failed| SqlError::from(failed.error));
+        let theirs = self.query(plan, sql, parameters).await;
+        Some((program, ours.map_err(|e| e.sqlstate), theirs.map_err(|e| e.sqlstate)))
+    }
+
+    async fn query(
+        &self,
+        mut plan: datafusion::logical_expr::LogicalPlan,
+        sql: &str,
+        parameters: &[Value],
+    ) -> Result<Rows, SqlError> {
+        let failed = |error| from_datafusion(error, sql);
+        if !parameters.is_empty() {
+            let scalars = parameters
+                .iter()
+                .map(|value| to_scalar(value, DataType::BigInt).unwrap());
+            let scalars = ParamValues::from(scalars.collect::<Vec<_>>());
+            plan = plan.with_param_values(scalars).map_err(failed)?;
+        }
+        let state = self.context.state();
+        let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let batches = datafusion::physical_plan::collect(physical, state.task_ctx()).await;
+        let mut rows = Collected::default();
+        for batch in batches.map_err(failed)? {
+            give_batch(&batch, &mut rows)?;
+        }
+        Ok(rows.0)
+    }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(future)
+}
+
+fn sorted(answer: Answer) -> Answer {
+    answer.map(|mut rows| {
+        rows.sort_by_key(|row| format!("{row:?}"));
+        rows
+    })
+}
+
+fn rows() -> impl Strategy<Value = Rows> {
+    let number = prop_oneof![1 => Just(Value::Null), 5 => (-2i32..4).prop_map(Value::Int)];
+    let numeric = prop_oneof![
+        1 => Just(Value::Null),
+        5 => (-300i64..300).prop_map(|cents| Value::Numeric(rust_decimal::Decimal::new(cents, 2))),
+    ];
+    let text = prop_oneof![1 => Just(Value::Null), 5 => "[abA]{0,2}".prop_map(Value::Text)];
+    // Their sums are exact, in any order.
+    let double = prop_oneof![1 => Just(Value::Null), 5 => (-8i32..8).prop_map(|n| Value::Double(f64::from(n) / 4.0))];
+    let flag = prop_oneof![1 => Just(Value::Null), 3 => any::<bool>().prop_map(Value::Boolean)];
+    let key = ("[gh]", 1i32..3, -1i64..7);
+    prop::collection::btree_map(key, (number, numeric, text, double, flag), 0..24).prop_map(|rows| {
+        let row = |((g, p, k), (n, d, x, f, b))| vec![Value::Text(g), Value::Int(p), Value::BigInt(k), n, d, x, f, b];
+        rows.into_iter().map(row).collect()
+    })
+}
+
+fn one_of(choices: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::sample::select(choices).prop_map(str::to_owned)
+}
+
+fn some_of(choices: &'static [&'static str], count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(one_of(choices), count)
+}
+
+const CONDITIONS: &[&str] = &[
+    "g = 'g'",
+    "g = 'g'",
+    "g = 'g'",
+    "k >= 2",
+    "k < 5",
+    "3 < k",
+    "k BETWEEN 1 AND 4",
+    "k = 3",
+    "n > 0",
+    "n IS NULL",
+    "x LIKE 'a%'",
+    "d < 1.5",
+    "d > -0.125",
+    "f > 0.5",
+    "b",
+    "NOT b",
+    "n IN (1, 2)",
+    "(x = 'a' OR n < 2)",
+    "g > 'g'",
+    "g <= 'g'",
+];
+const COLUMNS: &[&str] = &[
+    "k",
+    "n",
+    "x",
+    "d",
+    "f",
+    "b",
+    "n + 1",
+    "k * 2",
+    "d + 0.5",
+    "d * d",
+    "upper(x)",
+    "coalesce(n, 0)",
+    "CASE WHEN n > 0 THEN 'more' ELSE x END",
+    "n IS NULL",
+    "x || g",
+];
+const ORDERS: &[&str] = &[
+    "g",
+    "k",
+    "k DESC",
+    "g DESC",
+    "n",
+    "n DESC",
+    "x NULLS FIRST",
+    "x DESC NULLS LAST",
+    "d",
+    "f DESC",
+    "b",
+    "n + k",
+];
+const AGGREGATES: &[&str] = &[
+    "count(*)",
+    "count(n)",
+    "count(DISTINCT n)",
+    "sum(n)",
+    "sum(k)",
+    "sum(d)",
+    "sum(f)",
+    "sum(n + 1)",
+    "min(x)",
+    "max(x)",
+    "min(d)",
+    "max(k)",
+    "max(f)",
+    "avg(n)",
+    "avg(d)",
+    "avg(f)",
+    "sum(DISTINCT n)",
+    "count(*) FILTER (WHERE n > 0)",
+];
+const GROUPS: &[&str] = &["n", "x", "b", "g", "n % 2", "d", "k"];
+const HAVINGS: &[&str] = &["count(*) > 1", "sum(n) > 0", "min(x) IS NOT NULL", "max(k) > 2"];
+
+/// A statement, and whether the order of its rows is whole.
+fn statement() -> impl Strategy<Value = (String, bool)> {
+    let wher = some_of(CONDITIONS, 0..4).prop_map(|mut conditions| {
+        conditions.insert(conditions.len() / 2, "p = 1".to_owned());
+        conditions.join(" AND ")
+    });
+    let wher = wher.boxed();
+    let page = (prop::option::of(1u64..6), prop::option::of(0u64..4)).prop_map(|(limit, offset)| {
+        let limit = limit.map_or(String::new(), |limit| format!(" LIMIT {limit}"));
+        let offset = offset.map_or(String::new(), |offset| format!(" OFFSET {offset}"));
+        limit + &offset
+    });
+    let page = page.boxed();
+    let plain = (
+        some_of(COLUMNS, 1..4),
+        some_of(ORDERS, 0..3),
+        any::<bool>(),
+        page.clone(),
+        wher.clone(),
+    );
+    let plain = plain.prop_map(|(columns, mut orders, total, page, wher)| {
+        let columns = named(&columns);
+        if total {
+            orders.push("k DESC, g".to_owned());
+        }
+        let order = order_by(&orders);
+        let page = if total { page } else { String::new() };
+        (format!("SELECT {columns} FROM t WHERE {wher}{order}{page}"), total)
+    });
+    let grouped = (
+        some_of(GROUPS, 0..3),
+        some_of(AGGREGATES, 1..4),
+        prop::option::of(one_of(HAVINGS)),
+        page.clone(),
+        wher.clone(),
+    );
+    let grouped = grouped.prop_map(|(groups, aggregates, having, page, wher)| {
+        let columns: Vec<String> = groups.iter().chain(&aggregates).cloned().collect();
+        let columns = named(&columns);
+        let having = having.map_or(String::new(), |having| format!(" HAVING {having}"));
+        if groups.is_empty() {
+            return (format!("SELECT {columns} FROM t WHERE {wher}{having}"), true);
+        }
+        let (by, order) = (groups.join(", "), order_by(&groups));
+        (
+            format!("SELECT {columns} FROM t WHERE {wher} GROUP BY {by}{having}{order}{page}"),
+            true,
+        )
+    });
+    let distinct = (some_of(COLUMNS, 1..3), wher.clone()).prop_map(|(columns, wher)| {
+        (
+            format!("SELECT DISTINCT {} FROM t WHERE {wher}", named(&columns)),
+            false,
+        )
+    });
+    let nested = (one_of(AGGREGATES), page, wher).prop_map(|(aggregate, page, wher)| {
+        let inner = format!("SELECT * FROM t WHERE {wher} ORDER BY n, k, g{page}");
+        (format!("SELECT {aggregate} FROM ({inner}) AS t"), true)
+    });
+    prop_oneof![4 => plain, 4 => grouped, 1 => distinct, 1 => nested]
+}
+
+/// Each under a name of its own.
+fn named(columns: &[String]) -> String {
+    let named = columns.iter().enumerate();
+    let named = named.map(|(place, column)| format!("{column} AS c{place}"));
+    named.collect::<Vec<_>>().join(", ")
+}
+
+fn order_by(orders: &[String]) -> String {
+    if orders.is_empty() {
+        return String::new();
+    }
+    format!(" ORDER BY {}", orders.join(", "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_executors_give_the_same(rows in rows(), statements in prop::collection::vec(statement(), 1..8)) {
+        let both = Both::new(&rows);
+        for (sql, is_ordered) in statements {
+            let Some((program, ours, theirs)) = run(both.ask(&sql, &[])) else { continue };
+            let (ours, theirs) = if is_ordered { (ours, theirs) } else { (sorted(ours), sorted(theirs)) };
+            prop_assert_eq!(ours, theirs, "{}\n{:?}", sql, program.action);
+        }
+    }
+}
+
+fn few() -> Both {
+    let row = |g: &str, k: i64, n: Option<i32>| {
+        let n = n.map_or(Value::Null, Value::Int);
+        let mut row = vec![Value::Text(g.to_owned()), Value::Int(1), Value::BigInt(k), n];
+        row.extend([Value::Null, Value::Null, Value::Null, Value::Null]);
+        row
+    };
+    Both::new(&[
+        row("g", 1, Some(1)),
+        row("g", 2, Some(0)),
+        row("g", 3, None),
+        row("h", 1, Some(i32::MAX)),
+    ])
+}
+
+#[test]
+fn errors_are_the_same() {
+    let both = few();
+    for (sql, sqlstate) in [
+        ("SELECT k / n FROM t WHERE p = 1", "22012"),
+        ("SELECT sum(k / n) FROM t WHERE p = 1 AND g = 'g'", "22012"),
+        ("SELECT count(*) FROM t WHERE p = 1 GROUP BY k % n", "22012"),
+        ("SELECT CAST(x AS INT) FROM t WHERE p = 1 AND n / 0 = 1", "22012"),
+    ] {
+        let (_, ours, theirs) = run(both.ask(sql, &[])).unwrap();
+        assert_eq!(
+            (ours, theirs),
+            (Err(sqlstate.to_owned()), Err(sqlstate.to_owned())),
+            "{sql}"
+        );
+    }
+}
+
+#[test]
+fn limits_may_be_parameters() {
+    let both = few();
+    for (sql, parameters) in [
+        (
+            "SELECT k FROM t WHERE p = 1 AND g = 'g' ORDER BY k DESC LIMIT $1 OFFSET $2",
+            [2, 1],
+        ),
+        ("SELECT k FROM t WHERE p = 1 ORDER BY n, k LIMIT $1 OFFSET $2", [9, 2]),
+        ("SELECT count(*) FROM t WHERE p = 1 AND k > $1 AND k <= $2", [1, 3]),
+    ] {
+        let (_, ours, theirs) = run(both.ask(sql, &parameters.map(Value::BigInt))).unwrap();
+        assert_eq!(ours, theirs, "{sql}");
+        assert!(!ours.unwrap().is_empty(), "{sql}");
+    }
+}
+
+/// How the rows are found, and how many stages follow.
+fn shape(both: &Both, sql: &str) -> String {
+    let (program, ours, theirs) = run(both.ask(sql, &[])).unwrap();
+    assert_eq!(ours, theirs, "{sql}");
+    let Action::Select {
+        access, stages, limit, ..
+    } = program.action
+    else {
+        panic!("{sql}");
+    };
+    let access = match access {
+        Access::Point(_) => "point".to_owned(),
+        Access::Prefix(values) => format!("prefix of {}", values.len()),
+        Access::Scan => "scan".to_owned(),
+        Access::Range(range) => format!(
+            "{}range after {}{}{}",
+            if range.backward { "backward " } else { "" },
+            range.prefix.len(),
+            range
+                .from
+                .map_or("", |from| if from.inclusive { " from" } else { " beyond" }),
+            range.to.map_or("", |to| if to.inclusive { " to" } else { " below" }),
+        ),
+    };
+    let limit = limit.map_or(String::new(), |limit| format!(", limit {limit}"));
+    format!("{access}, {} stages{limit}", stages.len())
+}
+
+#[test]
+fn the_key_is_used_as_far_as_it_goes() {
+    let both = few();
+    for (conditions, expected) in [
+        ("g = 'g' AND p = 1 AND k = 2", "point, 0 stages"),
+        ("p = 1", "scan, 0 stages"),
+        ("p = 1 AND g = 'g'", "prefix of 2, 0 stages"),
+        ("p = 1 AND g >= 'h'", "range after 0 from, 0 stages"),
+        (
+            "p = 1 AND g = 'g' AND k > 1 AND k <= 3",
+            "range after 2 beyond to, 0 stages",
+        ),
+        (
+            "p = 1 AND g = 'g' AND k BETWEEN 1 AND 2",
+            "range after 2 from to, 0 stages",
+        ),
+        (
+            "p = 1 AND g = 'g' AND 3 > k ORDER BY k",
+            "range after 2 below, 0 stages",
+        ),
+        (
+            "p = 1 AND g = 'g' ORDER BY k DESC LIMIT 1",
+            "backward range after 2, 0 stages, limit 1",
+        ),
+        (
+            "p = 1 ORDER BY g DESC, k DESC LIMIT 1",
+            "backward range after 0, 0 stages, limit 1",
+        ),
+        (
+            "p = 1 AND g = 'g' AND k > 1 ORDER BY k DESC",
+            "backward range after 2 beyond, 0 stages",
+        ),
+        ("p = 1 ORDER BY g DESC, k LIMIT 1", "scan, 2 stages, limit 1"),
+    ] {
+        assert_eq!(
+            shape(&both, &format!("SELECT k, n FROM t WHERE {conditions}")),
+            expected,
+            "{conditions}"
+        );
+    }
+}
