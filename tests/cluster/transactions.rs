@@ -286,3 +286,88 @@ fn transfers_stay_whole_while_a_node_dies() {
         Ok(())
     });
 }
+
+/// More rows than a program may look at, in one partition.
+const MANY: i64 = 66_000;
+
+#[test]
+fn a_query_of_more_rows_than_a_program_may_look_at_is_answered_all_the_same() {
+    let _alone = alone();
+    block_on(async {
+        let cluster = Cluster::start().await?;
+        let client = connect(cluster.sql(1)).await?;
+        client
+            .batch_execute("CREATE TABLE many (p INT, k INT, PRIMARY KEY (p, k)) WITH REPLICATION = 2")
+            .await?;
+        for from in (0..MANY).step_by(2_000) {
+            let rows: Vec<String> = (from..from + 2_000).map(|k| format!("(1, {k})")).collect();
+            let insert = format!("INSERT INTO many VALUES {}", rows.join(", "));
+            client.batch_execute(&insert).await?;
+        }
+        for sql in [1, 2, 3] {
+            let client = connect(cluster.sql(sql)).await?;
+            let all = "SELECT count(*), min(k), max(k) FROM many WHERE p = 1";
+            for around in ["", "BEGIN"] {
+                client.batch_execute(around).await?;
+                let row = client.query_one(all, &[]).await?;
+                ensure!(
+                    row.get::<_, i64>(0) == MANY && row.get::<_, i32>(2) as i64 == MANY - 1,
+                    "{row:?}"
+                );
+                let rows = client.query("SELECT k FROM many WHERE p = 1", &[]).await?;
+                ensure!(rows.len() as i64 == MANY, "{} rows", rows.len());
+                let last = client
+                    .query_one("SELECT k FROM many WHERE p = 1 ORDER BY k DESC LIMIT 1", &[])
+                    .await?;
+                ensure!(i64::from(last.get::<_, i32>(0)) == MANY - 1, "{last:?}");
+                if !around.is_empty() {
+                    client.batch_execute("COMMIT").await?;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_query_of_a_few_rows_conflicts_only_with_changes_of_what_it_looked_at() {
+    let _alone = alone();
+    block_on(async {
+        let cluster = Cluster::start().await?;
+        let (mine, theirs) = (connect(cluster.sql(1)).await?, connect(cluster.sql(2)).await?);
+        mine.batch_execute("CREATE TABLE log (p INT, k INT, v INT, PRIMARY KEY (p, k)) WITH REPLICATION = 2")
+            .await?;
+        mine.batch_execute("INSERT INTO log VALUES (1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)")
+            .await?;
+        for (query, change, stands) in [
+            (
+                "SELECT sum(v) FROM log WHERE p = 1 AND k < 3",
+                "UPDATE log SET v = 0 WHERE p = 1 AND k = 3",
+                true,
+            ),
+            (
+                "SELECT sum(v) FROM log WHERE p = 1 AND k < 3",
+                "UPDATE log SET v = 0 WHERE p = 1 AND k = 2",
+                false,
+            ),
+            (
+                "SELECT v FROM log WHERE p = 1 ORDER BY k DESC LIMIT 1",
+                "DELETE FROM log WHERE p = 1 AND k = 1",
+                true,
+            ),
+            (
+                "SELECT v FROM log WHERE p = 1 ORDER BY k DESC LIMIT 1",
+                "INSERT INTO log VALUES (1, 5, 5)",
+                false,
+            ),
+        ] {
+            mine.batch_execute("BEGIN").await?;
+            mine.query(query, &[]).await?;
+            theirs.batch_execute(change).await?;
+            mine.batch_execute("INSERT INTO log VALUES (1, 99, 0)").await?;
+            ensure!(commits(&mine).await? == stands, "{query}, then {change}");
+            theirs.batch_execute("DELETE FROM log WHERE p = 1 AND k = 99").await?;
+        }
+        Ok(())
+    });
+}

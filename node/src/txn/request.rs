@@ -77,7 +77,7 @@ pub(crate) struct Part {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Run this.
-    Program(Program),
+    Program(Box<Program>),
     /// Do this, if its reads stand.
     Buffered(Buffered),
 }

@@ -37,7 +37,7 @@ impl Coordinator {
         parts: Vec<(PartitionId, Arc<Program>)>,
         parameters: &[Value],
     ) -> Result<u64, SqlError> {
-        let work = |program: Arc<Program>| Work::Program(Arc::unwrap_or_clone(program));
+        let work = |program: Arc<Program>| Work::Program(Box::new(Arc::unwrap_or_clone(program)));
         let parts = parts.into_iter().map(|(partition, program)| (partition, work(program)));
         self.run_works(parts.collect(), parameters).await
     }

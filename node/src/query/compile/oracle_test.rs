@@ -292,7 +292,7 @@ fn statement() -> impl Strategy<Value = (String, bool)> {
         some_of(GROUPS, 0..3),
         some_of(AGGREGATES, 1..4),
         prop::option::of(one_of(HAVINGS)),
-        page.clone(),
+        page,
         wher.clone(),
     );
     let grouped = grouped.prop_map(|(groups, aggregates, having, page, wher)| {
@@ -314,8 +314,9 @@ fn statement() -> impl Strategy<Value = (String, bool)> {
             false,
         )
     });
-    let nested = (one_of(AGGREGATES), page, wher).prop_map(|(aggregate, page, wher)| {
-        let inner = format!("SELECT * FROM t WHERE {wher} ORDER BY n, k, g{page}");
+    // Always with a LIMIT: DataFusion 55 forgets the ORDER BY of an inner query that has only an OFFSET.
+    let nested = (one_of(AGGREGATES), 1u64..6, 0u64..4, wher).prop_map(|(aggregate, limit, offset, wher)| {
+        let inner = format!("SELECT * FROM t WHERE {wher} ORDER BY n, k, g LIMIT {limit} OFFSET {offset}");
         (format!("SELECT {aggregate} FROM ({inner}) AS t"), true)
     });
     prop_oneof![4 => plain, 4 => grouped, 1 => distinct, 1 => nested]
