@@ -121,6 +121,11 @@ pub struct Effect<'a> {
 }
 
 impl Effects {
+    /// How much they take, in bytes.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
     /// Reads all of it, so that applying it can't fail.
     pub fn check(&self) -> Result<(), CorruptError> {
         self.iter().try_for_each(|effect| effect.map(|_| ()))

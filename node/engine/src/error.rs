@@ -101,12 +101,71 @@ pub enum StatementError {
         /// Levels allowed.
         limit: usize,
     },
+    /// The SQLSTATE of a RAISE.
+    #[error("{message}")]
+    Raised {
+        /// Five characters.
+        sqlstate: String,
+        /// The message.
+        message: String,
+        /// USING DETAIL.
+        detail: Option<String>,
+        /// USING HINT.
+        hint: Option<String>,
+    },
+    /// SQLSTATE P0002: SELECT INTO STRICT.
+    #[error("query returned no rows")]
+    NoRow,
+    /// SQLSTATE P0003: SELECT INTO STRICT.
+    #[error("query returned more than one row")]
+    MoreRows,
+    /// SQLSTATE 21000.
+    #[error("more than one row returned by a subquery used as an expression")]
+    SubqueryRows,
+    /// SQLSTATE 22004.
+    #[error("{0}")]
+    NullVariable(String),
+    /// SQLSTATE 54000.
+    #[error("procedure {name} executed more than {limit} instructions")]
+    RanTooLong {
+        /// The procedure.
+        name: String,
+        /// Instructions allowed.
+        limit: u64,
+    },
+    /// SQLSTATE 54000.
+    #[error("procedure {name} keeps more than {} MiB of rows", limit_bytes >> 20)]
+    TooManyRowsKept {
+        /// The procedure.
+        name: String,
+        /// Bytes allowed.
+        limit_bytes: usize,
+    },
+    /// SQLSTATE 0A000: a partitioned procedure met a row of another partition.
+    #[error(
+        "procedure {name} runs in the partition of its own key, and a row of table \"{table}\" with the partition key {key} belongs to another"
+    )]
+    OtherPartition {
+        /// The procedure.
+        name: String,
+        /// The table.
+        table: String,
+        /// The row's partition key, as text.
+        key: String,
+    },
 }
 
 impl StatementError {
-    /// The SQLSTATE, five characters.
+    /// The SQLSTATE, five characters; of RAISE its default, for its own is in the error.
     pub fn sqlstate(&self) -> &'static str {
         match self {
+            Self::Raised { .. } => "P0001",
+            Self::NoRow => "P0002",
+            Self::MoreRows => "P0003",
+            Self::SubqueryRows => "21000",
+            Self::NullVariable(_) => "22004",
+            Self::RanTooLong { .. } | Self::TooManyRowsKept { .. } => "54000",
+            Self::OtherPartition { .. } => "0A000",
             Self::DuplicateKey { .. } => "23505",
             Self::NotNull { .. } => "23502",
             Self::TooLong { .. } => "22001",

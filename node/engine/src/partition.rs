@@ -7,7 +7,7 @@
 //! - a removed row stays as a tombstone as long, so that a reader who misses it knows which LSN to wait for.
 //!
 //! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
-//! `pin` and `unpin` change the state (apply); `attempt` runs a program for an interactive transaction and `stands` says
+//! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an interactive transaction and `stands` says
 //! whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
 //! carry the whole state to a learner (dump).
 
@@ -21,6 +21,7 @@ use crate::{Lsn, PartitionId, TableId};
 
 mod apply;
 mod attempt;
+mod call;
 mod decisions;
 mod dump;
 mod run;
@@ -28,6 +29,7 @@ mod scan;
 mod view;
 
 pub use attempt::Attempt;
+pub use call::{Called, Home};
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;

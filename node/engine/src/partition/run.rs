@@ -105,6 +105,10 @@ impl<'a, V: View<'a>> Run<'a, V> {
         }
     }
 
+    pub(super) fn observed(&self) -> Lsn {
+        self.observed
+    }
+
     pub(super) fn into_view(self) -> V {
         self.view
     }

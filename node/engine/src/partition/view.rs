@@ -118,6 +118,49 @@ impl<'a> View<'a> for Own<'a> {
     }
 }
 
+/// The newest state under what a transaction that runs here and now has written so far.
+pub(super) struct Serial<'a> {
+    pub(super) table: Option<&'a Table>,
+    pub(super) writes: Option<&'a BTreeMap<Key, Written>>,
+}
+
+impl<'a> View<'a> for Serial<'a> {
+    #[inline]
+    fn get(&mut self, key: &Key) -> Option<Seen<'a>> {
+        if let Some(row) = self.writes.and_then(|writes| writes.get(key)) {
+            let row = row.as_deref();
+            return Some(Seen { lsn: 0, row });
+        }
+        self.table?.get(key).map(newest)
+    }
+
+    #[inline]
+    fn range(&mut self, from: &Key) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        let stored = self
+            .table
+            .map(|table| table.from(from).map(|(key, version)| (key, newest(version))));
+        let own = self
+            .writes
+            .map(|writes| writes.range((Bound::Included(from), Bound::Unbounded)).peekable());
+        Some(merge(stored.map(Iterator::peekable), own, |stored, own| {
+            stored.cmp(own)
+        }))
+    }
+
+    fn range_back(&mut self, to: Option<&Key>) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a>> {
+        let entries = |table: &'a Table| table.back(to).map(|(key, version)| (key, newest(version))).peekable();
+        let below = to.map_or(Bound::Unbounded, Bound::Excluded);
+        let own = self
+            .writes
+            .map(|writes| writes.range((Bound::Unbounded, below)).rev().peekable());
+        Some(merge(self.table.map(entries), own, |stored, own| own.cmp(stored)))
+    }
+
+    fn looked_at(&mut self, _: Span) {}
+
+    fn changes(&mut self, _: &Key, _: Lsn) {}
+}
+
 fn at(snapshot: Lsn) -> impl Fn((Key, &Version)) -> (Key, Seen<'_>) {
     move |(key, version)| {
         let seen = match version.at(snapshot) {

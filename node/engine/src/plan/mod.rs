@@ -7,7 +7,7 @@ pub mod expr;
 mod like;
 pub mod operators;
 mod stage;
-mod validate;
+pub(crate) mod validate;
 
 use serde::{Deserialize, Serialize};
 

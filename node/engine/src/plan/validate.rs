@@ -98,7 +98,7 @@ fn malformed(what: &str) -> StatementError {
     StatementError::TypeMismatch(format!("malformed program: {what}"))
 }
 
-fn check_all<'a>(exprs: impl Iterator<Item = &'a Expr>, columns: usize) -> Result<(), StatementError> {
+pub(crate) fn check_all<'a>(exprs: impl Iterator<Item = &'a Expr>, columns: usize) -> Result<(), StatementError> {
     // An explicit stack: this is what guards recursion.
     let mut open: Vec<(&Expr, usize)> = exprs.map(|expr| (expr, 1)).collect();
     while let Some((expr, depth)) = open.pop() {

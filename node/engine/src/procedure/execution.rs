@@ -1,0 +1,394 @@
+//! The machine that runs a procedure's code. Pure: it asks for each statement's execution and is told what came of it.
+
+use std::collections::VecDeque;
+
+use super::{Code, Into, Level, Notice, Op, Piece, Procedure, Raise};
+use crate::error::StatementError;
+use crate::plan::cast::{assign, cast};
+use crate::plan::eval::{Datum, Scope};
+use crate::plan::{Expr, StatementContext};
+use crate::value::{DataType, Value, ValueRef};
+
+/// Instructions that one call may execute; a second or so, during which its partition does nothing else.
+pub const MAX_STEPS: u64 = 5_000_000;
+/// Bytes of rows that the loops of one call may keep, about.
+const MAX_KEPT_BYTES: usize = 16 << 20;
+/// Notices of one call.
+const MAX_NOTICES: usize = 1_000;
+
+/// A call on its way.
+pub struct Execution<'p> {
+    procedure: &'p Procedure,
+    context: StatementContext,
+    frame: Vec<Value>,
+    /// The next instruction.
+    at: usize,
+    steps: u64,
+    /// The rows of the loops that are under way.
+    kept: Vec<VecDeque<Vec<Value>>>,
+    kept_bytes: usize,
+    notices: Vec<Notice>,
+    /// Rows returned to the caller.
+    returned: u64,
+    executing: Option<&'p Into>,
+}
+
+/// What the machine needs next.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// Execute this statement with `Execution::frame` as its parameters, then tell `Execution::executed`.
+    Execute {
+        /// Its place in `Procedure::statements`.
+        statement: usize,
+        /// What to do with its rows.
+        rows: RowsTaken,
+    },
+    /// Give this row to the caller.
+    Row(Vec<Value>),
+    /// It has ended; all that it did counts.
+    Done,
+}
+
+/// What to do with a statement's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsTaken {
+    /// Collect at most so many for `executed`, and drop the rest.
+    Kept(usize),
+    /// Give them to the caller.
+    Caller,
+}
+
+/// Collects the rows of a statement that the machine is to be told.
+#[derive(Debug)]
+pub struct Collector {
+    limit: usize,
+    rows: Vec<Vec<Value>>,
+    bytes: usize,
+}
+
+impl Collector {
+    /// At most so many rows are kept, the first ones.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            rows: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// One row.
+    pub fn row(&mut self, values: &[ValueRef<'_>]) {
+        if self.rows.len() >= self.limit || self.bytes > MAX_KEPT_BYTES {
+            return;
+        }
+        let row: Vec<Value> = values.iter().map(|value| value.to_value()).collect();
+        self.bytes += size_of_row(&row);
+        self.rows.push(row);
+    }
+
+    /// The rows; an error when they were more bytes than a call may keep.
+    pub fn finish(self, procedure: &Procedure) -> Result<Vec<Vec<Value>>, StatementError> {
+        if self.bytes > MAX_KEPT_BYTES {
+            return Err(too_many(procedure));
+        }
+        Ok(self.rows)
+    }
+}
+
+impl<'p> Execution<'p> {
+    /// A call with these arguments, one a parameter that is given (IN, INOUT), of its type or NULL.
+    pub fn new(
+        procedure: &'p Procedure,
+        arguments: &[Value],
+        context: StatementContext,
+    ) -> Result<Self, StatementError> {
+        let inputs = procedure
+            .parameters
+            .iter()
+            .filter(|parameter| parameter.is_input)
+            .count();
+        if inputs != arguments.len() {
+            let name = &procedure.name;
+            let message = format!("procedure {name} takes {inputs} arguments, not {}", arguments.len());
+            return Err(StatementError::TypeMismatch(message));
+        }
+        let mut frame = vec![Value::Null; procedure.code.slots.len()];
+        let mut arguments = arguments.iter();
+        for (slot, parameter) in procedure.parameters.iter().enumerate() {
+            if parameter.is_input
+                && let Some(argument) = arguments.next()
+            {
+                frame[slot] = as_variable(Datum::Ref(argument.as_ref()), parameter.data_type)?;
+            }
+        }
+        let mut execution = Self {
+            procedure,
+            context,
+            frame,
+            at: 0,
+            steps: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            notices: Vec::new(),
+            returned: 0,
+            executing: None,
+        };
+        execution.set(procedure.code.found, Value::Boolean(false));
+        execution.set(procedure.code.row_count, Value::BigInt(0));
+        Ok(execution)
+    }
+
+    /// The slots' values: the parameters of the statement at hand.
+    pub fn frame(&self) -> &[Value] {
+        &self.frame
+    }
+
+    /// What RAISE told so far.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Rows that were returned to the caller.
+    pub fn returned(&self) -> u64 {
+        self.returned
+    }
+
+    fn code(&self) -> &'p Code {
+        &self.procedure.code
+    }
+
+    /// Runs until something is needed from outside.
+    pub fn advance(&mut self) -> Result<Next, StatementError> {
+        debug_assert!(
+            self.executing.is_none(),
+            "what came of the last statement has been told"
+        );
+        while let Some(op) = self.code().ops.get(self.at) {
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                let name = self.procedure.name.clone();
+                return Err(StatementError::RanTooLong { name, limit: MAX_STEPS });
+            }
+            self.at += 1;
+            match op {
+                Op::Assign { slot, value } => {
+                    let value = self.convert(*slot, value)?;
+                    self.set(*slot, value);
+                }
+                Op::AssignNotNull { slot, value, otherwise } => {
+                    let value = self.convert(*slot, value)?;
+                    if value == Value::Null {
+                        return Err(StatementError::NullVariable(otherwise.clone()));
+                    }
+                    self.set(*slot, value);
+                }
+                Op::Jump(target) => self.at = *target,
+                Op::JumpUnless { condition, target } => {
+                    if !condition.is_true(&self.scope())? {
+                        self.at = *target;
+                    }
+                }
+                Op::Execute { statement, into } => {
+                    self.executing = Some(into);
+                    return Ok(Next::Execute {
+                        statement: *statement,
+                        rows: taken(into),
+                    });
+                }
+                Op::NextRow { rows, slots, done, met } => self.next_row(*rows, slots, *done, *met),
+                Op::ReturnRow(values) => {
+                    let row = values.iter().zip(&self.procedure.columns);
+                    let row = row.map(|(value, (_, data_type))| self.value(value, *data_type));
+                    let row = row.collect::<Result<Vec<_>, _>>()?;
+                    self.returned += 1;
+                    return Ok(Next::Row(row));
+                }
+                Op::Raise(raise) => self.raise(raise)?,
+                Op::Return => break,
+            }
+        }
+        Ok(Next::Done)
+    }
+
+    /// What came of the statement: rows returned or changed, and those that were to be kept.
+    pub fn executed(&mut self, affected: u64, mut rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
+        let Some(into) = self.executing.take() else {
+            return Err(StatementError::TypeMismatch("no statement was asked for".to_owned()));
+        };
+        match into {
+            Into::Nowhere => self.tell(affected),
+            Into::Caller => {
+                self.returned += affected;
+                self.tell(affected);
+            }
+            Into::Exists(slot) => self.set(*slot, Value::Boolean(affected > 0)),
+            Into::Slots {
+                slots,
+                strict,
+                is_statement,
+            } => {
+                if *strict || !*is_statement {
+                    check_one(affected, *is_statement)?;
+                }
+                let mut row = if rows.is_empty() {
+                    Vec::new()
+                } else {
+                    rows.swap_remove(0)
+                }
+                .into_iter();
+                for &slot in slots {
+                    let value = row.next().unwrap_or(Value::Null);
+                    self.take(slot, value)?;
+                }
+                if *is_statement {
+                    self.tell(affected.min(1));
+                }
+            }
+            Into::Rows(number) => self.keep(*number, rows)?,
+        }
+        Ok(())
+    }
+
+    /// FOUND and the row count.
+    fn tell(&mut self, affected: u64) {
+        self.set(self.code().found, Value::Boolean(affected > 0));
+        self.set(self.code().row_count, Value::BigInt(affected as i64));
+    }
+
+    fn keep(&mut self, number: usize, rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
+        if self.kept.len() <= number {
+            self.kept.resize_with(number + 1, VecDeque::new);
+        }
+        let before: usize = self.kept[number].iter().map(|row| size_of_row(row)).sum();
+        self.kept_bytes -= before.min(self.kept_bytes);
+        self.kept_bytes += rows.iter().map(|row| size_of_row(row)).sum::<usize>();
+        if self.kept_bytes > MAX_KEPT_BYTES {
+            return Err(too_many(self.procedure));
+        }
+        self.kept[number] = rows.into();
+        Ok(())
+    }
+
+    fn next_row(&mut self, rows: usize, slots: &[usize], done: usize, met: usize) {
+        match self.kept.get_mut(rows).and_then(VecDeque::pop_front) {
+            Some(row) => {
+                self.kept_bytes -= size_of_row(&row).min(self.kept_bytes);
+                // They have the slots' types: the slots were made for them, or `take` would be asked.
+                for (&slot, value) in slots.iter().zip(row) {
+                    self.set(slot, value);
+                }
+                self.set(met, Value::Boolean(true));
+            }
+            None => self.at = done,
+        }
+    }
+
+    fn raise(&mut self, raise: &Raise) -> Result<(), StatementError> {
+        let mut message = String::new();
+        for piece in &raise.message {
+            match piece {
+                Piece::Text(text) => message.push_str(text),
+                Piece::Value(value) => message.push_str(&self.text(value)?.unwrap_or_else(|| "<NULL>".to_owned())),
+            }
+        }
+        if raise.level != Level::Exception {
+            if self.notices.len() < MAX_NOTICES {
+                self.notices.push(Notice {
+                    level: raise.level,
+                    message,
+                });
+            }
+            return Ok(());
+        }
+        let text = |value: &Option<Expr>| value.as_ref().map_or(Ok(None), |value| self.text(value));
+        Err(StatementError::Raised {
+            sqlstate: raise.sqlstate.clone(),
+            message,
+            detail: text(&raise.detail)?,
+            hint: text(&raise.hint)?,
+        })
+    }
+
+    fn text(&self, value: &Expr) -> Result<Option<String>, StatementError> {
+        let value = value.evaluate(&self.scope())?;
+        Ok((!value.is_null()).then(|| value.as_ref().to_text()))
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            row: None,
+            parameters: &self.frame,
+            context: &self.context,
+        }
+    }
+
+    fn value(&self, value: &Expr, data_type: DataType) -> Result<Value, StatementError> {
+        as_variable(value.evaluate(&self.scope())?, data_type)
+    }
+
+    fn convert(&self, slot: usize, value: &Expr) -> Result<Value, StatementError> {
+        let data_type = self.code().slots.get(slot).copied().unwrap_or(DataType::Text);
+        self.value(value, data_type)
+    }
+
+    /// A slot takes a value of any type.
+    fn take(&mut self, slot: usize, value: Value) -> Result<(), StatementError> {
+        let data_type = self.code().slots.get(slot).copied().unwrap_or(DataType::Text);
+        let value = match value {
+            Value::Null => Value::Null,
+            value => as_variable(Datum::Ref(value.as_ref()), data_type)?,
+        };
+        self.set(slot, value);
+        Ok(())
+    }
+
+    fn set(&mut self, slot: usize, value: Value) {
+        if let Some(place) = self.frame.get_mut(slot) {
+            *place = value;
+        }
+    }
+}
+
+fn too_many(procedure: &Procedure) -> StatementError {
+    StatementError::TooManyRowsKept {
+        name: procedure.name.clone(),
+        limit_bytes: MAX_KEPT_BYTES,
+    }
+}
+
+fn taken(into: &Into) -> RowsTaken {
+    match into {
+        Into::Nowhere | Into::Exists(_) => RowsTaken::Kept(0),
+        Into::Slots { .. } => RowsTaken::Kept(1),
+        Into::Rows(_) => RowsTaken::Kept(usize::MAX),
+        Into::Caller => RowsTaken::Caller,
+    }
+}
+
+/// PostgreSQL's errors of STRICT, and of a subquery that is an expression.
+fn check_one(affected: u64, is_statement: bool) -> Result<(), StatementError> {
+    match (affected, is_statement) {
+        (0, true) => Err(StatementError::NoRow),
+        (2.., true) => Err(StatementError::MoreRows),
+        (2.., false) => Err(StatementError::SubqueryRows),
+        _ => Ok(()),
+    }
+}
+
+/// What a variable of this type takes: everything that can be cast, but no text too long for VARCHAR(n).
+fn as_variable(value: Datum<'_>, data_type: DataType) -> Result<Value, StatementError> {
+    let value = match data_type {
+        DataType::Varchar(_) => assign(cast(value, DataType::Text)?, data_type)?,
+        _ => cast(value, data_type)?,
+    };
+    Ok(value.into_value())
+}
+
+fn size_of_row(row: &[Value]) -> usize {
+    let size = |value: &Value| match value.as_ref() {
+        ValueRef::Text(text) => text.len(),
+        ValueRef::Bytea(bytes) => bytes.len(),
+        _ => 0,
+    };
+    size_of_val(row) + row.iter().map(size).sum::<usize>()
+}
