@@ -77,13 +77,21 @@ impl SqlError {
 
 impl From<StatementError> for SqlError {
     fn from(error: StatementError) -> Self {
-        let detail = match &error {
-            StatementError::DuplicateKey { detail, .. } => Some(detail.clone()),
-            _ => None,
-        };
-        Self {
-            detail,
-            ..Self::new(error.sqlstate(), error.to_string())
+        let mut told = Self::new(error.sqlstate(), error.to_string());
+        match error {
+            StatementError::DuplicateKey { detail, .. } => told.detail = Some(detail),
+            StatementError::Raised {
+                sqlstate, detail, hint, ..
+            } => {
+                told = Self {
+                    sqlstate,
+                    detail,
+                    hint,
+                    ..told
+                }
+            }
+            _ => {}
         }
+        told
     }
 }

@@ -20,14 +20,15 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 /// A script that begins so is one session with one node.
 const ONE_SESSION: &str = "-- One session";
 
-/// Statements end with `;` at the end of a line; lines that begin with `--` are remarks.
+/// Statements end with `;` at the end of a line, but for one inside `$$`; lines that begin with `--` are remarks.
 fn statements(script: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut text = String::new();
     for line in script.lines().filter(|line| !line.starts_with("--")) {
         text.push_str(line);
         text.push('\n');
-        if line.trim_end().ends_with(';') {
+        let quoted = text.matches("$$").count() % 2 == 1;
+        if line.trim_end().ends_with(';') && !quoted {
             found.push(std::mem::take(&mut text).trim().to_owned());
         }
     }

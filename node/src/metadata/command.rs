@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use volt_engine::catalog::{Column, Table};
-use volt_engine::{Epoch, NodeId, PartitionId, TableId};
+use volt_engine::procedure::Procedure;
+use volt_engine::{Epoch, NodeId, PartitionId, ProcedureId, TableId};
 
 use super::map::ReplicationMode;
 
@@ -13,6 +14,9 @@ use super::map::ReplicationMode;
 pub const MAX_PARTITIONS: u32 = 1024;
 /// Partitions of a replication group, unless the cluster was made with another number.
 pub const DEFAULT_PARTITIONS: u32 = 12;
+
+/// Most procedures of a cluster.
+pub const MAX_PROCEDURES: usize = 10_000;
 
 /// A change of the cluster map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +72,25 @@ pub enum Command {
     DropTables {
         /// Which.
         tables: BTreeSet<TableId>,
+    },
+    /// Makes a procedure.
+    CreateProcedure {
+        /// Its `id` is filled in.
+        procedure: Box<Procedure>,
+        /// One of the same name is replaced.
+        replace: bool,
+    },
+    /// Drops procedures, all of them or none.
+    DropProcedures {
+        /// Which.
+        procedures: BTreeSet<ProcedureId>,
+    },
+    /// Gives a procedure another name.
+    RenameProcedure {
+        /// Which.
+        procedure: ProcedureId,
+        /// The name.
+        name: String,
     },
     /// A primary's wish for its own partition; refused as a whole when stale.
     ChangePartition {
@@ -282,6 +305,20 @@ pub enum Refusal {
     /// The name is taken.
     #[error("relation \"{0}\" already exists")]
     TableExists(String),
+    /// No such procedure.
+    #[error("there is no procedure with the number {0}")]
+    NoSuchProcedure(ProcedureId),
+    /// The name is taken.
+    #[error("procedure \"{0}\" already exists")]
+    ProcedureExists(String),
+    /// Something else would be left without what it needs.
+    #[error("cannot drop table {table} because procedure {procedure} depends on it")]
+    Needed {
+        /// What is to go.
+        table: String,
+        /// What needs it.
+        procedure: String,
+    },
     /// Decided on an epoch that has passed.
     #[error("partition {partition} is at epoch {current}, not {named}")]
     StaleEpoch {

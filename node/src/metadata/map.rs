@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use volt_engine::catalog::Table;
-use volt_engine::{Epoch, GroupId, NodeId, PartitionId, TableId};
+use volt_engine::procedure::Procedure;
+use volt_engine::{Epoch, GroupId, NodeId, PartitionId, ProcedureId, TableId};
 
 /// Who holds what, and what the tables are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,7 +33,11 @@ pub struct ClusterMap {
     pub next_group: GroupId,
     /// The next `PartitionId`; never used again either, for nodes that were away still hold replicas of the old ones.
     pub next_partition: PartitionId,
-    /// Changes with every change of `tables`; plans made at another one are stale.
+    /// The stored procedures.
+    pub procedures: BTreeMap<ProcedureId, Arc<Procedure>>,
+    /// The next `ProcedureId`.
+    pub next_procedure: ProcedureId,
+    /// Changes with every change of `tables` and `procedures`; plans made at another one are stale.
     pub catalog_version: u64,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
     pub recovering: BTreeSet<NodeId>,
@@ -155,6 +160,11 @@ impl ClusterMap {
     /// The table with this name.
     pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.name == name)
+    }
+
+    /// The procedure with this name.
+    pub fn procedure(&self, name: &str) -> Option<&Arc<Procedure>> {
+        self.procedures.values().find(|procedure| procedure.name == name)
     }
 
     /// True when this map has seen the table dropped. One that it is too old to know may have rows here already.

@@ -44,7 +44,10 @@ impl From<ProposeError> for Status {
             ProposeError::Unavailable(_) | ProposeError::Unknown(_) => Self::unavailable(text),
             ProposeError::Refused(refusal) => match refusal {
                 Refusal::StaleEpoch { .. } | Refusal::StaleBoot(_) => Self::aborted(text),
-                Refusal::NoSuchNode(_) | Refusal::NoSuchPartition(_) | Refusal::NoSuchTable(_) => Self::not_found(text),
+                Refusal::NoSuchNode(_)
+                | Refusal::NoSuchPartition(_)
+                | Refusal::NoSuchTable(_)
+                | Refusal::NoSuchProcedure(_) => Self::not_found(text),
                 Refusal::Invalid(_) => Self::invalid_argument(text),
                 _ => Self::failed_precondition(text),
             },
@@ -61,6 +64,9 @@ impl From<ProposeError> for SqlError {
             ProposeError::Refused(refusal) => match refusal {
                 Refusal::TableExists(_) => Self::new("42P07", text),
                 Refusal::NoSuchTable(_) => Self::new("42P01", text),
+                Refusal::ProcedureExists(_) => Self::new("42723", text),
+                Refusal::NoSuchProcedure(_) => Self::new("42883", text),
+                Refusal::Needed { .. } => Self::new("2BP01", text).hint("Drop the procedure first."),
                 Refusal::NoSuchNode(_) | Refusal::NoSuchPartition(_) => Self::new("42704", text),
                 Refusal::StaleEpoch { .. } | Refusal::StaleBoot(_) => Self::new("40001", text),
                 Refusal::Invalid(_) => Self::new("22023", text),
@@ -85,7 +91,12 @@ impl Command {
     fn is_repeatable(&self) -> bool {
         !matches!(
             self,
-            Self::CreateTable { .. } | Self::DropTables { .. } | Self::ChangePartition { .. }
+            Self::CreateTable { .. }
+                | Self::DropTables { .. }
+                | Self::CreateProcedure { replace: false, .. }
+                | Self::DropProcedures { .. }
+                | Self::RenameProcedure { .. }
+                | Self::ChangePartition { .. }
         )
     }
 

@@ -4,6 +4,9 @@ use datafusion::sql::sqlparser::ast::{
     ColumnDef, ColumnOption, CreateTable, DataType as Ast, ExactNumberInfo, Expr as AstExpr, Ident, ObjectName,
     TableConstraint, TimezoneInfo, UnaryOperator, Value as AstValue,
 };
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use volt_engine::catalog::{Column, ColumnDefault};
 use volt_engine::plan::eval::cast_value;
 use volt_engine::value::{DataType, Value};
@@ -124,7 +127,7 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
     })
 }
 
-fn check_name(name: &str, sql: &str) -> Result<(), SqlError> {
+pub(super) fn check_name(name: &str, sql: &str) -> Result<(), SqlError> {
     if name.len() <= MAX_NAME_BYTES {
         return Ok(());
     }
@@ -160,6 +163,21 @@ fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Co
         }
     }
     Ok(column)
+}
+
+/// The type that a text names.
+pub(super) fn type_named(written: &str) -> Result<DataType, SqlError> {
+    let unknown = || SqlError::new("42704", format!("type \"{written}\" does not exist"));
+    let dialect = PostgreSqlDialect {};
+    let mut parser = Parser::new(&dialect).try_with_sql(written).map_err(|_| unknown())?;
+    let ast = parser.parse_data_type().map_err(|_| unknown())?;
+    if parser.peek_token().token != Token::EOF {
+        return Err(unknown());
+    }
+    data_type(&ast, written).map_err(|mut error| {
+        error.position = None;
+        error
+    })
 }
 
 fn data_type(ast: &Ast, sql: &str) -> Result<DataType, SqlError> {

@@ -33,7 +33,7 @@ const QUERY_TRIES: u32 = 5;
 const DROP_TRIES: u32 = 5;
 
 /// As in `Completion`.
-type Notices = Vec<(&'static str, &'static str, String)>;
+pub(super) type Notices = Vec<(&'static str, &'static str, String)>;
 
 impl SqlEngine {
     /// Runs a program here and now, if its partition is here.
@@ -43,12 +43,14 @@ impl SqlEngine {
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
-        let Plan::Program(plan) = &planned.plan else {
-            return None;
-        };
         if planned.catalog_version != self.metadata.map().catalog_version {
             return None;
         }
+        let plan = match &planned.plan {
+            Plan::Program(plan) => plan,
+            Plan::Call(plan) => return self.try_call(plan, parameters, sink),
+            _ => return None,
+        };
         let partition = match self.only_partition(plan, parameters)? {
             Ok(partition) => partition,
             Err(error) => return Some(Err(error)),
@@ -112,6 +114,14 @@ impl SqlEngine {
                 Ok(Completion {
                     rows: Some(rows),
                     ..done("SELECT")
+                })
+            }
+            Plan::Call(plan) => self.run_call(plan, parameters, sink).await,
+            Plan::Procedure(plan) => {
+                let notices = self.run_procedure_plan(plan).await?;
+                Ok(Completion {
+                    notices,
+                    ..done(plan.tag())
                 })
             }
             Plan::CreateTable {

@@ -12,6 +12,7 @@ mod literals;
 mod memory;
 mod names;
 mod prepare;
+mod procedure;
 mod syntax;
 mod system;
 mod tables;
@@ -55,6 +56,7 @@ pub struct SqlEngine {
     session: Mutex<Option<(u64, SessionState)>>,
     /// For look-ups only: their order decides nothing.
     plans: Mutex<(u64, HashMap<PlanKey, Arc<Planned>>)>,
+    procedures: Arc<procedure::Statistics>,
 }
 
 impl SqlEngine {
@@ -65,6 +67,7 @@ impl SqlEngine {
             metadata,
             session: Mutex::default(),
             plans: Mutex::default(),
+            procedures: Arc::default(),
         }
     }
 
@@ -98,7 +101,7 @@ impl SqlEngine {
             context.register_table(name, provider).map_err(failed)?;
         }
         let schema = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
-        for (name, table) in system::system_tables(&self.metadata) {
+        for (name, table) in system::system_tables(&self.metadata, &self.procedures) {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }
@@ -139,7 +142,7 @@ impl SqlEngine {
         }
         let planned = match self.plan_aside(sql, types, &map).await {
             // Another node may have made it a moment ago: once more with the newest catalog.
-            Err(error) if matches!(error.sqlstate.as_str(), "42P01" | "42703") => {
+            Err(error) if matches!(error.sqlstate.as_str(), "42P01" | "42703" | "42883") => {
                 self.metadata.refresh().await?;
                 let newest = self.metadata.map();
                 if newest.catalog_version == map.catalog_version {

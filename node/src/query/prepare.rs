@@ -21,6 +21,7 @@ use super::errors::from_datafusion;
 use super::insert::name_columns;
 use super::literals::write_out_exponents;
 use super::names::output_names;
+use super::procedure::{CallPlan, ProcedurePlan};
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
 use crate::error::SqlError;
@@ -50,6 +51,10 @@ pub(super) enum Plan {
         session: Box<SessionState>,
         tables: Vec<(TableId, Vec<PartitionId>)>,
     },
+    /// CALL.
+    Call(CallPlan),
+    /// CREATE, ALTER and DROP PROCEDURE.
+    Procedure(ProcedurePlan),
     /// CREATE TABLE.
     CreateTable {
         table: NewTable,
@@ -102,6 +107,7 @@ impl Prepared for Planned {
             Plan::Query { .. } | Plan::Show(_) | Plan::Explain(_) | Plan::RecoverNode(_) | Plan::DrainNode(_) => true,
             Plan::Control(control) => matches!(control, Control::Show(_)),
             Plan::Program(program) => program.program.is_read_only(),
+            Plan::Call(call) => call.returns_rows(),
             _ => false,
         }
     }
@@ -138,7 +144,7 @@ impl Planned {
 
     /// Only what will be asked for again with the same text.
     pub(super) fn is_cacheable(&self) -> bool {
-        matches!(self.plan, Plan::Program(_) | Plan::Query { .. })
+        matches!(self.plan, Plan::Program(_) | Plan::Query { .. } | Plan::Call(_))
     }
 }
 
@@ -180,6 +186,10 @@ impl SqlEngine {
                 };
                 return Ok(simple(plan, Vec::new()));
             }
+            Parsed::Procedure => {
+                let plan = Plan::Procedure(self.plan_procedure(sql, map).await?);
+                return Ok(simple(plan, Vec::new()));
+            }
             Parsed::Sql(statement) => *statement,
         };
         if let Some(control) = control(&statement)? {
@@ -190,6 +200,14 @@ impl SqlEngine {
             return Ok(simple(Plan::Control(control), columns));
         }
         write_out_exponents(&mut statement);
+        if let Statement::Call(call) = &statement {
+            let (plan, parameters) = self.plan_call(call, types, map).await?;
+            let columns = plan.columns();
+            return Ok(Planned {
+                parameters,
+                ..simple(Plan::Call(plan), columns)
+            });
+        }
         if let Statement::Insert(insert) = &mut statement {
             name_columns(insert, map)?;
         }

@@ -25,6 +25,8 @@ pub(super) enum Parsed {
     Sql(Box<Statement>),
     /// CREATE TABLE with our clauses taken out of it.
     CreateTable(Box<Statement>, TableClauses),
+    /// CREATE, ALTER or DROP PROCEDURE: read by `procedure`.
+    Procedure,
     /// RECOVER NODE.
     RecoverNode(NodeId),
     /// DRAIN NODE.
@@ -51,21 +53,72 @@ pub(super) fn split(sql: &str) -> Result<Vec<(String, u32)>, SqlError> {
             statements.push((text.to_owned(), sql[..from].chars().count() as u32));
         }
     };
+    let mut blocks = Blocks::default();
     for token in &tokens {
-        if token.token == Token::SemiColon {
+        if token.token == Token::SemiColon && !blocks.are_open() {
+            blocks = Blocks::default();
             add(start, offset(sql, token.span.start));
             start = offset(sql, token.span.end);
+        } else if !is_blank(token) {
+            blocks.read(&word(token));
         }
     }
     add(start, sql.len());
     Ok(statements)
 }
 
-fn is_blank(token: &TokenWithSpan) -> bool {
+/// The blocks of an unquoted procedure's body, whose semicolons end nothing outside.
+#[derive(Default)]
+struct Blocks {
+    /// The statement's first words, until they say what it is.
+    first: Vec<String>,
+    depth: usize,
+    /// Between DECLARE and its BEGIN.
+    declaring: bool,
+    /// The word before was END, which may have said what it ends.
+    after_end: bool,
+}
+
+impl Blocks {
+    fn are_open(&self) -> bool {
+        self.depth > 0
+    }
+
+    fn read(&mut self, word: &str) {
+        if self.first.len() < 4 {
+            self.first.push(word.to_owned());
+        }
+        let first: Vec<&str> = self.first.iter().map(String::as_str).collect();
+        let is_procedure = matches!(
+            first.as_slice(),
+            ["CREATE", "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "PROCEDURE"]
+        );
+        if !is_procedure {
+            return;
+        }
+        let ends = std::mem::take(&mut self.after_end);
+        match word {
+            "DECLARE" => {
+                self.depth += 1;
+                self.declaring = true;
+            }
+            "BEGIN" if self.declaring => self.declaring = false,
+            "BEGIN" => self.depth += 1,
+            "IF" | "LOOP" | "CASE" if !ends && self.are_open() => self.depth += 1,
+            "END" => {
+                self.depth = self.depth.saturating_sub(1);
+                self.after_end = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn is_blank(token: &TokenWithSpan) -> bool {
     matches!(token.token, Token::Whitespace(_) | Token::EOF | Token::SemiColon)
 }
 
-fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
+pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
     let dialect = PostgreSqlDialect {};
     Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
         let position = character(sql, error.location);
@@ -121,6 +174,8 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
         [] | [""] => return Ok(Parsed::Empty),
         ["RECOVER", "NODE", number, ..] => return Ok(Parsed::RecoverNode(node(sql, &tokens, number)?)),
         ["DRAIN", "NODE", number, ..] => return Ok(Parsed::DrainNode(node(sql, &tokens, number)?)),
+        ["CREATE", "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
+        ["ALTER" | "DROP", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
         ["ABORT", ..] => tokens[0].token = Token::make_keyword("ROLLBACK"),
         _ => {}
     }

@@ -1,9 +1,13 @@
 //! `system.*`: the cluster map, and what this node sees, as tables.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
+use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
+use super::procedure::{Counts, Statistics};
 use super::tables::{SystemTable, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo};
@@ -93,8 +97,36 @@ const TABLES: &[Definition] = &[
     ("recoveries", &[("node_id", INT), ("state", TEXT)], recoveries),
 ];
 
+const PROCEDURES: &[(&str, DataType)] = &[
+    ("name", TEXT),
+    ("arguments", TEXT),
+    ("returns", TEXT),
+    ("language", TEXT),
+    ("partition_table", TEXT),
+    ("partition_parameter", INT),
+    ("calls", BIGINT),
+    ("aborts", BIGINT),
+    ("mean_micros", BIGINT),
+    ("longest_micros", BIGINT),
+    ("source", TEXT),
+];
+
 /// The system tables, by name.
-pub(super) fn system_tables(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {
+pub(super) fn system_tables(
+    metadata: &Arc<Metadata>,
+    statistics: &Arc<Statistics>,
+) -> Vec<(&'static str, Arc<SystemTable>)> {
+    let mut tables = tables_of_the_map(metadata);
+    let (metadata, statistics) = (Arc::clone(metadata), Arc::clone(statistics));
+    let procedures = SystemTable {
+        schema: system_schema(PROCEDURES),
+        rows: Arc::new(move || procedures(&metadata.map(), &statistics)),
+    };
+    tables.push(("procedures", Arc::new(procedures)));
+    tables
+}
+
+fn tables_of_the_map(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {
     let table = |&(name, columns, rows): &Definition| {
         let metadata = Arc::clone(metadata);
         let rows = Arc::new(move || rows(&metadata.map()));
@@ -244,4 +276,50 @@ fn recoveries(map: &ClusterMap) -> Vec<Vec<Value>> {
         .iter()
         .map(|&node| vec![int(node), text("asked for")])
         .collect()
+}
+
+/// The counts are this node's, since its start.
+fn procedures(map: &ClusterMap, statistics: &Statistics) -> Vec<Vec<Value>> {
+    let row = |procedure: &Arc<Procedure>| {
+        let counts = statistics.get(procedure.id);
+        let count = |of: fn(&Counts) -> &AtomicU64| counts.as_ref().map_or(0, |counts| of(counts).load(Relaxed));
+        let calls = count(|counts| &counts.calls);
+        let by = procedure.partition_by.as_ref();
+        vec![
+            text(&procedure.name),
+            text(arguments(procedure)),
+            text(list_of(&procedure.columns)),
+            text(&procedure.language),
+            by.and_then(|by| map.tables.get(&by.table))
+                .map_or(Value::Null, |table| text(&table.name)),
+            by.map_or(Value::Null, |by| int(by.parameter)),
+            bigint(calls),
+            bigint(count(|counts| &counts.aborts)),
+            bigint(count(|counts| &counts.total_micros) / calls.max(1)),
+            bigint(count(|counts| &counts.longest_micros)),
+            text(&procedure.source),
+        ]
+    };
+    map.procedures.values().map(row).collect()
+}
+
+fn list_of(columns: &[(String, DataType)]) -> String {
+    let one = |(name, data_type): &(String, DataType)| format!("{name} {}", data_type.name());
+    columns.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn arguments(procedure: &Procedure) -> String {
+    let one = |parameter: &Parameter| {
+        let mode = match (parameter.is_input, parameter.is_output) {
+            (true, true) => "INOUT ",
+            (false, true) => "OUT ",
+            _ => "",
+        };
+        let name = match parameter.name.as_str() {
+            "" => String::new(),
+            name => format!("{name} "),
+        };
+        format!("{mode}{name}{}", parameter.data_type.name())
+    };
+    procedure.parameters.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -23,34 +23,43 @@ impl SqlTransaction {
         let interactive = Interactive::begin(&engine.coordinator, modes);
         Self { engine, interactive }
     }
+}
 
-    async fn run(
-        &mut self,
+impl SqlEngine {
+    /// Runs a statement inside a transaction that is open.
+    pub(super) async fn run_in(
+        &self,
+        transaction: &mut Interactive,
         planned: &Planned,
         parameters: &[Value],
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let (tag, rows) = match &planned.plan {
             Plan::Program(plan) => {
-                if self.interactive.modes().read_only && !plan.program.is_read_only() {
+                if transaction.modes().read_only && !plan.program.is_read_only() {
                     let statement = plan.tag.split(' ').next().unwrap_or_default();
                     let message = format!("cannot execute {statement} in a read-only transaction");
                     return Err(SqlError::new("25006", message));
                 }
-                let parts = self.engine.parts(plan, parameters)?;
-                let rows = match self.interactive.run(parts, parameters, sink).await {
-                    Err(error) if planned.is_query_after(&error) => self.query(planned, parameters, sink).await?,
+                let parts = self.parts(plan, parameters)?;
+                let rows = match transaction.run(parts, parameters, sink).await {
+                    Err(error) if planned.is_query_after(&error) => {
+                        self.query_in(transaction, planned, parameters, sink).await?
+                    }
                     rows => rows?,
                 };
                 (plan.tag, rows)
             }
-            Plan::Query { .. } => ("SELECT", self.query(planned, parameters, sink).await?),
+            Plan::Query { .. } => ("SELECT", self.query_in(transaction, planned, parameters, sink).await?),
+            // A procedure's statements run in the transaction too.
+            Plan::Call(plan) => return Box::pin(self.call_in(transaction, plan, parameters, sink)).await,
+            Plan::Procedure(plan) => return Err(not_inside(plan.tag())),
             Plan::CreateTable { .. } => return Err(not_inside("CREATE TABLE")),
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
             Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {
-                return self.engine.run(planned, parameters, sink).await;
+                return Box::pin(self.run(planned, parameters, sink)).await;
             }
         };
         Ok(Completion {
@@ -61,8 +70,9 @@ impl SqlTransaction {
     }
 
     /// Runs a query of DataFusion at the transaction's snapshot.
-    async fn query(
-        &mut self,
+    async fn query_in(
+        &self,
+        transaction: &mut Interactive,
         planned: &Planned,
         parameters: &[Value],
         sink: &mut dyn RowSink,
@@ -71,14 +81,13 @@ impl SqlTransaction {
         let reading = match tables {
             [] => None,
             tables => Some(Reading {
-                coordinator: Arc::clone(&self.engine.coordinator),
-                snapshot: self.interactive.read_tables(tables).await?,
-                writes: self.interactive.writes(),
+                coordinator: Arc::clone(&self.coordinator),
+                snapshot: transaction.read_tables(tables).await?,
+                writes: transaction.writes(),
             }),
         };
         let mut given = 0;
-        let queried = self.engine.query(planned, reading, parameters, sink, &mut given);
-        queried.await?;
+        self.query(planned, reading, parameters, sink, &mut given).await?;
         Ok(given)
     }
 }
@@ -96,10 +105,11 @@ impl Transaction for SqlTransaction {
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let planned = planned_of(&*prepared)?;
-        match self.engine.planned_anew(planned).await? {
-            Some(again) => self.run(&again, &parameters, sink).await,
-            None => self.run(planned, &parameters, sink).await,
-        }
+        let again = self.engine.planned_anew(planned).await?;
+        let planned = again.as_deref().unwrap_or(planned);
+        self.engine
+            .run_in(&mut self.interactive, planned, &parameters, sink)
+            .await
     }
 
     fn savepoint(&self) -> usize {

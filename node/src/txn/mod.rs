@@ -3,6 +3,7 @@
 //! | transaction | path |
 //! | --- | --- |
 //! | one partition | its program is run by the primary, serially, there and then (`Coordinator::run_single`) |
+//! | one partition, a procedure | the same, all its statements in one go (`procedure`) |
 //! | several | two-phase commit, the decision replicated in the home partition first (`two_phase`) |
 //! | `BEGIN ... COMMIT` | optimistic: run at a snapshot, validated and applied at the end (`interactive`, `optimistic`) |
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
@@ -13,6 +14,7 @@ mod journal;
 mod optimistic;
 pub(crate) mod participant;
 mod pins;
+mod procedure;
 mod request;
 mod resolve;
 mod serve;
@@ -96,7 +98,13 @@ impl Coordinator {
         calls::serve(Arc::clone(&self.participant), calls, answers).await;
     }
 
-    fn context(&self) -> StatementContext {
+    /// A random part of a pause.
+    pub(crate) fn jitter(&self, pause: Duration) -> Duration {
+        let most = pause.as_micros() as u64;
+        Duration::from_micros(self.replicas.world.random.next_u64() % most.max(1))
+    }
+
+    pub(crate) fn context(&self) -> StatementContext {
         StatementContext {
             now_micros: self.replicas.world.clock.unix_micros(),
         }
@@ -168,9 +176,7 @@ impl Coordinator {
                 Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
                 Ok(Reply::Failed(Failure::Busy)) => return Err(busy(partition)),
                 Err(CallError::Lost) if !read_only => {
-                    return Err(SqlError::unknown_outcome(format!(
-                        "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
-                    )));
+                    return Err(lost_write(partition));
                 }
                 Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => "it has no primary that can serve",
                 Err(CallError::Lost | CallError::NotSent) => "its primary can't be reached",
@@ -299,4 +305,10 @@ fn give_rows(rows: &[bytes::Bytes], sink: &mut dyn RowSink) -> Result<(), SqlErr
         sink.row(&values);
     }
     Ok(())
+}
+
+fn lost_write(partition: PartitionId) -> SqlError {
+    SqlError::unknown_outcome(format!(
+        "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
+    ))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use volt_engine::effects::{LogPayload, TransactionId};
+use volt_engine::partition::{Failed, Outcome, Partition};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
@@ -70,11 +71,23 @@ impl Participant {
         context: &StatementContext,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Ran {
+        self.run_here(partition, program.is_read_only(), |engine| {
+            engine.run(program, parameters, context, sink)
+        })
+    }
+
+    /// Runs something in a partition, if this node leads it and nobody holds it, and puts its effects on record.
+    pub(super) fn run_here(
+        &self,
+        partition: PartitionId,
+        read_only: bool,
+        run: impl FnOnce(&Partition) -> Result<Outcome, Failed>,
+    ) -> Ran {
         let ran = self.replicas.with(partition, |replica| {
-            if let Some(not) = self.not_now(replica, program.is_read_only()) {
+            if let Some(not) = self.not_now(replica, read_only) {
                 return not;
             }
-            let result = replica.engine.run(program, parameters, context, sink);
+            let result = run(&replica.engine);
             // Read first, then check the lease, then answer.
             if !self.lease_is_valid() {
                 return Ran::NotPrimary;

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::plan::{Expr, Program, StatementContext};
+use volt_engine::procedure::Notice;
 use volt_engine::transaction::Reads;
 use volt_engine::value::Value;
-use volt_engine::{Lsn, PartitionId, TableId};
+use volt_engine::{Lsn, PartitionId, ProcedureId, TableId};
 
 use crate::error::SqlError;
 
@@ -18,6 +19,13 @@ pub(crate) enum Request {
         partition: PartitionId,
         program: Program,
         parameters: Vec<Value>,
+        context: StatementContext,
+    },
+    /// A call of a partitioned procedure: run it, commit it, answer.
+    Call {
+        partition: PartitionId,
+        procedure: ProcedureId,
+        arguments: Vec<Value>,
         context: StatementContext,
     },
     /// A statement of an interactive transaction.
@@ -135,6 +143,8 @@ pub(crate) struct ScanRequest {
 pub(crate) enum Reply {
     /// Of `Run` and `Apply`: encoded rows, and how many rows it returned or changed.
     Ran { rows: Vec<Bytes>, affected: u64 },
+    /// Of `Call`: encoded rows, and what it told.
+    Called { rows: Vec<Bytes>, notices: Vec<Notice> },
     /// Of `Attempt`.
     Attempted(Attempted),
     /// Of `Hold`: the newest LSN of each partition.

@@ -51,6 +51,12 @@ impl Participant {
                 };
                 self.serve_run(partition, run).await
             }
+            Request::Call {
+                partition,
+                procedure,
+                arguments,
+                context,
+            } => self.serve_call(partition, procedure, &arguments, &context).await,
             Request::Attempt(request) => self.serve_attempt(&request).await,
             Request::Apply { partition, buffered } => {
                 self.serve_run(partition, |_| self.apply(partition, &buffered)).await

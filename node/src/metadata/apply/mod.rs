@@ -3,6 +3,7 @@
 //! is refused, and a refused command changes nothing but the map's version.
 
 mod nodes;
+mod procedures;
 mod reigns;
 mod tables;
 
@@ -53,6 +54,9 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             mode,
         } => tables::create_table(map, table, replication, mode),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
+        Command::CreateProcedure { procedure, replace } => procedures::create(map, *procedure, replace),
+        Command::DropProcedures { procedures } => procedures::drop(map, &procedures),
+        Command::RenameProcedure { procedure, name } => procedures::rename(map, procedure, name),
         Command::ChangePartition { by, boot_id, change } => reigns::change_by_primary(map, by, boot_id, &change),
         Command::ChangePartitions { changes, failover, .. } => reigns::change_by_leader(map, &changes, failover),
         Command::Drain { node_id } => nodes::drain(map, node_id),

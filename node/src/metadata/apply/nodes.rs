@@ -35,6 +35,7 @@ pub(super) fn initialise(map: &mut ClusterMap, uuid: String, partitions: u32, fi
     map.cluster_uuid = uuid.clone();
     map.partitions_per_group = partitions;
     map.next_table = 1;
+    map.next_procedure = 1;
     map.next_group = 1;
     map.next_partition = 1;
     map.nodes.insert(first.node_id, new_node(first, 1));

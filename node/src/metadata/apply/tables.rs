@@ -6,6 +6,7 @@ use std::sync::Arc;
 use volt_engine::catalog::Table;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
+use super::procedures;
 use crate::metadata::command::{Applied, CommandResult, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
@@ -99,6 +100,9 @@ fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId
 pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> CommandResult {
     if let Some(missing) = tables.iter().find(|table| !map.tables.contains_key(table)) {
         return Err(Refusal::NoSuchTable(*missing));
+    }
+    for table in tables {
+        procedures::check_unneeded(map, *table)?;
     }
     for table in tables {
         drop_table(map, *table)?;

@@ -111,6 +111,14 @@ fn program(table: &Table, action: Action) -> Program {
     }
 }
 
+/// An expression without a row.
+pub(super) fn compile_constant(expr: &DfExpr) -> Result<Expr, SqlError> {
+    compile_expr(expr, &|_| None).map_err(|why| match why {
+        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in a procedure or its arguments")),
+        NotCompiled::Malformed(error) => error.into(),
+    })
+}
+
 struct Compiler<'a>(&'a Table);
 
 /// The rows of a write: a plan without its outer layers.
