@@ -44,6 +44,23 @@ with psycopg.connect(WHERE, autocommit=True) as connection:
         except psycopg.Error as error:
             assert error.sqlstate == state, (statement, error.sqlstate)
 
+    cursor.execute(
+        "CREATE PROCEDURE rename(who INT, new_name TEXT, INOUT old_name TEXT) PARTITION ON TABLE people COLUMN id AS $$"
+        " BEGIN SELECT name INTO STRICT old_name FROM people WHERE id = who;"
+        " UPDATE people SET name = new_name WHERE id = who; RAISE NOTICE 'renamed %', who; END $$"
+    )
+    notices = []
+    connection.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary))
+    for _ in range(7):
+        assert cursor.execute("CALL rename(%s, %s, NULL)", (8, "person 8")).fetchone() == ("person 8",)
+    assert notices == ["renamed 8"] * 7, notices
+    try:
+        cursor.execute("CALL rename(%s, %s, NULL)", (4000, "x"))
+        raise AssertionError("no error")
+    except psycopg.errors.NoDataFound:
+        pass
+    cursor.execute("DROP PROCEDURE rename")
+
     # Many statements in one round trip.
     with connection.pipeline():
         answers = [connection.execute("SELECT name FROM people WHERE id = %s", (n,)) for n in range(1, 41)]

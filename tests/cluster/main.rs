@@ -10,6 +10,7 @@ mod load;
 mod network;
 mod observe;
 mod operator;
+mod procedures;
 mod recovery;
 mod session;
 mod transactions;

@@ -65,6 +65,7 @@ public class Session {
                 same(50L, row.getLong(1));
             }
             transactions(connection, plain);
+            procedures(connection, plain);
             plain.execute("DROP TABLE accounts");
         }
         System.out.println("ok");
@@ -97,6 +98,27 @@ public class Session {
             same(true, row.next());
             same(new BigDecimal("0.00"), row.getBigDecimal(1));
         }
+    }
+
+    private static void procedures(Connection connection, Statement plain) throws SQLException {
+        plain.execute("CREATE PROCEDURE pay(who INT, amount NUMERIC(12, 2), OUT has NUMERIC(12, 2))"
+            + " PARTITION ON TABLE accounts COLUMN id AS $$ BEGIN"
+            + " UPDATE accounts SET balance = balance + amount WHERE id = who;"
+            + " IF NOT FOUND THEN RAISE EXCEPTION 'no account %', who; END IF;"
+            + " SELECT balance INTO has FROM accounts WHERE id = who; END $$");
+        // The sixth execution is a prepared statement of the server's.
+        try (PreparedStatement call = connection.prepareStatement("CALL pay(?, ?, NULL)")) {
+            for (int paid = 1; paid <= 7; paid++) {
+                call.setInt(1, 1);
+                call.setBigDecimal(2, new BigDecimal("1.50"));
+                try (ResultSet row = call.executeQuery()) {
+                    same(true, row.next());
+                    same(new BigDecimal("1.50").multiply(new BigDecimal(paid)), row.getBigDecimal("has"));
+                }
+            }
+        }
+        refused(plain, "CALL pay(1000, 1, NULL)", "P0001");
+        plain.execute("DROP PROCEDURE pay");
     }
 
     private static void refused(Statement statement, String sql, String state) {
