@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::Column;
 use crate::effects::LogPayload;
-use crate::plan::{Access, Action, BinaryOp, Expr, Program};
+use crate::plan::{Access, Action, BinaryOp, Expr, KeyBound, KeyRange, Program};
 use crate::procedure::{Code, Into, Op, Parameter, PartitionBy};
 use crate::value::DataType;
 
@@ -185,6 +185,12 @@ fn statements() -> impl Strategy<Value = Vec<Program>> {
         4 => key().prop_map(point),
         1 => Just(Access::Scan),
         1 => key().prop_map(|key| Access::Prefix(vec![number(key)])),
+        2 => (key(), any::<bool>()).prop_map(|(key, backward)| Access::Range(KeyRange {
+            prefix: Vec::new(),
+            from: None,
+            to: Some(KeyBound { value: number(key), inclusive: true }),
+            backward,
+        })),
     ];
     let statement = (access, key(), -5..5_i64, 0..5).prop_map(|(access, key, value, kind)| match kind {
         0 => insert(key, value),
