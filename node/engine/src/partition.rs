@@ -9,11 +9,12 @@
 //! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
 //! `pin` and `unpin` change the state (apply); `attempt` runs a program for an interactive transaction and `stands` says
 //! whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
-//! carry the whole state to a learner (dump).
+//! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::effects::{Effects, TransactionId};
+use crate::idempotency::FIRST_RESERVED_TABLE;
 use crate::key::Key;
 pub use crate::table::Stats;
 use crate::table::{Pins, Table};
@@ -23,6 +24,7 @@ mod apply;
 mod attempt;
 mod decisions;
 mod dump;
+mod kept;
 mod run;
 mod scan;
 mod view;
@@ -31,6 +33,7 @@ pub use attempt::Attempt;
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
+pub use kept::Kept;
 pub use run::{Failed, Outcome};
 pub use scan::ScanChunk;
 
@@ -108,11 +111,11 @@ impl Partition {
         self.tables.retain(|&table, _| live(table));
     }
 
-    /// How much is here. Counted as it changes: costs nothing to ask.
+    /// How much is here, but for what the system keeps for itself. Counted as it changes: costs nothing to ask.
     pub fn stats(&self) -> Stats {
         self.tables
-            .values()
-            .map(Table::stats)
+            .range(..FIRST_RESERVED_TABLE)
+            .map(|(_, table)| table.stats())
             .fold(Stats::default(), Stats::plus)
     }
 }
