@@ -7,6 +7,7 @@ use datafusion::common::ParamValues;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
+use volt_engine::idempotency::Keyed;
 use volt_engine::placement::partition_index;
 use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Action, Expr, Program, StatementContext};
@@ -76,6 +77,7 @@ impl SqlEngine {
         &self,
         planned: &Planned,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let done = |tag| Completion {
@@ -91,7 +93,7 @@ impl SqlEngine {
                 Ok(done("SHOW"))
             }
             Plan::Program(plan) => {
-                let rows = self.run_program(plan, parameters, sink).await?;
+                let rows = self.run_program(plan, parameters, key, sink).await?;
                 Ok(Completion {
                     rows: Some(rows),
                     ..done(plan.tag)
@@ -144,16 +146,20 @@ impl SqlEngine {
         &self,
         plan: &ProgramPlan,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
+        let key = key.filter(|_| !plan.program.is_read_only());
         let mut parts = self.parts(plan, parameters)?;
         match parts.len() {
             0 => Ok(0),
             1 => {
                 let (partition, program) = parts.remove(0);
-                self.coordinator.run_single(partition, &program, parameters, sink).await
+                self.coordinator
+                    .run_single(partition, &program, parameters, key, sink)
+                    .await
             }
-            _ => self.coordinator.run_multi(parts, parameters).await,
+            _ => self.coordinator.run_multi(parts, parameters, key).await,
         }
     }
 

@@ -7,6 +7,7 @@ mod control;
 mod ddl;
 mod errors;
 mod execute;
+mod hint;
 mod insert;
 mod literals;
 mod memory;
@@ -27,14 +28,15 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use volt_engine::idempotency::Keyed;
 use volt_engine::value::{DataType, Value};
 
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::ClusterMap;
-use crate::statement::{CommitWait, Completion, Database, Prepared, RowSink, Transaction, TransactionModes};
+use crate::statement::{CommitWait, Completion, Database, Options, Prepared, RowSink, Transaction, TransactionModes};
 use crate::txn::Coordinator;
-use prepare::Planned;
+use prepare::{Hinted, Planned};
 use tables::VoltTable;
 use transaction::SqlTransaction;
 
@@ -191,7 +193,10 @@ impl SqlEngine {
 
 /// The plan behind a statement.
 fn planned_of(prepared: &dyn Prepared) -> Result<&Planned, SqlError> {
-    let planned = prepared.as_any().downcast_ref::<Planned>();
+    let any = prepared.as_any();
+    let planned = any
+        .downcast_ref::<Planned>()
+        .or_else(|| any.downcast_ref::<Hinted>().map(|hinted| &*hinted.planned));
     planned.ok_or_else(|| SqlError::internal("a statement that was prepared elsewhere"))
 }
 
@@ -202,7 +207,13 @@ impl Database for SqlEngine {
     }
 
     async fn prepare(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<dyn Prepared>, SqlError> {
-        Ok(self.planned(sql, types).await?)
+        Ok(match hint::take(sql)? {
+            None => self.planned(sql, types).await?,
+            Some((rest, key)) => Arc::new(Hinted {
+                planned: self.planned(&rest, types).await?,
+                key,
+            }),
+        })
     }
 
     fn try_execute(
@@ -219,12 +230,15 @@ impl Database for SqlEngine {
         &self,
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
+        options: Options,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let planned = planned_of(&*prepared)?;
+        let keyed = |key| Keyed::statement(key, hint::bare(&planned.sql), &parameters);
+        let key = options.idempotency_key.map(keyed);
         match self.planned_anew(planned).await? {
-            Some(again) => self.run(&again, &parameters, sink).await,
-            None => self.run(planned, &parameters, sink).await,
+            Some(again) => self.run(&again, &parameters, key, sink).await,
+            None => self.run(planned, &parameters, key, sink).await,
         }
     }
 

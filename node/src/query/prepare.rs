@@ -9,6 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
 use volt_engine::catalog::{ColumnDefault, Table};
+use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::plan::Program;
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId, TableId};
@@ -104,6 +105,46 @@ impl Prepared for Planned {
             Plan::Control(control) => Some(control),
             _ => None,
         }
+    }
+
+    fn writes(&self) -> bool {
+        matches!(&self.plan, Plan::Program(plan) if !plan.program.is_read_only())
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A statement with a hint.
+pub(super) struct Hinted {
+    pub(super) planned: Arc<Planned>,
+    pub(super) key: IdempotencyKey,
+}
+
+impl Prepared for Hinted {
+    fn parameters(&self) -> &[DataType] {
+        self.planned.parameters()
+    }
+
+    fn columns(&self) -> &[ResultColumn] {
+        self.planned.columns()
+    }
+
+    fn returns_rows(&self) -> bool {
+        self.planned.returns_rows()
+    }
+
+    fn control(&self) -> Option<&Control> {
+        self.planned.control()
+    }
+
+    fn writes(&self) -> bool {
+        self.planned.writes()
+    }
+
+    fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        Some(&self.key)
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

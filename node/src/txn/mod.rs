@@ -10,6 +10,7 @@
 mod calls;
 mod interactive;
 mod journal;
+mod keyed;
 mod optimistic;
 pub(crate) mod participant;
 mod pins;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use volt_engine::effects::TransactionId;
+use volt_engine::idempotency::Keyed;
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::row::RowRef;
 use volt_engine::value::{Value, ValueRef};
@@ -124,7 +126,7 @@ impl Coordinator {
     ) -> Option<Result<Executed, SqlError>> {
         match self
             .participant
-            .run(partition, program, parameters, &self.context(), &mut |row| {
+            .run(partition, program, parameters, &self.context(), None, &mut |row| {
                 sink.row(row)
             }) {
             Ran::Done { affected, wait } => Some(Ok(Executed { affected, wait })),
@@ -134,50 +136,63 @@ impl Coordinator {
     }
 
     /// Runs a program in one partition, wherever its primary is, and returns when it is committed: how many rows it
-    /// returned or changed. Tries again while nothing can have been done.
+    /// returned or changed. Tries again while nothing can have been done, and with a key until somebody knows.
     pub async fn run_single(
         &self,
         partition: PartitionId,
         program: &Arc<Program>,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
+        let repeat = Repeat::of(program.is_read_only(), key.is_some());
         let request = Request::Run {
             partition,
             program: Program::clone(program),
             parameters: parameters.to_vec(),
             context: self.context(),
+            key,
         };
-        let (rows, affected) = self.run_at_primary(partition, request, program.is_read_only()).await?;
+        let (rows, affected) = self.run_at_primary(partition, request, repeat).await?;
         give_rows(&rows, sink)?;
         Ok(affected)
     }
 
     /// Has the primary of a partition do something there, wherever it is, and returns when that is committed: encoded rows,
-    /// and how many it returned or changed. Tries again while nothing can have been done.
+    /// and how many it returned or changed. Tries again while nothing can have been done, or a repetition does no harm.
     async fn run_at_primary(
         &self,
         partition: PartitionId,
         request: Request,
-        read_only: bool,
+        repeat: Repeat,
     ) -> Result<(Vec<bytes::Bytes>, u64), SqlError> {
         let mut retry = self.begin()?;
+        // A try of which nobody knows what became.
+        let mut lost = None;
         loop {
-            let why = match self.ask_primary(partition, request.clone()).await {
+            let ended = match self.ask_primary(partition, request.clone()).await {
                 Ok(Reply::Ran { rows, affected }) => return Ok((rows, affected)),
-                Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
-                Ok(Reply::Failed(Failure::Busy)) => return Err(busy(partition)),
-                Err(CallError::Lost) if !read_only => {
-                    return Err(SqlError::unknown_outcome(format!(
-                        "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
-                    )));
+                Ok(Reply::Failed(Failure::Sql(error))) => Err(error),
+                Ok(Reply::Failed(Failure::Busy)) => Err(busy(partition)),
+                Err(CallError::Lost) if repeat != Repeat::Read => Err(SqlError::unknown_outcome(format!(
+                    "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
+                ))),
+                Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => Ok("it has no primary that can serve"),
+                Err(CallError::Lost | CallError::NotSent) => Ok("its primary can't be reached"),
+                Ok(other) => Err(SqlError::internal(format!("unexpected reply {other:?}"))),
+            };
+            let why = match ended {
+                Ok(why) => why,
+                Err(error) if repeat == Repeat::Keyed && error.is_unknown_outcome() => {
+                    retry.extend_once(lost.is_some());
+                    lost = Some(error);
+                    "its primary was lost"
                 }
-                Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => "it has no primary that can serve",
-                Err(CallError::Lost | CallError::NotSent) => "its primary can't be reached",
-                Ok(other) => return Err(SqlError::internal(format!("unexpected reply {other:?}"))),
+                Err(error) => return Err(settled(error, lost)),
             };
             self.pause(&mut retry, &[partition], || format!("partition {partition}: {why}"))
-                .await?;
+                .await
+                .map_err(|error| settled(error, lost.clone()))?;
         }
     }
 
@@ -267,6 +282,37 @@ impl Coordinator {
     }
 }
 
+/// What is done when nobody knows what became of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// The client is told so.
+    Never,
+    /// It only reads: it is done again.
+    Read,
+    /// It has an idempotency key: it is asked for again, and happens once.
+    Keyed,
+}
+
+impl Repeat {
+    fn of(read_only: bool, has_key: bool) -> Self {
+        match (read_only, has_key) {
+            (true, _) => Self::Read,
+            (false, true) => Self::Keyed,
+            (false, false) => Self::Never,
+        }
+    }
+}
+
+/// What the client hears of a last try that failed. If an earlier one was lost, that one may still happen.
+fn settled(error: SqlError, lost: Option<SqlError>) -> SqlError {
+    match lost {
+        None => error,
+        Some(lost) => lost
+            .detail(format!("Tried again: {}", error.message))
+            .hint("Try again with the same key."),
+    }
+}
+
 /// How long something has been tried.
 struct Retry {
     deadline: Instant,
@@ -278,6 +324,13 @@ impl Retry {
         Self {
             deadline: Instant::now() + RETRY_LIMIT,
             tries: 0,
+        }
+    }
+
+    /// When a try was lost, there is time for as many again; not a second time.
+    fn extend_once(&mut self, again: bool) {
+        if !again {
+            self.deadline = Instant::now() + RETRY_LIMIT;
         }
     }
 }
