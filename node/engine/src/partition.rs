@@ -35,7 +35,7 @@ pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
 pub use kept::Kept;
 pub use run::{Failed, Outcome};
-pub use scan::ScanChunk;
+pub use scan::{ScanChunk, VERSION_COLUMN};
 
 /// This partition's part of a transaction over several, on record and not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -378,6 +378,7 @@ fn partition_of(plan: &ProgramPlan, key: &Expr, parameters: &[Value]) -> Result<
     let context = StatementContext { now_micros: 0 };
     let scope = Scope {
         row: None,
+        lsn: 0,
         parameters,
         context: &context,
     };

@@ -18,6 +18,7 @@ mod system;
 mod tables;
 mod transaction;
 mod types;
+mod version;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -50,11 +51,18 @@ const LONG_TEXT_BYTES: usize = 1 << 10;
 
 type PlanKey = (String, Vec<Option<DataType>>);
 
+/// DataFusion's sessions: without and with versions, each with the version of its catalog. All share the memory for queries.
+#[derive(Default)]
+struct Sessions {
+    runtime: Option<Arc<RuntimeEnv>>,
+    made: [Option<(u64, SessionState)>; 2],
+}
+
 /// The database, as the gateway sees it.
 pub struct SqlEngine {
     coordinator: Arc<Coordinator>,
     metadata: Arc<Metadata>,
-    session: Mutex<Option<(u64, SessionState)>>,
+    sessions: Mutex<Sessions>,
     /// For look-ups only: their order decides nothing.
     plans: Mutex<(u64, HashMap<PlanKey, Arc<Planned>>)>,
 }
@@ -65,29 +73,36 @@ impl SqlEngine {
         Self {
             coordinator,
             metadata,
-            session: Mutex::default(),
+            sessions: Mutex::default(),
             plans: Mutex::default(),
         }
     }
 
-    /// DataFusion's session for a catalog: made when the catalog has changed.
-    fn session(&self, map: &ClusterMap) -> Result<SessionState, SqlError> {
-        let mut session = self.session.lock().expect("no panic under this lock");
-        if let Some((version, state)) = session.as_ref()
+    /// DataFusion's session for a catalog, whose tables may have their versions as a column: made when the catalog has changed.
+    fn session(&self, map: &ClusterMap, has_versions: bool) -> Result<SessionState, SqlError> {
+        let mut sessions = self.sessions.lock().expect("no panic under this lock");
+        let runtime = match &sessions.runtime {
+            Some(runtime) => Arc::clone(runtime),
+            None => memory::runtime(memory::QUERY_MEMORY_BYTES).map_err(|error| errors::from_datafusion(error, ""))?,
+        };
+        sessions.runtime = Some(Arc::clone(&runtime));
+        let session = &mut sessions.made[usize::from(has_versions)];
+        if let Some((version, state)) = session
             && *version == map.catalog_version
         {
             return Ok(state.clone());
         }
-        let runtime = match session.as_ref() {
-            Some((_, older)) => Arc::clone(older.runtime_env()),
-            None => memory::runtime(memory::QUERY_MEMORY_BYTES).map_err(|error| errors::from_datafusion(error, ""))?,
-        };
-        let state = self.new_session(map, runtime)?;
+        let state = self.new_session(map, runtime, has_versions)?;
         *session = Some((map.catalog_version, state.clone()));
         Ok(state)
     }
 
-    fn new_session(&self, map: &ClusterMap, runtime: Arc<RuntimeEnv>) -> Result<SessionState, SqlError> {
+    fn new_session(
+        &self,
+        map: &ClusterMap,
+        runtime: Arc<RuntimeEnv>,
+        has_versions: bool,
+    ) -> Result<SessionState, SqlError> {
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema("volt", "public")
             .with_information_schema(true)
@@ -104,7 +119,7 @@ impl SqlEngine {
                 .groups
                 .get(&table.group)
                 .map_or_else(Vec::new, |group| group.partitions.clone());
-            let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions));
+            let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions, has_versions));
             let name = datafusion::common::TableReference::bare(table.name.as_str());
             context.register_table(name, provider).map_err(failed)?;
         }

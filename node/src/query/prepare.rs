@@ -24,6 +24,7 @@ use super::literals::write_out_exponents;
 use super::names::output_names;
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
+use super::version;
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
 use crate::metadata::map::ClusterMap;
@@ -207,15 +208,16 @@ impl SqlEngine {
             return Ok(simple(Plan::Control(control), columns));
         }
         write_out_exponents(&mut statement);
+        let has_versions = version::prepare(&mut statement, sql, map)?;
         if let Statement::Insert(insert) = &mut statement {
             name_columns(insert, map)?;
         }
         refuse_clauses(&statement)?;
         match &statement {
             Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.plan_by_datafusion(sql, statement, types, map).await
+                self.plan_by_datafusion(sql, statement, types, map, has_versions).await
             }
-            Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map).await,
+            Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map, has_versions).await,
             Statement::Drop {
                 object_type: ObjectType::Table,
                 if_exists,
@@ -257,9 +259,10 @@ impl SqlEngine {
         statement: Statement,
         types: &[Option<DataType>],
         map: &ClusterMap,
+        has_versions: bool,
     ) -> Result<Planned, SqlError> {
         let failed = |error| from_datafusion(error, sql);
-        let session = self.session(map)?;
+        let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
         let parsed = DfStatement::Statement(Box::new(statement.clone()));
         let plan = session.statement_to_plan(parsed).await.map_err(failed)?;

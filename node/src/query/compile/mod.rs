@@ -11,6 +11,7 @@ use volt_engine::plan::{Access, Action, BinaryOp, Expr, Function, Program};
 use volt_engine::value::Value;
 
 use super::types::from_scalar;
+use super::version::VERSION;
 use crate::error::SqlError;
 use expr::{balanced, compile_expr};
 
@@ -205,7 +206,8 @@ impl Compiler<'_> {
             return not("an UPDATE without values");
         };
         let mut set = Vec::new();
-        for (place, expr) in exprs.iter().enumerate() {
+        // Beyond the table's columns there may be the version, which is not written.
+        for (place, expr) in exprs.iter().enumerate().take(self.0.columns.len()) {
             let value = self.expr(expr)?;
             if value != Expr::Column(place) {
                 set.push((place, value));
@@ -325,8 +327,10 @@ impl Compiler<'_> {
 
     fn column(&self, column: &DfColumn) -> Compiled<Expr> {
         let place = self.0.columns.iter().position(|ours| ours.name == column.name);
+        let version = || (column.name == VERSION).then_some(Expr::Version);
         place
             .map(Expr::Column)
+            .or_else(version)
             .ok_or_else(|| NotCompiled::Shape(format!("column {}", column.name)))
     }
 
