@@ -353,3 +353,19 @@ fn give_rows(rows: &[bytes::Bytes], sink: &mut dyn RowSink) -> Result<(), SqlErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_try_that_was_lost_no_error_says_that_nothing_happened() {
+        let refused = || SqlError::unavailable("no primary");
+        assert_eq!(settled(refused(), None), refused());
+        let told = settled(refused(), Some(SqlError::unknown_outcome("lost")));
+        assert!(told.is_unknown_outcome());
+        assert_eq!(told.detail.as_deref(), Some("Tried again: no primary"));
+        assert_eq!(Repeat::of(true, true), Repeat::Read);
+        assert_eq!(Repeat::of(false, false), Repeat::Never);
+    }
+}
