@@ -69,6 +69,11 @@ impl SqlError {
         Self::new("40003", why)
     }
 
+    /// True of `unknown_outcome`.
+    pub fn is_unknown_outcome(&self) -> bool {
+        self.sqlstate == "40003"
+    }
+
     /// XX000: a defect of ours.
     pub fn internal(what: impl std::fmt::Display) -> Self {
         Self::new("XX000", format!("internal error: {what}"))

@@ -21,7 +21,7 @@ use volt_proto::v1;
 
 use crate::config::{Durability, NodeConfig};
 use crate::control::metrics::Metrics;
-use crate::control::{Answers, DataPlane, Services, Storage, serve, serve_http};
+use crate::control::{Answers, DataPlane, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
@@ -298,6 +298,14 @@ impl DataPlane for Data {
 
     fn lags(&self) -> Vec<(PartitionId, u64)> {
         self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.lags())
+    }
+
+    fn keys(&self) -> Keys {
+        let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
+        participant.map_or_else(Keys::default, |participant| Keys {
+            kept: participant.keys_kept(),
+            repeats: participant.repeats(),
+        })
     }
 
     fn not_serving(&self) -> Vec<PartitionId> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::value::{DataType, Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
 
@@ -41,6 +42,14 @@ pub trait Prepared: Send + Sync + std::any::Any {
     fn returns_rows(&self) -> bool;
     /// What it does to the session's transaction; None: it is for the database.
     fn control(&self) -> Option<&Control> {
+        None
+    }
+    /// True when it changes rows.
+    fn writes(&self) -> bool {
+        false
+    }
+    /// The key in its hint.
+    fn idempotency_key(&self) -> Option<&IdempotencyKey> {
         None
     }
     /// For the query layer to find its own type again.
@@ -119,8 +128,19 @@ pub enum Control {
     SetTransaction(ModeChange),
     /// SET SESSION CHARACTERISTICS AS TRANSACTION, `SET default_transaction_isolation` and so on.
     SetDefault(ModeChange),
-    /// SHOW of a mode: the setting's name.
+    /// `SET volt.idempotency_key`; None: RESET.
+    SetKey(Option<IdempotencyKey>),
+    /// RESET ALL.
+    ResetAll,
+    /// SHOW of a mode, or of the key: the setting's name.
     Show(&'static str),
+}
+
+/// How a statement, or the end of a transaction, is to be carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What it does happens once, however often it is repeated with this key. Only what writes heeds it.
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Not to be acknowledged to a client, nor its rows shown, until this LSN of this partition is committed.
@@ -158,8 +178,8 @@ pub trait Database: Send + Sync {
     /// Parses and plans, or finds the plan in the cache. `types` may be shorter than the parameters, and hold None for "infer it".
     async fn prepare(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<dyn Prepared>, SqlError>;
 
-    /// Runs a statement here and now, without waiting for anything, if it can: one partition, whose primary is this
-    /// node, not held. None: use `execute`; then nothing was done, and rows given to `sink` don't count.
+    /// Runs a statement without options here and now, without waiting for anything, if it can: one partition, whose primary
+    /// is this node, not held. None: use `execute`; then nothing was done, and rows given to `sink` don't count.
     fn try_execute(
         &self,
         prepared: &dyn Prepared,
@@ -172,6 +192,7 @@ pub trait Database: Send + Sync {
         &self,
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
+        options: Options,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError>;
 
@@ -202,5 +223,5 @@ pub trait Transaction: Send + Sync {
 
     /// Commits, or fails and has done nothing (40001: worth another try; 40003: nobody could say). What to wait for
     /// before anyone hears of it is returned.
-    async fn commit(self: Box<Self>) -> Result<Option<CommitWait>, SqlError>;
+    async fn commit(self: Box<Self>, options: Options) -> Result<Option<CommitWait>, SqlError>;
 }

@@ -6,6 +6,7 @@ mod complex;
 mod dev;
 mod failures;
 mod golden;
+mod idempotency;
 mod load;
 mod network;
 mod observe;
@@ -14,6 +15,7 @@ mod procedures;
 mod recovery;
 mod session;
 mod transactions;
+mod version;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -18,6 +18,7 @@ use volt_tests::replicas::{self, ReplicaSum};
 use volt_tests::trace::Trace;
 
 use crate::control::{self, PEER_PORT};
+use crate::counters;
 use crate::determinism::{self, mix};
 use crate::plan::{self, Fault, FaultKind, NODES};
 use crate::shared::{Phase, Shared};
@@ -173,6 +174,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     setup
         .batch_execute("CREATE TABLE ledger (id BIGINT PRIMARY KEY) WITH REPLICATION = 2")
         .await?;
+    counters::make(&setup).await?;
     let session = Session::open(1).await.ok_or("node 1 takes no session")?;
     for register in 1..=REGISTERS {
         let action = Action::Insert(shared.unique());
@@ -205,6 +207,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         .await
         .map_err(|what| format!("after the last fault: {what}"))?;
     shared.note("whole again");
+    counters::count_the_rest(&shared).await?;
     for node in 1..=NODES {
         read_all_from(node, &shared).await?;
     }
@@ -245,6 +248,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
     tables::check(&client, shared)
         .await
         .map_err(|fault| format!("read from node {node}: {fault}"))?;
+    counters::check(&session, node, shared).await?;
     let run = shared.run();
     run.ledger
         .check(&found)

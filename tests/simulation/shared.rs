@@ -7,6 +7,7 @@ use volt_node::node::Node;
 use volt_tests::history::{History, Ledger, Operation};
 use volt_tests::trace::Trace;
 
+use crate::counters::Count;
 use crate::tables::Made;
 
 /// How far the run is.
@@ -34,6 +35,10 @@ pub struct Run {
     pub ledger: Ledger,
     /// Pairs of rows inserted by one statement: both are there, or neither.
     pub pairs: Vec<(u64, u64)>,
+    /// How often each counter is to be counted up by requests that were answered.
+    pub counted: BTreeMap<u64, u64>,
+    /// Requests to count that were not answered when work ended: key, counters.
+    pub unanswered: Vec<Count>,
     /// Tables made while things went wrong.
     pub made: Vec<Made>,
     /// The living nodes.
@@ -76,6 +81,15 @@ impl Shared {
         let mut run = self.run();
         run.unique += 1;
         run.unique
+    }
+
+    /// Notes a request to count, answered now for the first time.
+    pub fn counted(&self, count: &Count) {
+        self.note(&format!("{count:?} is answered"));
+        let mut run = self.run();
+        for counter in &count.counters {
+            *run.counted.entry(*counter).or_default() += 1;
+        }
     }
 
     /// Notes an operation, answered now.

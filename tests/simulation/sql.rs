@@ -1,9 +1,11 @@
 //! A client's session: the PostgreSQL protocol over the simulated network.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 use volt_tests::history::{Action, Answer};
 
 /// SQL's port on every simulated node.
@@ -18,6 +20,7 @@ pub struct Session {
     insert: Statement,
     write: Statement,
     exchange: Statement,
+    exchange_version: Statement,
     ledger: Statement,
     pair: Statement,
 }
@@ -57,11 +60,16 @@ impl Session {
         let client = connect(node).await?;
         let prepared = async {
             Ok::<_, tokio_postgres::Error>(Self {
-                read: client.prepare("SELECT value FROM registers WHERE id = $1").await?,
+                read: client
+                    .prepare("SELECT value, _version FROM registers WHERE id = $1")
+                    .await?,
                 insert: client.prepare("INSERT INTO registers VALUES ($1, $2)").await?,
                 write: client.prepare("UPDATE registers SET value = $2 WHERE id = $1").await?,
                 exchange: client
                     .prepare("UPDATE registers SET value = $3 WHERE id = $1 AND value = $2")
+                    .await?,
+                exchange_version: client
+                    .prepare("UPDATE registers SET value = $3 WHERE id = $1 AND _version = $2")
                     .await?,
                 ledger: client.prepare("INSERT INTO ledger VALUES ($1)").await?,
                 pair: client.prepare("INSERT INTO ledger VALUES ($1), ($2)").await?,
@@ -76,10 +84,7 @@ impl Session {
         let id = register as i64;
         let done = |rows| if rows == 0 { Answer::Nothing } else { Answer::Done };
         match action {
-            Action::Read => {
-                let row = answer(self.client.query_opt(&self.read, &[&id])).await?;
-                Ok(Answer::Found(row.map(|row| row.get::<_, i64>(0) as u64)))
-            }
+            Action::Read => Ok(Answer::Found(self.read(register).await?.map(|(value, _)| value))),
             Action::Insert(value) => match answer(self.client.execute(&self.insert, &[&id, &(value as i64)])).await {
                 Err(Failure::Refused(state)) if state == "23505" => Ok(Answer::Nothing),
                 rows => rows.map(done),
@@ -94,6 +99,45 @@ impl Session {
             .await
             .map(done),
         }
+    }
+
+    /// A register's value and its version.
+    pub async fn read(&self, register: u64) -> Result<Option<(u64, i64)>, Failure> {
+        let row = answer(self.client.query_opt(&self.read, &[&(register as i64)])).await?;
+        Ok(row.map(|row| (row.get::<_, i64>(0) as u64, row.get(1))))
+    }
+
+    /// Writes a register if it still has this version. Its values are unique, so that this is an exchange of the value that
+    /// was read with the version.
+    pub async fn exchange_version(&self, register: u64, version: i64, to: u64) -> Result<Answer, Failure> {
+        let parameters: [&(dyn ToSql + Sync); 3] = [&(register as i64), &version, &(to as i64)];
+        match answer(self.client.execute(&self.exchange_version, &parameters)).await? {
+            0 => Ok(Answer::Nothing),
+            _ => Ok(Answer::Done),
+        }
+    }
+
+    /// One more in each of these counters, once, however often it is asked for with this key.
+    pub async fn count(&self, key: u64, counters: &[u64]) -> Result<(), Failure> {
+        let ids: Vec<String> = counters.iter().map(u64::to_string).collect();
+        let text = format!(
+            "/* volt.idempotency_key = '{key}' */ UPDATE counters SET value = value + 1 WHERE id IN ({})",
+            ids.join(", ")
+        );
+        let answers = answer(self.client.simple_query(&text)).await?;
+        let expected = counters.len() as u64;
+        let is_told = |answer: &SimpleQueryMessage| matches!(answer, SimpleQueryMessage::CommandComplete(rows) if *rows == expected);
+        assert!(answers.iter().any(is_told), "{text}: {answers:?}");
+        Ok(())
+    }
+
+    /// All counters: id, value.
+    pub async fn counters(&self) -> Result<BTreeMap<u64, u64>, Failure> {
+        let rows = answer(self.client.query("SELECT id, value FROM counters", &[])).await?;
+        let rows = rows
+            .iter()
+            .map(|row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64));
+        Ok(rows.collect())
     }
 
     /// All registers at one moment: id, value.

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 use volt_tests::history::{Action, Answer, Operation};
 
+use crate::counters::{COUNTERS, Count};
 use crate::determinism::mix;
 use crate::plan::NODES;
 use crate::shared::{Phase, Shared};
@@ -24,7 +25,8 @@ pub async fn client(shared: Shared, number: u32, seed: u64) {
         shared,
         number,
         random,
-        last_seen: [0; REGISTERS as usize + 1],
+        last_seen: [(0, 0); REGISTERS as usize + 1],
+        counting: None,
     };
     while client.is_on() {
         let node = client.random.random_range(1..=NODES);
@@ -33,14 +35,18 @@ pub async fn client(shared: Shared, number: u32, seed: u64) {
             None => client.think(50).await,
         }
     }
+    let mut run = client.shared.run();
+    run.unanswered.extend(client.counting);
 }
 
 struct Worker {
     shared: Shared,
     number: u32,
     random: StdRng,
-    /// What each register held when this client last read it.
-    last_seen: [u64; REGISTERS as usize + 1],
+    /// What each register held when this client last read it, and its version.
+    last_seen: [(u64, i64); REGISTERS as usize + 1],
+    /// A request to count that nobody has answered: it is repeated until somebody does.
+    counting: Option<Count>,
 }
 
 impl Worker {
@@ -56,7 +62,8 @@ impl Worker {
     async fn work(&mut self, session: &Session) {
         while self.is_on() && self.random.random_range(0..200) != 0 {
             let went_on = match self.random.random_range(0..20) {
-                0..13 => self.on_register(session).await,
+                0..10 => self.on_register(session).await,
+                10..13 => self.count(session).await,
                 13 => self.read_all(session).await,
                 14..18 => self.add(session).await,
                 _ => self.add_pair(session).await,
@@ -74,21 +81,64 @@ impl Worker {
             0..5 => Action::Read,
             5..8 => Action::Write(self.shared.unique()),
             _ => Action::Exchange {
-                from: self.last_seen[register as usize],
+                from: self.last_seen[register as usize].0,
                 to: self.shared.unique(),
             },
         };
         let mut operation = self.send(action);
-        let result = session.run(register, action).await;
+        let (_, version) = self.last_seen[register as usize];
+        let result = match action {
+            Action::Read => self.look_at(session, register).await,
+            Action::Exchange { to, .. } if version > 0 && self.random.random_range(0..2) == 0 => {
+                session.exchange_version(register, version, to).await
+            }
+            _ => session.run(register, action).await,
+        };
         operation.answer = match &result {
             Ok(answer) => *answer,
             Err(Failure::Refused(_)) => Answer::Refused,
             Err(Failure::Unknown) => Answer::Unknown,
         };
-        if let Answer::Found(Some(value)) = operation.answer {
-            self.last_seen[register as usize] = value;
-        }
         self.shared.answered(register, operation);
+        self.goes_on(result).await
+    }
+
+    async fn look_at(&mut self, session: &Session, register: u64) -> Result<Answer, Failure> {
+        let found = session.read(register).await?;
+        if let Some(seen) = found {
+            self.last_seen[register as usize] = seen;
+        }
+        Ok(Answer::Found(found.map(|(value, _)| value)))
+    }
+
+    /// Counts, or asks again for what was not answered; now and then also for what was.
+    async fn count(&mut self, session: &Session) -> bool {
+        let count = match self.counting.take() {
+            Some(count) => count,
+            None => {
+                let first = self.random.random_range(1..=COUNTERS);
+                let second = self.random.random_range(1..=COUNTERS);
+                let counters = if first == second {
+                    vec![first]
+                } else {
+                    vec![first, second]
+                };
+                let key = self.shared.unique();
+                Count { key, counters }
+            }
+        };
+        self.counting = Some(count.clone());
+        let result = session.count(count.key, &count.counters).await;
+        self.shared
+            .note(&format!("client {} {count:?} -> {:?}", self.number, result.is_ok()));
+        if result.is_ok() {
+            self.shared.counted(&count);
+            self.counting = None;
+            if self.random.random_range(0..4) == 0 {
+                let again = session.count(count.key, &count.counters).await;
+                return self.goes_on(again).await;
+            }
+        }
         self.goes_on(result).await
     }
 

@@ -66,6 +66,11 @@ const MAX_FRAME: usize = 1 + size_of::<TableId>() + 2 * 10;
 pub struct EffectsBuilder(Vec<u8>);
 
 impl EffectsBuilder {
+    /// Goes on after these.
+    pub(crate) fn after(effects: Option<Effects>) -> Self {
+        Self(effects.map_or_else(Vec::new, |effects| effects.0.into()))
+    }
+
     /// A row takes this key's place.
     pub fn put(&mut self, table: TableId, key: &[u8], row: &[u8]) {
         // Once, not at each of its parts.

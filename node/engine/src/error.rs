@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::effects::MAX_EFFECTS_BYTES;
+use crate::idempotency::{MAX_KEPT_RESULT_BYTES, MAX_KEY_BYTES};
 use crate::partition::MAX_KEPT_BYTES;
 
 /// Bytes that are not what their layout says. Never a panic, never a large allocation.
@@ -92,6 +93,21 @@ pub enum StatementError {
         /// `LIMIT` or `OFFSET`.
         clause: String,
     },
+    /// SQLSTATE 22023.
+    #[error("an idempotency key has 1 to {MAX_KEY_BYTES} bytes")]
+    InvalidKey,
+    /// SQLSTATE 22023.
+    #[error("idempotency key \"{key}\" was used for another statement")]
+    KeyInUse {
+        /// The key.
+        key: String,
+    },
+    /// SQLSTATE 54000.
+    #[error("the result of a statement with an idempotency key may have at most {} KiB", MAX_KEPT_RESULT_BYTES >> 10)]
+    TooLargeToKeep,
+    /// SQLSTATE 53400.
+    #[error("too many idempotency keys are kept in one partition")]
+    TooManyKeys,
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -175,9 +191,11 @@ impl StatementError {
             Self::InvalidText { data_type, .. } if data_type == "timestamp" => "22007",
             Self::InvalidText { data_type, .. } if data_type == "bytea" => "22023",
             Self::InvalidText { .. } => "22P02",
-            Self::TooManyEffects | Self::TooManyEntries { .. } | Self::TooMuchKept => "54000",
+            Self::TooManyEffects | Self::TooManyEntries { .. } | Self::TooMuchKept | Self::TooLargeToKeep => "54000",
             Self::NegativeCount { clause } if clause == "LIMIT" => "2201W",
             Self::NegativeCount { .. } => "2201X",
+            Self::InvalidKey | Self::KeyInUse { .. } => "22023",
+            Self::TooManyKeys => "53400",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",
         }

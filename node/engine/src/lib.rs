@@ -8,6 +8,7 @@ mod codec;
 pub mod effects;
 pub mod error;
 mod hash;
+pub mod idempotency;
 pub mod key;
 pub mod partition;
 pub mod placement;

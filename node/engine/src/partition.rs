@@ -7,13 +7,14 @@
 //! - a removed row stays as a tombstone as long, so that a reader who misses it knows which LSN to wait for.
 //!
 //! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
-//! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an interactive transaction and `stands` says
-//! whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
-//! carry the whole state to a learner (dump).
+//! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an
+//! interactive transaction and `stands` says whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
+//! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::effects::{Effects, TransactionId};
+use crate::idempotency::FIRST_RESERVED_TABLE;
 use crate::key::Key;
 pub use crate::table::Stats;
 use crate::table::{Pins, Table};
@@ -24,6 +25,7 @@ mod attempt;
 mod call;
 mod decisions;
 mod dump;
+mod kept;
 mod run;
 mod scan;
 mod view;
@@ -33,8 +35,9 @@ pub use call::{Called, Home};
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
+pub use kept::Kept;
 pub use run::{Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, Outcome};
-pub use scan::ScanChunk;
+pub use scan::{ScanChunk, VERSION_COLUMN};
 
 /// This partition's part of a transaction over several, on record and not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,11 +113,11 @@ impl Partition {
         self.tables.retain(|&table, _| live(table));
     }
 
-    /// How much is here. Counted as it changes: costs nothing to ask.
+    /// How much is here, but for what the system keeps for itself. Counted as it changes: costs nothing to ask.
     pub fn stats(&self) -> Stats {
         self.tables
-            .values()
-            .map(Table::stats)
+            .range(..FIRST_RESERVED_TABLE)
+            .map(|(_, table)| table.stats())
             .fold(Stats::default(), Stats::plus)
     }
 }

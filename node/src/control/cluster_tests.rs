@@ -30,6 +30,10 @@ struct NoData;
 
 #[async_trait::async_trait]
 impl DataPlane for NoData {
+    fn keys(&self) -> super::Keys {
+        super::Keys::default()
+    }
+
     async fn replicate(&self, _: Streaming<ReplicateRequest>) -> Result<Answers<ReplicateResponse>, Status> {
         Err(Status::unimplemented("no data here"))
     }

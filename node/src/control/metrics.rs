@@ -39,6 +39,8 @@ pub struct Metrics {
     checkpoints: Gauge,
     checkpoints_failed: Gauge,
     replay_seconds: Seconds,
+    keys_kept: Gauge,
+    keys_repeated: Gauge,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -63,6 +65,8 @@ impl Metrics {
             checkpoints: Gauge::default(),
             checkpoints_failed: Gauge::default(),
             replay_seconds: Seconds::default(),
+            keys_kept: Gauge::default(),
+            keys_repeated: Gauge::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -97,6 +101,16 @@ impl Metrics {
             "nodes_alive",
             "Nodes that the map calls alive",
             metrics.nodes_alive.clone(),
+        );
+        registry.register(
+            "idempotency_keys",
+            "Idempotency keys kept in the partitions whose primary this node is",
+            metrics.keys_kept.clone(),
+        );
+        registry.register(
+            "idempotency_repeats",
+            "Requests since the start that were answered with what was kept under their key",
+            metrics.keys_repeated.clone(),
         );
         metrics.register_storage(&mut registry);
         metrics.registry = registry;
@@ -142,6 +156,9 @@ impl Metrics {
     /// Reads off the map and the replicas what can be read there.
     pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
         self.refresh_storage(data.storage());
+        let (keys, number) = (data.keys(), |number| i64::try_from(number).unwrap_or(i64::MAX));
+        self.keys_kept.set(number(keys.kept));
+        self.keys_repeated.set(number(keys.repeats));
         self.lag.clear();
         for (partition, records) in data.lags() {
             let records = i64::try_from(records).unwrap_or(i64::MAX);

@@ -39,6 +39,15 @@ pub struct Storage {
     pub replay_seconds: f64,
 }
 
+/// Idempotency keys, in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Kept in the partitions whose primary this node is.
+    pub kept: u64,
+    /// Requests that this node answered with what was kept.
+    pub repeats: u64,
+}
+
 /// The part of the peer protocol that carries data: the replication and transaction layers'.
 #[async_trait]
 pub trait DataPlane: Send + Sync {
@@ -54,4 +63,6 @@ pub trait DataPlane: Send + Sync {
     fn storage(&self) -> Storage;
     /// Of each partition whose primary this node is: how many records its slowest backup in sync lacks.
     fn lags(&self) -> Vec<(PartitionId, u64)>;
+    /// Its idempotency keys.
+    fn keys(&self) -> Keys;
 }

@@ -2,6 +2,7 @@
 //!
 //! In a block that has failed only ROLLBACK, COMMIT (which rolls back too) and ROLLBACK TO do anything.
 
+use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::value::ValueRef;
 
 use super::codec;
@@ -9,7 +10,7 @@ use super::messages;
 use super::output::Settled;
 use super::session::{Failure, Session};
 use crate::error::SqlError;
-use crate::statement::{Completion, Control, ModeChange, Transaction, TransactionModes};
+use crate::statement::{Completion, Control, ModeChange, Options, Transaction, TransactionModes};
 
 use std::sync::Arc;
 
@@ -60,7 +61,12 @@ impl Session {
     }
 
     /// Does what a statement says about the transaction.
-    pub(crate) async fn control(&mut self, control: &Control, formats: &[i16]) -> Result<(), Failure> {
+    pub(crate) async fn control(
+        &mut self,
+        control: &Control,
+        key: Option<&IdempotencyKey>,
+        formats: &[i16],
+    ) -> Result<(), Failure> {
         self.check_block(Some(control))?;
         let mut completion = Completion::default();
         match control {
@@ -68,12 +74,15 @@ impl Session {
                 completion.tag = tag;
                 self.begin(*change, &mut completion).await?;
             }
-            Control::Commit(chain) => return self.commit(*chain).await,
+            Control::Commit(chain) => return self.commit(*chain, key).await,
             Control::Rollback(chain) => {
                 completion.tag = "ROLLBACK";
                 match self.block.take() {
                     None => no_block(&mut completion),
-                    Some(block) => self.chain(*chain, block.modes),
+                    Some(block) => {
+                        self.key = None;
+                        self.chain(*chain, block.modes);
+                    }
                 }
             }
             Control::Savepoint(_) | Control::Release(_) | Control::RollbackTo(_) => {
@@ -87,10 +96,19 @@ impl Session {
                 completion.tag = "SET";
                 self.defaults = change.of(self.defaults);
             }
+            Control::SetKey(key) => {
+                completion.tag = if key.is_some() { "SET" } else { "RESET" };
+                self.key = key.clone();
+            }
+            Control::ResetAll => {
+                completion.tag = "RESET";
+                self.key = None;
+                self.defaults = TransactionModes::default();
+            }
             Control::Show(setting) => {
                 completion.tag = "SHOW";
-                let value = self.setting(setting);
-                codec::data_row(&mut self.output.bytes, &[ValueRef::Text(value)], formats);
+                let value = self.setting(setting).to_owned();
+                codec::data_row(&mut self.output.bytes, &[ValueRef::Text(&value)], formats);
             }
         }
         messages::completion(&mut self.output.bytes, &completion, None);
@@ -127,7 +145,8 @@ impl Session {
         }
     }
 
-    async fn commit(&mut self, chain: bool) -> Result<(), Failure> {
+    /// A key names one transaction: this one, whatever comes of it.
+    async fn commit(&mut self, chain: bool, key: Option<&IdempotencyKey>) -> Result<(), Failure> {
         let mut completion = Completion {
             tag: "COMMIT",
             ..Completion::default()
@@ -136,9 +155,13 @@ impl Session {
         match self.block.take() {
             None => no_block(&mut completion),
             Some(block) => {
+                let set = self.key.take();
+                let options = Options {
+                    idempotency_key: key.cloned().or(set),
+                };
                 if block.failed {
                     completion.tag = "ROLLBACK";
-                } else if let Some(wait) = block.transaction.commit().await? {
+                } else if let Some(wait) = block.transaction.commit(options).await? {
                     self.output.wait_for(wait, start);
                 }
                 self.chain(chain, block.modes);
@@ -208,7 +231,10 @@ impl Session {
         Ok(())
     }
 
-    fn setting(&self, setting: &str) -> &'static str {
+    fn setting(&self, setting: &str) -> &str {
+        if setting == "volt.idempotency_key" {
+            return self.key.as_ref().map_or("", IdempotencyKey::as_str);
+        }
         let modes = match &self.block {
             Some(block) if !setting.starts_with("default") => block.modes,
             _ => self.defaults,

@@ -186,7 +186,7 @@ impl Session {
     /// Execute, as far as it needn't wait.
     pub(crate) fn execute_inline(&mut self, body: &[u8]) -> Result<Inline, Failure> {
         let (name, limit) = read_execute(body)?;
-        if !name.is_empty() || self.unnamed_portal.progress != Progress::Bound || self.block.is_some() {
+        if !name.is_empty() || self.unnamed_portal.progress != Progress::Bound || !self.runs_inline() {
             return Ok(Inline::Waits);
         }
         let portal = &mut self.unnamed_portal;
@@ -194,6 +194,9 @@ impl Session {
         let Body::Database(prepared) = &statement.body else {
             return Ok(Inline::Waits);
         };
+        if prepared.idempotency_key().is_some() {
+            return Ok(Inline::Waits);
+        }
         let start = self.output.bytes.len();
         let mut rows = Rows::new(&mut self.output, &mut portal.rest, &portal.formats, limit);
         let Some(result) = self.database.try_execute(&**prepared, &portal.parameters, &mut rows) else {
@@ -233,7 +236,7 @@ impl Session {
             Body::Database(prepared) => match prepared.control() {
                 Some(control) => {
                     let formats = self.portal(name)?.formats.clone();
-                    self.control(control, &formats).await?;
+                    self.control(control, prepared.idempotency_key(), &formats).await?;
                     self.tally.succeeded += 1;
                 }
                 None => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::value::{DataType, Value};
 
 use super::block::Block;
@@ -13,7 +14,7 @@ use super::metrics::Tally;
 use super::output::{Output, Settled};
 use super::sink::{Broken, Rest, Rows, StreamedRows};
 use crate::error::SqlError;
-use crate::statement::{Completion, Database, Prepared, TransactionModes};
+use crate::statement::{Completion, Database, Options, Prepared, TransactionModes};
 use crate::world::Stream;
 
 /// One client's session.
@@ -31,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) block: Option<Block>,
     /// The modes of blocks that name none.
     pub(crate) defaults: TransactionModes,
+    /// The idempotency key of the next transaction that writes.
+    pub(crate) key: Option<IdempotencyKey>,
     registration: Registration,
 }
 
@@ -144,6 +147,7 @@ impl Session {
             tally: Tally::default(),
             block: None,
             defaults: TransactionModes::default(),
+            key: None,
             registration,
         }
     }
@@ -192,12 +196,35 @@ impl Session {
                     return Err(SqlError::new("25001", message));
                 }
                 self.defaults = TransactionModes::default();
+                self.key = None;
                 self.statements.clear();
                 self.unnamed = None;
             }
         }
         messages::command_complete(&mut self.output.bytes, command.tag(), None);
         Ok(())
+    }
+
+    /// Whether a statement without a key of its own may run inline: not in a block, and not with a key, for then it may have
+    /// to be tried again.
+    pub(crate) fn runs_inline(&self) -> bool {
+        self.block.is_none() && self.key.is_none()
+    }
+
+    /// How a statement outside a block is carried out: by the key in its hint, or by the one that was set, which is used up.
+    fn options(&mut self, prepared: &dyn Prepared) -> Result<Options, SqlError> {
+        let hint = prepared.idempotency_key();
+        if self.block.is_some() || !prepared.writes() {
+            if hint.is_some() && prepared.writes() {
+                let message = "a statement inside a transaction block has no idempotency key of its own";
+                return Err(SqlError::new("25001", message).hint("Give the key to COMMIT."));
+            }
+            return Ok(Options::default());
+        }
+        let set = self.key.take();
+        Ok(Options {
+            idempotency_key: hint.cloned().or(set),
+        })
     }
 
     /// Runs a statement that could not run inline. Its rows go to the output and, beyond `limit`, to `rest`; what it
@@ -208,6 +235,7 @@ impl Session {
         portal: RunPortal<'_>,
         stream: &mut dyn Stream,
     ) -> Result<(Completion, u64, usize), Failure> {
+        let options = self.options(&**prepared)?;
         let rows = Rows::new(&mut self.output, portal.rest, portal.formats, portal.limit);
         let mut sink = StreamedRows::new(rows, stream, &*self.database);
         let executed = match &mut self.block {
@@ -219,7 +247,7 @@ impl Session {
             }
             None => self
                 .database
-                .execute(Arc::clone(prepared), portal.parameters, &mut sink),
+                .execute(Arc::clone(prepared), portal.parameters, options, &mut sink),
         };
         let result = tokio::select! {
             result = executed => result,

@@ -70,7 +70,7 @@ impl Session {
             messages::row_description(&mut self.output.bytes, prepared.columns(), &[]);
         }
         if let Some(control) = prepared.control() {
-            self.control(control, &[]).await?;
+            self.control(control, prepared.idempotency_key(), &[]).await?;
             self.tally.succeeded += 1;
             return Ok(());
         }
@@ -92,10 +92,11 @@ impl Session {
     ) -> Result<(), Failure> {
         let mut rest = Rest::default();
         let begin = self.output.bytes.len();
+        let runs_inline = self.runs_inline() && prepared.idempotency_key().is_none();
         let mut rows = Rows::new(&mut self.output, &mut rest, &[], u64::MAX);
-        let inline = match self.block {
-            None => self.database.try_execute(&**prepared, &[], &mut rows),
-            Some(_) => None,
+        let inline = match runs_inline {
+            true => self.database.try_execute(&**prepared, &[], &mut rows),
+            false => None,
         };
         let (completion, start) = match inline {
             Some(result) => match result.and_then(|completion| rows.finish().map(|_| completion)) {

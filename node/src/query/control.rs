@@ -1,10 +1,13 @@
 //! Statements about the session's transaction: BEGIN, COMMIT, SAVEPOINT, SET TRANSACTION and the settings behind them.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, ObjectName, Set, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Value,
+    Expr, ObjectName, Reset, Set, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Value,
 };
 
+use volt_engine::idempotency::IdempotencyKey;
+
 use super::ddl::name_of;
+use super::hint;
 use crate::error::SqlError;
 use crate::statement::{Control, Isolation, ModeChange};
 
@@ -39,13 +42,57 @@ pub(super) fn control(statement: &Statement) -> Result<Option<Control>, SqlError
         }
         Statement::Set(Set::SetTransaction { modes, session, .. }) if *session => Control::SetDefault(named(modes)),
         Statement::Set(Set::SetTransaction { modes, .. }) => Control::SetTransaction(named(modes)),
+        Statement::Set(Set::SingleAssignment { variable, values, .. }) if is_ours(variable) => {
+            Control::SetKey(key(variable, values)?)
+        }
         Statement::Set(Set::SingleAssignment { variable, values, .. }) => return set(variable, values),
+        Statement::Reset(statement) => match &statement.reset {
+            Reset::ALL => Control::ResetAll,
+            Reset::ConfigurationParameter(variable) if is_ours(variable) => {
+                check_name(variable)?;
+                Control::SetKey(None)
+            }
+            Reset::ConfigurationParameter(_) => return Ok(None),
+        },
         Statement::ShowVariable { variable } => {
             let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
             return Ok(shown(&words.join("_")).map(Control::Show));
         }
         _ => return Ok(None),
     }))
+}
+
+fn is_ours(variable: &ObjectName) -> bool {
+    variable.to_string().to_lowercase().starts_with(hint::PREFIX)
+}
+
+fn check_name(variable: &ObjectName) -> Result<(), SqlError> {
+    let name = variable.to_string().to_lowercase();
+    match name == hint::IDEMPOTENCY_KEY {
+        true => Ok(()),
+        false => Err(hint::unknown(&name)),
+    }
+}
+
+/// The key that a SET gives; None: DEFAULT.
+fn key(variable: &ObjectName, values: &[Expr]) -> Result<Option<IdempotencyKey>, SqlError> {
+    check_name(variable)?;
+    let text = match values {
+        [Expr::Value(value)] => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clone(),
+            Value::Number(digits, _) => digits.clone(),
+            other => other.to_string(),
+        },
+        [Expr::Identifier(word)] if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default") => {
+            return Ok(None);
+        }
+        [Expr::Identifier(word)] => name_of(word),
+        _ => {
+            let message = format!("SET {} takes only one text", hint::IDEMPOTENCY_KEY);
+            return Err(SqlError::new("22023", message));
+        }
+    };
+    Ok(Some(IdempotencyKey::try_from(text)?))
 }
 
 /// Later words win, as in PostgreSQL.
@@ -63,13 +110,15 @@ fn named(modes: &[TransactionMode]) -> ModeChange {
     change
 }
 
-/// The setting that a SHOW of a mode shows.
+/// The setting that a SHOW of a mode, or of the key, shows.
 fn shown(name: &str) -> Option<&'static str> {
     Some(match name {
         "transaction_isolation" | "transaction_isolation_level" => "transaction_isolation",
         "default_transaction_isolation" => "default_transaction_isolation",
         "transaction_read_only" => "transaction_read_only",
         "default_transaction_read_only" => "default_transaction_read_only",
+        // The parser leaves the point out.
+        "volt_idempotency_key" => hint::IDEMPOTENCY_KEY,
         _ => return None,
     })
 }

@@ -13,6 +13,7 @@ use volt_engine::value::{DataType, Value};
 
 use super::syntax::{TableClauses, position_of};
 use super::types::FREE_NUMERIC;
+use super::version::VERSION;
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
 
@@ -145,6 +146,10 @@ fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
 fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Column, SqlError> {
     let name = name_of(&definition.name);
     check_name(&name, sql)?;
+    if name == VERSION {
+        let message = format!("column name \"{name}\" conflicts with a system column name");
+        return Err(located(SqlError::new("42701", message), sql, &name));
+    }
     let data_type = data_type(&definition.data_type, sql)?;
     let mut column = Column {
         name: name.clone(),

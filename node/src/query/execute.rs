@@ -7,6 +7,7 @@ use datafusion::common::ParamValues;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
+use volt_engine::idempotency::Keyed;
 use volt_engine::placement::partition_index;
 use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Action, Expr, Program, StatementContext};
@@ -81,6 +82,7 @@ impl SqlEngine {
         &self,
         planned: &Planned,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let done = |tag| Completion {
@@ -100,7 +102,7 @@ impl SqlEngine {
                 Ok(done("EXPLAIN"))
             }
             Plan::Program(plan) => {
-                let rows = match self.run_program(plan, parameters, sink).await {
+                let rows = match self.run_program(plan, parameters, key, sink).await {
                     Err(error) if planned.is_query_after(&error) => self.run_query(planned, parameters, sink).await?,
                     rows => rows?,
                 };
@@ -116,7 +118,7 @@ impl SqlEngine {
                     ..done("SELECT")
                 })
             }
-            Plan::Call(plan) => self.run_call(plan, parameters, sink).await,
+            Plan::Call(plan) => self.run_call(plan, parameters, key, sink).await,
             Plan::Procedure(plan) => {
                 let notices = self.run_procedure_plan(plan).await?;
                 Ok(Completion {
@@ -164,16 +166,20 @@ impl SqlEngine {
         &self,
         plan: &ProgramPlan,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
+        let key = key.filter(|_| !plan.program.is_read_only());
         let mut parts = self.parts(plan, parameters)?;
         match parts.len() {
             0 => Ok(0),
             1 => {
                 let (partition, program) = parts.remove(0);
-                self.coordinator.run_single(partition, &program, parameters, sink).await
+                self.coordinator
+                    .run_single(partition, &program, parameters, key, sink)
+                    .await
             }
-            _ => self.coordinator.run_multi(parts, parameters).await,
+            _ => self.coordinator.run_multi(parts, parameters, key).await,
         }
     }
 
@@ -392,6 +398,7 @@ fn partition_of(plan: &ProgramPlan, key: &Expr, parameters: &[Value]) -> Result<
     let context = StatementContext { now_micros: 0 };
     let scope = Scope {
         row: None,
+        lsn: 0,
         parameters,
         context: &context,
     };

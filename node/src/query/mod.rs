@@ -7,6 +7,7 @@ mod control;
 mod ddl;
 mod errors;
 mod execute;
+mod hint;
 mod insert;
 mod literals;
 mod memory;
@@ -18,6 +19,7 @@ mod system;
 mod tables;
 mod transaction;
 mod types;
+mod version;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -28,14 +30,15 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use volt_engine::idempotency::Keyed;
 use volt_engine::value::{DataType, Value};
 
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::ClusterMap;
-use crate::statement::{CommitWait, Completion, Database, Prepared, RowSink, Transaction, TransactionModes};
+use crate::statement::{CommitWait, Completion, Database, Options, Prepared, RowSink, Transaction, TransactionModes};
 use crate::txn::Coordinator;
-use prepare::Planned;
+use prepare::{Hinted, Planned};
 use tables::VoltTable;
 use transaction::SqlTransaction;
 
@@ -49,11 +52,18 @@ const LONG_TEXT_BYTES: usize = 1 << 10;
 
 type PlanKey = (String, Vec<Option<DataType>>);
 
+/// DataFusion's sessions: without and with versions, each with the version of its catalog. All share the memory for queries.
+#[derive(Default)]
+struct Sessions {
+    runtime: Option<Arc<RuntimeEnv>>,
+    made: [Option<(u64, SessionState)>; 2],
+}
+
 /// The database, as the gateway sees it.
 pub struct SqlEngine {
     coordinator: Arc<Coordinator>,
     metadata: Arc<Metadata>,
-    session: Mutex<Option<(u64, SessionState)>>,
+    sessions: Mutex<Sessions>,
     /// For look-ups only: their order decides nothing.
     plans: Mutex<(u64, HashMap<PlanKey, Arc<Planned>>)>,
     procedures: Arc<procedure::Statistics>,
@@ -65,30 +75,37 @@ impl SqlEngine {
         Self {
             coordinator,
             metadata,
-            session: Mutex::default(),
+            sessions: Mutex::default(),
             plans: Mutex::default(),
             procedures: Arc::default(),
         }
     }
 
-    /// DataFusion's session for a catalog: made when the catalog has changed.
-    fn session(&self, map: &ClusterMap) -> Result<SessionState, SqlError> {
-        let mut session = self.session.lock().expect("no panic under this lock");
-        if let Some((version, state)) = session.as_ref()
+    /// DataFusion's session for a catalog, whose tables may have their versions as a column: made when the catalog has changed.
+    fn session(&self, map: &ClusterMap, has_versions: bool) -> Result<SessionState, SqlError> {
+        let mut sessions = self.sessions.lock().expect("no panic under this lock");
+        let runtime = match &sessions.runtime {
+            Some(runtime) => Arc::clone(runtime),
+            None => memory::runtime(memory::QUERY_MEMORY_BYTES).map_err(|error| errors::from_datafusion(error, ""))?,
+        };
+        sessions.runtime = Some(Arc::clone(&runtime));
+        let session = &mut sessions.made[usize::from(has_versions)];
+        if let Some((version, state)) = session
             && *version == map.catalog_version
         {
             return Ok(state.clone());
         }
-        let runtime = match session.as_ref() {
-            Some((_, older)) => Arc::clone(older.runtime_env()),
-            None => memory::runtime(memory::QUERY_MEMORY_BYTES).map_err(|error| errors::from_datafusion(error, ""))?,
-        };
-        let state = self.new_session(map, runtime)?;
+        let state = self.new_session(map, runtime, has_versions)?;
         *session = Some((map.catalog_version, state.clone()));
         Ok(state)
     }
 
-    fn new_session(&self, map: &ClusterMap, runtime: Arc<RuntimeEnv>) -> Result<SessionState, SqlError> {
+    fn new_session(
+        &self,
+        map: &ClusterMap,
+        runtime: Arc<RuntimeEnv>,
+        has_versions: bool,
+    ) -> Result<SessionState, SqlError> {
         let context = new_context(runtime);
         let failed = |error| errors::from_datafusion(error, "");
         for table in map.tables.values() {
@@ -96,7 +113,7 @@ impl SqlEngine {
                 .groups
                 .get(&table.group)
                 .map_or_else(Vec::new, |group| group.partitions.clone());
-            let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions));
+            let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions, has_versions));
             let name = datafusion::common::TableReference::bare(table.name.as_str());
             context.register_table(name, provider).map_err(failed)?;
         }
@@ -200,7 +217,10 @@ fn new_context(runtime: Arc<RuntimeEnv>) -> SessionContext {
 
 /// The plan behind a statement.
 fn planned_of(prepared: &dyn Prepared) -> Result<&Planned, SqlError> {
-    let planned = prepared.as_any().downcast_ref::<Planned>();
+    let any = prepared.as_any();
+    let planned = any
+        .downcast_ref::<Planned>()
+        .or_else(|| any.downcast_ref::<Hinted>().map(|hinted| &*hinted.planned));
     planned.ok_or_else(|| SqlError::internal("a statement that was prepared elsewhere"))
 }
 
@@ -211,7 +231,13 @@ impl Database for SqlEngine {
     }
 
     async fn prepare(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<dyn Prepared>, SqlError> {
-        Ok(self.planned(sql, types).await?)
+        Ok(match hint::take(sql)? {
+            None => self.planned(sql, types).await?,
+            Some((rest, key)) => Arc::new(Hinted {
+                planned: self.planned(&rest, types).await?,
+                key,
+            }),
+        })
     }
 
     fn try_execute(
@@ -228,12 +254,15 @@ impl Database for SqlEngine {
         &self,
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
+        options: Options,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let planned = planned_of(&*prepared)?;
+        let keyed = |key| Keyed::statement(key, hint::bare(&planned.sql), &parameters);
+        let key = options.idempotency_key.map(keyed);
         match self.planned_anew(planned).await? {
-            Some(again) => self.run(&again, &parameters, sink).await,
-            None => self.run(planned, &parameters, sink).await,
+            Some(again) => self.run(&again, &parameters, key, sink).await,
+            None => self.run(planned, &parameters, key, sink).await,
         }
     }
 

@@ -9,6 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
 use volt_engine::catalog::{ColumnDefault, Table};
+use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::plan::Program;
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId, TableId};
@@ -24,6 +25,7 @@ use super::names::output_names;
 use super::procedure::{CallPlan, ProcedurePlan};
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
+use super::version;
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
 use crate::metadata::map::ClusterMap;
@@ -119,6 +121,51 @@ impl Prepared for Planned {
         }
     }
 
+    fn writes(&self) -> bool {
+        match &self.plan {
+            Plan::Program(plan) => !plan.program.is_read_only(),
+            // Whether it does is not known before.
+            Plan::Call(_) => true,
+            _ => false,
+        }
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A statement with a hint.
+pub(super) struct Hinted {
+    pub(super) planned: Arc<Planned>,
+    pub(super) key: IdempotencyKey,
+}
+
+impl Prepared for Hinted {
+    fn parameters(&self) -> &[DataType] {
+        self.planned.parameters()
+    }
+
+    fn columns(&self) -> &[ResultColumn] {
+        self.planned.columns()
+    }
+
+    fn returns_rows(&self) -> bool {
+        self.planned.returns_rows()
+    }
+
+    fn control(&self) -> Option<&Control> {
+        self.planned.control()
+    }
+
+    fn writes(&self) -> bool {
+        self.planned.writes()
+    }
+
+    fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        Some(&self.key)
+    }
+
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }
@@ -208,15 +255,16 @@ impl SqlEngine {
                 ..simple(Plan::Call(plan), columns)
             });
         }
+        let has_versions = version::prepare(&mut statement, sql, map)?;
         if let Statement::Insert(insert) = &mut statement {
             name_columns(insert, map)?;
         }
         refuse_clauses(&statement)?;
         match &statement {
             Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.plan_by_datafusion(sql, statement, types, map).await
+                self.plan_by_datafusion(sql, statement, types, map, has_versions).await
             }
-            Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map).await,
+            Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map, has_versions).await,
             Statement::Drop {
                 object_type: ObjectType::Table,
                 if_exists,
@@ -258,9 +306,10 @@ impl SqlEngine {
         statement: Statement,
         types: &[Option<DataType>],
         map: &ClusterMap,
+        has_versions: bool,
     ) -> Result<Planned, SqlError> {
         let failed = |error| from_datafusion(error, sql);
-        let session = self.session(map)?;
+        let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
         let parsed = DfStatement::Statement(Box::new(statement.clone()));
         let plan = session.statement_to_plan(parsed).await.map_err(failed)?;

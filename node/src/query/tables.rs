@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -14,9 +14,11 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::StreamExt;
 use volt_engine::PartitionId;
 use volt_engine::catalog::Table;
-use volt_engine::value::Value;
+use volt_engine::partition::VERSION_COLUMN;
+use volt_engine::value::{DataType, Value};
 
-use super::types::{schema_of, to_batch};
+use super::types::{schema_of, to_arrow, to_batch};
+use super::version::VERSION;
 use crate::txn::{AllWrites, Coordinator, Snapshot, Wanted};
 
 /// What a query reads: put into its session's configuration.
@@ -37,8 +39,14 @@ pub(super) struct VoltTable {
 }
 
 impl VoltTable {
-    pub(super) fn new(table: Arc<Table>, partitions: Vec<PartitionId>) -> Self {
-        let schema = schema_of(&table.columns);
+    /// With its rows' versions as its last column, or without; a column of its own that is called so comes first.
+    pub(super) fn new(table: Arc<Table>, partitions: Vec<PartitionId>, has_versions: bool) -> Self {
+        let mut schema = schema_of(&table.columns);
+        if has_versions && schema.column_with_name(VERSION).is_none() {
+            let version = Field::new(VERSION, to_arrow(DataType::BigInt), true);
+            let fields = schema.fields().iter().cloned().chain([Arc::new(version)]);
+            schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        }
         let default = |column: &volt_engine::catalog::Column| {
             column
                 .default
@@ -84,6 +92,9 @@ impl TableProvider for VoltTable {
             .cloned()
             .unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema: SchemaRef = Arc::new(self.schema.project(&project)?);
+        let last = self.table.columns.len();
+        let place = |column| if column == last { VERSION_COLUMN } else { column };
+        let project: Vec<usize> = project.into_iter().map(place).collect();
         let stream = |partition: &PartitionId| {
             let part = ScanPart {
                 reading: Arc::clone(&reading),
@@ -195,8 +206,7 @@ impl TableProvider for SystemTable {
 }
 
 /// The schema of a system table.
-pub(super) fn system_schema(columns: &[(&str, volt_engine::value::DataType)]) -> SchemaRef {
-    use datafusion::arrow::datatypes::Field;
-    let field = |(name, data_type): &(&str, _)| Field::new(*name, super::types::to_arrow(*data_type), true);
+pub(super) fn system_schema(columns: &[(&str, DataType)]) -> SchemaRef {
+    let field = |(name, data_type): &(&str, _)| Field::new(*name, to_arrow(*data_type), true);
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use volt_engine::idempotency::Keyed;
 use volt_engine::value::Value;
 
 use super::prepare::{Plan, Planned};
 use super::tables::Reading;
 use super::{SqlEngine, planned_of};
 use crate::error::SqlError;
-use crate::statement::{CommitWait, Completion, Prepared, RowSink, Transaction, TransactionModes};
+use crate::statement::{CommitWait, Completion, Options, Prepared, RowSink, Transaction, TransactionModes};
 use crate::txn::Interactive;
 
 /// See the module.
@@ -59,7 +60,7 @@ impl SqlEngine {
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
             Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {
-                return Box::pin(self.run(planned, parameters, sink)).await;
+                return Box::pin(self.run(planned, parameters, None, sink)).await;
             }
         };
         Ok(Completion {
@@ -120,7 +121,7 @@ impl Transaction for SqlTransaction {
         self.interactive.rewind(savepoint)
     }
 
-    async fn commit(self: Box<Self>) -> Result<Option<CommitWait>, SqlError> {
-        self.interactive.commit().await
+    async fn commit(self: Box<Self>, options: Options) -> Result<Option<CommitWait>, SqlError> {
+        self.interactive.commit(options.idempotency_key.map(Keyed::block)).await
     }
 }

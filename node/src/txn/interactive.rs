@@ -14,18 +14,20 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use volt_engine::effects::Effects;
+use volt_engine::idempotency::Keyed;
+use volt_engine::placement::partition_index;
 use volt_engine::plan::Program;
 use volt_engine::transaction::{Reads, Writes};
-use volt_engine::value::Value;
+use volt_engine::value::{Value, ValueRef};
 use volt_engine::{NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
 use super::journal::{AllWrites, Journal};
 use super::optimistic::conflict;
 use super::participant::Ran;
-use super::request::{AttemptRequest, Attempted, Buffered, Failure, Reply, Request, Work};
+use super::request::{AttemptRequest, Attempted, Buffered, Failure, KeyedAt, Reply, Request, Work};
 use super::snapshot::Snapshot;
-use super::{Coordinator, busy, give_rows};
+use super::{Coordinator, Repeat, busy, give_rows};
 use crate::error::SqlError;
 use crate::statement::{CommitWait, Isolation, RowSink, TransactionModes};
 
@@ -126,18 +128,27 @@ impl Interactive {
         Ok(Arc::clone(&self.snapshot))
     }
 
-    /// Commits. What is to be waited for before the client is told is returned when this node can wait for it.
-    pub async fn commit(self) -> Result<Option<CommitWait>, SqlError> {
+    /// Commits; with a key, once, however often that is asked for. What is to be waited for before the client is told is
+    /// returned when this node can wait for it.
+    pub async fn commit(self, key: Option<Keyed>) -> Result<Option<CommitWait>, SqlError> {
         self.check_tables()?;
-        let parts = self.parts();
+        let mut parts = self.parts();
         let writes_nothing = parts.values().all(Work::is_read_only);
         if writes_nothing && (self.snapshot.moments() < 2 || self.reads_one_cut()) {
             return Ok(None);
         }
-        if writes_nothing || parts.len() == 1 {
-            return self.validate_each(parts).await;
+        if writes_nothing {
+            return self.validate_each(parts, None).await;
         }
-        self.coordinator.run_works(parts, &[]).await.map(|_| None)
+        let key = key.map(|keyed| self.coordinator.place_of_key(keyed)).transpose()?;
+        if let Some(at) = &key {
+            let nothing = || Work::Buffered(Buffered::nothing());
+            parts.entry(at.partition).or_insert_with(nothing);
+        }
+        if parts.len() == 1 {
+            return self.validate_each(parts, key.map(|at| at.keyed)).await;
+        }
+        self.coordinator.run_works(parts, &[], key).await.map(|_| None)
     }
 
     // ---- Statements
@@ -282,11 +293,15 @@ impl Interactive {
     }
 
     /// One after the other; at most one of them writes.
-    async fn validate_each(&self, parts: BTreeMap<PartitionId, Work>) -> Result<Option<CommitWait>, SqlError> {
+    async fn validate_each(
+        &self,
+        parts: BTreeMap<PartitionId, Work>,
+        key: Option<Keyed>,
+    ) -> Result<Option<CommitWait>, SqlError> {
         let mut last = None;
         for (partition, work) in parts {
             if let Work::Buffered(buffered) = work {
-                last = self.coordinator.apply(partition, buffered).await?;
+                last = self.coordinator.apply(partition, buffered, key.clone()).await?;
             }
         }
         Ok(last)
@@ -303,14 +318,34 @@ impl Coordinator {
         self: &Arc<Self>,
         partition: PartitionId,
         buffered: Buffered,
+        key: Option<Keyed>,
     ) -> Result<Option<CommitWait>, SqlError> {
-        match self.participant.apply(partition, &buffered) {
-            Ran::Done { wait, .. } => return Ok(wait),
-            Ran::Failed { error, .. } => return Err(error),
-            Ran::NotPrimary | Ran::Held => {}
+        // With a key it waits here, so that it can be tried again when this node is deposed.
+        if key.is_none() {
+            match self.participant.apply(partition, &buffered, None) {
+                Ran::Done { wait, .. } => return Ok(wait),
+                Ran::Failed { error, .. } => return Err(error),
+                Ran::NotPrimary | Ran::Held => {}
+            }
         }
         let writes = buffered.effects != Effects::default();
-        let request = Request::Apply { partition, buffered };
-        self.run_at_primary(partition, request, !writes).await.map(|_| None)
+        let repeat = Repeat::of(!writes, key.is_some());
+        let request = Request::Apply {
+            partition,
+            buffered,
+            key,
+        };
+        self.run_at_primary(partition, request, repeat).await.map(|_| None)
+    }
+
+    /// The partition that keeps the key of a transaction of several statements: one of the lowest replication group, by the
+    /// key's hash, whatever the transaction writes.
+    fn place_of_key(&self, keyed: Keyed) -> Result<KeyedAt, SqlError> {
+        let map = self.map();
+        let group = map.groups.values().next().filter(|group| !group.partitions.is_empty());
+        let group = group.ok_or_else(|| SqlError::unavailable("no partition can keep the idempotency key"))?;
+        let index = partition_index(ValueRef::Text(keyed.key.as_str()), group.partitions.len() as u32);
+        let partition = group.partitions[index as usize];
+        Ok(KeyedAt { partition, keyed })
     }
 }

@@ -11,6 +11,7 @@
 mod calls;
 mod interactive;
 mod journal;
+mod keyed;
 mod optimistic;
 pub(crate) mod participant;
 mod pins;
@@ -30,7 +31,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use volt_engine::effects::TransactionId;
+use volt_engine::idempotency::Keyed;
 use volt_engine::plan::{Program, StatementContext};
+use volt_engine::procedure::Notice;
 use volt_engine::row::RowRef;
 use volt_engine::value::{Value, ValueRef};
 use volt_engine::{NodeId, PartitionId};
@@ -132,7 +135,7 @@ impl Coordinator {
     ) -> Option<Result<Executed, SqlError>> {
         match self
             .participant
-            .run(partition, program, parameters, &self.context(), &mut |row| {
+            .run(partition, program, parameters, &self.context(), None, &mut |row| {
                 sink.row(row)
             }) {
             Ran::Done { affected, wait } => Some(Ok(Executed { affected, wait })),
@@ -142,48 +145,73 @@ impl Coordinator {
     }
 
     /// Runs a program in one partition, wherever its primary is, and returns when it is committed: how many rows it
-    /// returned or changed. Tries again while nothing can have been done.
+    /// returned or changed. Tries again while nothing can have been done, and with a key until somebody knows.
     pub async fn run_single(
         &self,
         partition: PartitionId,
         program: &Arc<Program>,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
+        let repeat = Repeat::of(program.is_read_only(), key.is_some());
         let request = Request::Run {
             partition,
             program: Program::clone(program),
             parameters: parameters.to_vec(),
             context: self.context(),
+            key,
         };
-        let (rows, affected) = self.run_at_primary(partition, request, program.is_read_only()).await?;
-        give_rows(&rows, sink)?;
-        Ok(affected)
+        let ran = self.run_at_primary(partition, request, repeat).await?;
+        give_rows(&ran.rows, sink)?;
+        Ok(ran.affected)
     }
 
     /// Has the primary of a partition do something there, wherever it is, and returns when that is committed: encoded rows,
-    /// and how many it returned or changed. Tries again while nothing can have been done.
+    /// and how many it returned or changed. Tries again while nothing can have been done, or a repetition does no harm.
     async fn run_at_primary(
         &self,
         partition: PartitionId,
         request: Request,
-        read_only: bool,
-    ) -> Result<(Vec<bytes::Bytes>, u64), SqlError> {
+        repeat: Repeat,
+    ) -> Result<AtPrimary, SqlError> {
         let mut retry = self.begin()?;
+        // A try of which nobody knows what became.
+        let mut lost = None;
         loop {
-            let why = match self.ask_primary(partition, request.clone()).await {
-                Ok(Reply::Ran { rows, affected }) => return Ok((rows, affected)),
-                Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
-                Ok(Reply::Failed(Failure::Busy)) => return Err(busy(partition)),
-                Err(CallError::Lost) if !read_only => {
-                    return Err(lost_write(partition));
+            let ended = match self.ask_primary(partition, request.clone()).await {
+                Ok(Reply::Ran {
+                    rows,
+                    affected,
+                    notices,
+                }) => {
+                    return Ok(AtPrimary {
+                        rows,
+                        affected,
+                        notices,
+                    });
                 }
-                Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => "it has no primary that can serve",
-                Err(CallError::Lost | CallError::NotSent) => "its primary can't be reached",
-                Ok(other) => return Err(SqlError::internal(format!("unexpected reply {other:?}"))),
+                Ok(Reply::Failed(Failure::Sql(error))) => Err(error),
+                Ok(Reply::Failed(Failure::Busy)) => Err(busy(partition)),
+                Err(CallError::Lost) if repeat != Repeat::Read => Err(SqlError::unknown_outcome(format!(
+                    "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
+                ))),
+                Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => Ok("it has no primary that can serve"),
+                Err(CallError::Lost | CallError::NotSent) => Ok("its primary can't be reached"),
+                Ok(other) => Err(SqlError::internal(format!("unexpected reply {other:?}"))),
+            };
+            let why = match ended {
+                Ok(why) => why,
+                Err(error) if repeat == Repeat::Keyed && error.is_unknown_outcome() => {
+                    retry.extend_once(lost.is_some());
+                    lost = Some(error);
+                    "its primary was lost"
+                }
+                Err(error) => return Err(settled(error, lost)),
             };
             self.pause(&mut retry, &[partition], || format!("partition {partition}: {why}"))
-                .await?;
+                .await
+                .map_err(|error| settled(error, lost.clone()))?;
         }
     }
 
@@ -273,6 +301,47 @@ impl Coordinator {
     }
 }
 
+/// What a partition's primary did.
+struct AtPrimary {
+    /// Encoded rows.
+    rows: Vec<bytes::Bytes>,
+    /// Rows returned or changed.
+    affected: u64,
+    /// What a procedure told.
+    notices: Vec<Notice>,
+}
+
+/// What is done when nobody knows what became of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// The client is told so.
+    Never,
+    /// It only reads: it is done again.
+    Read,
+    /// It has an idempotency key: it is asked for again, and happens once.
+    Keyed,
+}
+
+impl Repeat {
+    fn of(read_only: bool, has_key: bool) -> Self {
+        match (read_only, has_key) {
+            (true, _) => Self::Read,
+            (false, true) => Self::Keyed,
+            (false, false) => Self::Never,
+        }
+    }
+}
+
+/// What the client hears of a last try that failed. If an earlier one was lost, that one may still happen.
+fn settled(error: SqlError, lost: Option<SqlError>) -> SqlError {
+    match lost {
+        None => error,
+        Some(lost) => lost
+            .detail(format!("Tried again: {}", error.message))
+            .hint("Try again with the same key."),
+    }
+}
+
 /// How long something has been tried.
 struct Retry {
     deadline: Instant,
@@ -284,6 +353,13 @@ impl Retry {
         Self {
             deadline: Instant::now() + RETRY_LIMIT,
             tries: 0,
+        }
+    }
+
+    /// When a try was lost, there is time for as many again; not a second time.
+    fn extend_once(&mut self, again: bool) {
+        if !again {
+            self.deadline = Instant::now() + RETRY_LIMIT;
         }
     }
 }
@@ -307,8 +383,18 @@ fn give_rows(rows: &[bytes::Bytes], sink: &mut dyn RowSink) -> Result<(), SqlErr
     Ok(())
 }
 
-fn lost_write(partition: PartitionId) -> SqlError {
-    SqlError::unknown_outcome(format!(
-        "the connection to the primary of partition {partition} was lost; the write may or may not have happened"
-    ))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_try_that_was_lost_no_error_says_that_nothing_happened() {
+        let refused = || SqlError::unavailable("no primary");
+        assert_eq!(settled(refused(), None), refused());
+        let told = settled(refused(), Some(SqlError::unknown_outcome("lost")));
+        assert!(told.is_unknown_outcome());
+        assert_eq!(told.detail.as_deref(), Some("Tried again: no primary"));
+        assert_eq!(Repeat::of(true, true), Repeat::Read);
+        assert_eq!(Repeat::of(false, false), Repeat::Never);
+    }
 }

@@ -2,6 +2,7 @@
 
 use tokio::time::{Instant, timeout_at};
 use volt_engine::effects::{Effects, LogPayload};
+use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::Attempt;
 use volt_engine::transaction::Writes;
 use volt_engine::{Lsn, PartitionId};
@@ -147,11 +148,14 @@ impl Participant {
     }
 
     /// Ends an interactive transaction in its only partition, if this node leads it and nobody holds it.
-    pub(crate) fn apply(&self, partition: PartitionId, buffered: &Buffered) -> Ran {
+    pub(crate) fn apply(&self, partition: PartitionId, buffered: &Buffered, key: Option<&Keyed>) -> Ran {
         let writes = buffered.effects != Effects::default();
         let ran = self.replicas.with(partition, |replica| {
             if let Some(not) = self.not_now(replica, !writes) {
                 return not;
+            }
+            if let Some(again) = self.answer_again(replica, key, &mut |_| {}) {
+                return again;
             }
             let stands = replica.engine.stands(&buffered.reads, buffered.snapshot);
             if !self.lease_is_valid() {
@@ -169,8 +173,12 @@ impl Participant {
                     wait: None,
                 };
             }
-            let payload = LogPayload::Write(buffered.effects.clone());
-            let lsn = self.replicas.append(replica, &payload);
+            let effects = Some(buffered.effects.clone());
+            let effects = match self.keep(replica, key, 0, &KeptRows::default(), effects) {
+                Ok(effects) => effects.unwrap_or_default(),
+                Err(error) => return Ran::Failed { error, wait: None },
+            };
+            let lsn = self.replicas.append(replica, &LogPayload::Write(effects));
             let wait = (lsn > replica.committed).then(|| commit_wait(replica, partition, lsn, true));
             Ran::Done { affected: 0, wait }
         });

@@ -2,10 +2,12 @@
 //! snapshots, each under the partition's mutex, none waiting there.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use volt_engine::effects::{LogPayload, TransactionId};
+use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::{Failed, Outcome, Partition};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::value::{Value, ValueRef};
@@ -13,7 +15,7 @@ use volt_engine::{Lsn, PartitionId};
 
 use super::optimistic::conflict;
 use super::pins::Pins;
-use super::request::{Failure, Work};
+use super::request::{Failure, KeyedAt, Work};
 use crate::error::SqlError;
 use crate::replication::hold::Asked;
 use crate::replication::replica::Replica;
@@ -36,6 +38,8 @@ const MAX_WAITING: usize = 10_000;
 pub(crate) struct Participant {
     pub(crate) replicas: Arc<Replicas>,
     pub(super) pins: Pins,
+    /// Requests that were answered with what was kept under their keys.
+    pub(super) repeats: AtomicU64,
 }
 
 /// What came of running a program here and now.
@@ -55,6 +59,7 @@ impl Participant {
         Self {
             replicas,
             pins: Pins::default(),
+            repeats: AtomicU64::default(),
         }
     }
 
@@ -69,25 +74,39 @@ impl Participant {
         program: &Program,
         parameters: &[Value],
         context: &StatementContext,
+        key: Option<&Keyed>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Ran {
-        self.run_here(partition, program.is_read_only(), |engine| {
+        self.run_here(partition, program.is_read_only(), key, sink, |engine, sink| {
             engine.run(program, parameters, context, sink)
         })
     }
 
-    /// Runs something in a partition, if this node leads it and nobody holds it, and puts its effects on record.
+    /// Runs something in a partition, if this node leads it and nobody holds it, and puts its effects on record; what has
+    /// happened under its key is answered again.
     pub(super) fn run_here(
         &self,
         partition: PartitionId,
         read_only: bool,
-        run: impl FnOnce(&Partition) -> Result<Outcome, Failed>,
+        key: Option<&Keyed>,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+        run: impl FnOnce(&Partition, &mut dyn FnMut(&[ValueRef<'_>])) -> Result<Outcome, Failed>,
     ) -> Ran {
         let ran = self.replicas.with(partition, |replica| {
             if let Some(not) = self.not_now(replica, read_only) {
                 return not;
             }
-            let result = run(&replica.engine);
+            if let Some(again) = self.answer_again(replica, key, sink) {
+                return again;
+            }
+            let mut rows = KeptRows::default();
+            let result = match key {
+                None => run(&replica.engine, sink),
+                Some(_) => run(&replica.engine, &mut |row| {
+                    rows.push(row);
+                    sink(row);
+                }),
+            };
             // Read first, then check the lease, then answer.
             if !self.lease_is_valid() {
                 return Ran::NotPrimary;
@@ -102,7 +121,14 @@ impl Participant {
                     };
                 }
             };
-            let Some(effects) = outcome.effects else {
+            let effects = match self.keep(replica, key, outcome.affected, &rows, outcome.effects) {
+                Ok(effects) => effects,
+                Err(error) => {
+                    let wait = read_wait(replica, partition, outcome.observed);
+                    return Ran::Failed { error, wait };
+                }
+            };
+            let Some(effects) = effects else {
                 return Ran::Done {
                     affected: outcome.affected,
                     wait: read_wait(replica, partition, outcome.observed),
@@ -160,7 +186,7 @@ impl Participant {
         held.unwrap_or(Err(Err(Failure::NotPrimary)))
     }
 
-    /// Does a part in a held partition and keeps its effects for the vote.
+    /// Does a part in a held partition and keeps its effects for the vote, to which a key may be added.
     pub(crate) fn execute(
         &self,
         transaction: TransactionId,
@@ -168,6 +194,7 @@ impl Participant {
         work: &Work,
         parameters: &[Value],
         context: &StatementContext,
+        has_key: bool,
     ) -> Result<u64, Box<(Failure, Option<CommitWait>)>> {
         let executed = self.replicas.with(partition, |replica| {
             if replica.reign().is_none() {
@@ -189,6 +216,9 @@ impl Participant {
                 }
                 Work::Buffered(_) => return Err(Box::new((Failure::Sql(conflict()), None))),
             };
+            if has_key && let Err(error) = replica.engine.check_room_to_keep(&effects) {
+                return Err(Box::new((Failure::Sql(error.into()), None)));
+            }
             if let Some(holder) = replica.hold.held_by(transaction) {
                 holder.effects = Some(effects);
             }
@@ -197,12 +227,13 @@ impl Participant {
         executed.unwrap_or_else(|| Err(Box::new((Failure::NotPrimary, None))))
     }
 
-    /// Puts the vote on record. It counts when it is committed.
+    /// Puts the vote on record, with the key if this partition keeps it. It counts when it is committed.
     pub(crate) fn prepare(
         &self,
         transaction: TransactionId,
         partition: PartitionId,
         home: PartitionId,
+        key: Option<&(KeyedAt, u64)>,
     ) -> Result<CommitWait, Failure> {
         let prepared = self.replicas.with(partition, |replica| {
             if replica.reign().is_none() {
@@ -211,9 +242,13 @@ impl Participant {
             let Some(holder) = replica.hold.held_by(transaction) else {
                 return Err(Failure::Wounded);
             };
-            let (None, Some(effects)) = (holder.voted, holder.effects.clone()) else {
+            let (None, Some(mut effects)) = (holder.voted, holder.effects.clone()) else {
                 return Err(Failure::Wounded);
             };
+            if let Some((at, affected)) = key.filter(|(at, _)| at.partition == partition) {
+                let kept = self.keep(replica, Some(&at.keyed), *affected, &KeptRows::default(), Some(effects));
+                effects = kept.map_err(Failure::Sql)?.unwrap_or_default();
+            }
             let lsn = self.replicas.append(
                 replica,
                 &LogPayload::Prepared {

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use volt_engine::idempotency::Keyed;
 use volt_engine::partition::{Called, Home};
 use volt_engine::plan::StatementContext;
 use volt_engine::procedure::{Notice, Procedure};
 use volt_engine::value::{Value, ValueRef};
 use volt_engine::{PartitionId, ProcedureId};
 
-use super::calls::CallError;
 use super::participant::{EncodedRows, Participant, Ran};
 use super::request::{Failure, Reply, Request};
-use super::serve::HOLD_WAIT;
-use super::{Coordinator, Executed, busy, give_rows, lost_write};
+use super::{Coordinator, Executed, Repeat, give_rows};
 use crate::error::SqlError;
 use crate::statement::RowSink;
 
@@ -25,6 +23,7 @@ impl Participant {
         procedure: &Procedure,
         arguments: &[Value],
         context: &StatementContext,
+        key: Option<&Keyed>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> (Ran, Vec<Notice>) {
         let Some(home) = self.home(partition) else {
@@ -32,7 +31,7 @@ impl Participant {
         };
         let mut notices = Vec::new();
         // Whether it will write is not known before it has run.
-        let ran = self.run_here(partition, false, |engine| {
+        let ran = self.run_here(partition, false, key, sink, |engine, sink| {
             let Called { outcome, notices: told } = engine.call(procedure, arguments, home, context, sink)?;
             notices = told;
             Ok(outcome)
@@ -57,6 +56,7 @@ impl Participant {
         procedure: ProcedureId,
         arguments: &[Value],
         context: &StatementContext,
+        key: Option<&Keyed>,
     ) -> Reply {
         let map = self.replicas.metadata.map();
         let Some(procedure) = map.procedures.get(&procedure).cloned() else {
@@ -75,27 +75,12 @@ impl Participant {
                 "a call of a procedure without a partition",
             )));
         }
-        let deadline = Instant::now() + HOLD_WAIT;
-        loop {
-            let mut rows = EncodedRows::default();
-            let (ran, notices) = self.call(partition, &procedure, arguments, context, &mut |row| rows.push(row));
-            let (answer, wait) = match ran {
-                Ran::Done { wait, .. } => {
-                    let rows = rows.0;
-                    (Reply::Called { rows, notices }, wait)
-                }
-                Ran::Failed { error, wait } => (Reply::Failed(Failure::Sql(error)), wait),
-                Ran::NotPrimary => return Reply::Failed(Failure::NotPrimary),
-                Ran::Held => match self.turn(partition, deadline).await {
-                    Ok(()) => continue,
-                    Err(failure) => return Reply::Failed(failure),
-                },
-            };
-            return match self.committed(wait.as_slice()).await {
-                Ok(()) => answer,
-                Err(failure) => Reply::Failed(failure),
-            };
-        }
+        let call = |rows: &mut EncodedRows| {
+            self.call(partition, &procedure, arguments, context, key, &mut |row| {
+                rows.push(row)
+            })
+        };
+        self.serve_run(partition, call).await
     }
 }
 
@@ -108,11 +93,11 @@ impl Coordinator {
         arguments: &[Value],
         sink: &mut dyn RowSink,
     ) -> Option<Result<(Executed, Vec<Notice>), SqlError>> {
-        let (ran, notices) = self
-            .participant
-            .call(partition, procedure, arguments, &self.context(), &mut |row| {
-                sink.row(row)
-            });
+        let (ran, notices) =
+            self.participant
+                .call(partition, procedure, arguments, &self.context(), None, &mut |row| {
+                    sink.row(row)
+                });
         match ran {
             Ran::Done { affected, wait } => Some(Ok((Executed { affected, wait }, notices))),
             Ran::Failed { error, wait: None } => Some(Err(error)),
@@ -127,30 +112,20 @@ impl Coordinator {
         partition: PartitionId,
         procedure: &Arc<Procedure>,
         arguments: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<Vec<Notice>, SqlError> {
+        // Whether it writes is not known before.
+        let repeat = Repeat::of(false, key.is_some());
         let request = Request::Call {
             partition,
             procedure: procedure.id,
             arguments: arguments.to_vec(),
             context: self.context(),
+            key,
         };
-        let mut retry = self.begin()?;
-        loop {
-            let why = match self.ask_primary(partition, request.clone()).await {
-                Ok(Reply::Called { rows, notices }) => {
-                    give_rows(&rows, sink)?;
-                    return Ok(notices);
-                }
-                Ok(Reply::Failed(Failure::Sql(error))) => return Err(error),
-                Ok(Reply::Failed(Failure::Busy)) => return Err(busy(partition)),
-                Err(CallError::Lost) => return Err(lost_write(partition)),
-                Ok(Reply::Failed(Failure::NotPrimary | Failure::Wounded)) => "it has no primary that can serve",
-                Err(CallError::NotSent) => "its primary can't be reached",
-                Ok(other) => return Err(SqlError::internal(format!("unexpected reply {other:?}"))),
-            };
-            self.pause(&mut retry, &[partition], || format!("partition {partition}: {why}"))
-                .await?;
-        }
+        let ran = self.run_at_primary(partition, request, repeat).await?;
+        give_rows(&ran.rows, sink)?;
+        Ok(ran.notices)
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use volt_engine::effects::{Effects, TransactionId};
+use volt_engine::idempotency::Keyed;
 use volt_engine::plan::{Expr, Program, StatementContext};
 use volt_engine::procedure::Notice;
 use volt_engine::transaction::Reads;
@@ -20,6 +21,7 @@ pub(crate) enum Request {
         program: Program,
         parameters: Vec<Value>,
         context: StatementContext,
+        key: Option<Keyed>,
     },
     /// A call of a partitioned procedure: run it, commit it, answer.
     Call {
@@ -27,29 +29,38 @@ pub(crate) enum Request {
         procedure: ProcedureId,
         arguments: Vec<Value>,
         context: StatementContext,
+        key: Option<Keyed>,
     },
     /// A statement of an interactive transaction.
     Attempt(AttemptRequest),
     /// The end of an interactive transaction in its only partition: if its reads stand, apply it, commit it, answer.
-    Apply { partition: PartitionId, buffered: Buffered },
+    Apply {
+        partition: PartitionId,
+        buffered: Buffered,
+        key: Option<Keyed>,
+    },
     /// Hold these partitions for a transaction; with `pin_for`, keep what they then hold for a snapshot of that name.
     Hold {
         transaction: TransactionId,
         partitions: Vec<PartitionId>,
         pin_for: Option<TransactionId>,
     },
-    /// Hold each partition and do its part there; nothing is written yet.
+    /// Hold each partition and do its part there; nothing is written yet. With a key that one of them keeps: only if it
+    /// has not happened before.
     Execute {
         transaction: TransactionId,
         parts: Vec<Part>,
         parameters: Vec<Value>,
         context: StatementContext,
+        key: Option<KeyedAt>,
     },
-    /// Vote: what was run is on record in every one of these partitions; only the decision ends the hold.
+    /// Vote: what was run is on record in every one of these partitions; only the decision ends the hold. With a key that
+    /// one of them keeps, and the rows that the whole transaction changes.
     Prepare {
         transaction: TransactionId,
         partitions: Vec<PartitionId>,
         home: PartitionId,
+        key: Option<(KeyedAt, u64)>,
     },
     /// The decision. In its home partition it is asked for, elsewhere told.
     Decide {
@@ -74,6 +85,13 @@ pub(crate) enum Request {
     Unpin { transaction: TransactionId },
 }
 
+/// The idempotency key of a transaction over several partitions, and which of them keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct KeyedAt {
+    pub(crate) partition: PartitionId,
+    pub(crate) keyed: Keyed,
+}
+
 /// What a transaction over several partitions does in one of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
@@ -96,6 +114,17 @@ pub(crate) struct Buffered {
     pub(crate) snapshot: Lsn,
     pub(crate) reads: Reads,
     pub(crate) effects: Effects,
+}
+
+impl Buffered {
+    /// What a transaction does where it only keeps its key.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            snapshot: 0,
+            reads: Reads::default(),
+            effects: Effects::default(),
+        }
+    }
 }
 
 impl Work {
@@ -141,16 +170,20 @@ pub(crate) struct ScanRequest {
 /// What came of a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// Of `Run` and `Apply`: encoded rows, and how many rows it returned or changed.
-    Ran { rows: Vec<Bytes>, affected: u64 },
-    /// Of `Call`: encoded rows, and what it told.
-    Called { rows: Vec<Bytes>, notices: Vec<Notice> },
+    /// Of `Run`, `Call` and `Apply`: encoded rows, how many rows it returned or changed, and what a procedure told.
+    Ran {
+        rows: Vec<Bytes>,
+        affected: u64,
+        notices: Vec<Notice>,
+    },
     /// Of `Attempt`.
     Attempted(Attempted),
     /// Of `Hold`: the newest LSN of each partition.
     Held(Vec<(PartitionId, Lsn)>),
     /// Of `Execute`: how many rows it changes.
     Executed { affected: u64 },
+    /// Of `Execute`: it happened before, and changed so many rows.
+    Before { affected: u64 },
     /// Of `Prepare`, `Release`, `Unpin`.
     Done,
     /// Of `Decide` and `Resolve`: committed, aborted, or not known yet.

@@ -5,11 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use volt_engine::effects::TransactionId;
 use volt_engine::plan::StatementContext;
+use volt_engine::procedure::Notice;
 use volt_engine::value::Value;
 use volt_engine::{Lsn, PartitionId};
 
+use super::keyed::{Before, is_key_of};
 use super::participant::{EncodedRows, Participant, Ran};
-use super::request::{AttemptRequest, Failure, Part, Reply, Request, Work};
+use super::request::{AttemptRequest, Failure, KeyedAt, Part, Reply, Request, Work};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
 
@@ -45,9 +47,14 @@ impl Participant {
                 program,
                 parameters,
                 context,
+                key,
             } => {
+                let key = key.as_ref();
                 let run = |rows: &mut EncodedRows| {
-                    self.run(partition, &program, &parameters, &context, &mut |row| rows.push(row))
+                    let ran = self.run(partition, &program, &parameters, &context, key, &mut |row| {
+                        rows.push(row)
+                    });
+                    (ran, Vec::new())
                 };
                 self.serve_run(partition, run).await
             }
@@ -56,10 +63,19 @@ impl Participant {
                 procedure,
                 arguments,
                 context,
-            } => self.serve_call(partition, procedure, &arguments, &context).await,
+                key,
+            } => {
+                let key = key.as_ref();
+                self.serve_call(partition, procedure, &arguments, &context, key).await
+            }
             Request::Attempt(request) => self.serve_attempt(&request).await,
-            Request::Apply { partition, buffered } => {
-                self.serve_run(partition, |_| self.apply(partition, &buffered)).await
+            Request::Apply {
+                partition,
+                buffered,
+                key,
+            } => {
+                let apply = |_: &mut EncodedRows| (self.apply(partition, &buffered, key.as_ref()), Vec::new());
+                self.serve_run(partition, apply).await
             }
             Request::Hold {
                 transaction,
@@ -71,12 +87,14 @@ impl Participant {
                 parts,
                 parameters,
                 context,
-            } => self.serve_execute(transaction, parts, &parameters, &context).await,
+                key,
+            } => self.serve_execute(transaction, parts, &parameters, &context, key).await,
             Request::Prepare {
                 transaction,
                 partitions,
                 home,
-            } => self.serve_prepare(transaction, partitions, home).await,
+                key,
+            } => self.serve_prepare(transaction, partitions, home, key).await,
             Request::Decide {
                 transaction,
                 partitions,
@@ -97,14 +115,23 @@ impl Participant {
     }
 
     /// Tries until nobody holds the partition, and answers when what was done is committed.
-    async fn serve_run(&self, partition: PartitionId, run: impl Fn(&mut EncodedRows) -> Ran) -> Reply {
+    pub(super) async fn serve_run(
+        &self,
+        partition: PartitionId,
+        run: impl Fn(&mut EncodedRows) -> (Ran, Vec<Notice>),
+    ) -> Reply {
         let deadline = Instant::now() + HOLD_WAIT;
         loop {
             let mut rows = EncodedRows::default();
-            match run(&mut rows) {
+            let (ran, notices) = run(&mut rows);
+            match ran {
                 Ran::Done { affected, wait } => {
                     return match self.committed(wait.as_slice()).await {
-                        Ok(()) => Reply::Ran { rows: rows.0, affected },
+                        Ok(()) => Reply::Ran {
+                            rows: rows.0,
+                            affected,
+                            notices,
+                        },
                         Err(failure) => Reply::Failed(failure),
                     };
                 }
@@ -187,19 +214,36 @@ impl Participant {
         parts: Vec<Part>,
         parameters: &[Value],
         context: &StatementContext,
+        key: Option<KeyedAt>,
     ) -> Reply {
         let partitions: Vec<PartitionId> = parts.iter().map(|part| part.partition).collect();
         if let Err(failure) = self.hold_all(transaction, &partitions).await {
             return Reply::Failed(failure);
         }
+        if let Some(at) = &key {
+            match self.before_in_held(transaction, at) {
+                Ok(None) => {}
+                Ok(Some(before)) => {
+                    self.release_all(transaction, &partitions);
+                    return self.serve_before(before).await;
+                }
+                Err(failure) => {
+                    self.release_all(transaction, &partitions);
+                    return Reply::Failed(failure);
+                }
+            }
+        }
         let mut affected = 0;
         for part in &parts {
-            match self.execute(transaction, part.partition, &part.work, parameters, context) {
+            let has_key = is_key_of(key.as_ref(), part.partition);
+            match self.execute(transaction, part.partition, &part.work, parameters, context, has_key) {
                 Ok(rows) => affected += rows,
                 Err(failed) => {
                     let (failure, wait) = *failed;
-                    for &partition in &partitions {
-                        self.release(transaction, partition);
+                    let lost = self.release_all(transaction, &partitions);
+                    // Whoever took the key's partition may have been the same request, and this error what it did.
+                    if key.is_some_and(|at| lost.contains(&at.partition)) {
+                        return Reply::Failed(Failure::Wounded);
                     }
                     return match self.committed(wait.as_slice()).await {
                         Ok(()) => Reply::Failed(failure),
@@ -211,15 +255,30 @@ impl Participant {
         Reply::Executed { affected }
     }
 
+    async fn serve_before(&self, before: Before) -> Reply {
+        match (self.committed(before.wait.as_slice()).await, before.affected) {
+            (Ok(()), Ok(affected)) => Reply::Before { affected },
+            (Ok(()), Err(error)) => Reply::Failed(Failure::Sql(error)),
+            (Err(failure), _) => Reply::Failed(failure),
+        }
+    }
+
+    /// Ends the holds of a transaction that has not voted; returns those that it had lost.
+    fn release_all(&self, transaction: TransactionId, partitions: &[PartitionId]) -> Vec<PartitionId> {
+        let lost = |partition: &PartitionId| !self.release(transaction, *partition);
+        partitions.iter().copied().filter(lost).collect()
+    }
+
     async fn serve_prepare(
         &self,
         transaction: TransactionId,
         partitions: Vec<PartitionId>,
         home: PartitionId,
+        key: Option<(KeyedAt, u64)>,
     ) -> Reply {
         let mut waits = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            match self.prepare(transaction, partition, home) {
+            match self.prepare(transaction, partition, home, key.as_ref()) {
                 Ok(wait) => waits.push(wait),
                 Err(failure) => return Reply::Failed(failure),
             }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use volt_engine::effects::TransactionId;
+use volt_engine::idempotency::Keyed;
 use volt_engine::plan::Program;
 use volt_engine::value::Value;
 use volt_engine::{NodeId, PartitionId};
 
 use super::calls::CallError;
-use super::request::{Failure, Part, Reply, Request, Work};
-use super::{Coordinator, Retry, busy};
+use super::keyed::is_key_of;
+use super::request::{Failure, KeyedAt, Part, Reply, Request, Work};
+use super::{Coordinator, Retry, busy, settled};
 use crate::error::SqlError;
 
 /// How one try ended.
@@ -36,10 +38,15 @@ impl Coordinator {
         self: &Arc<Self>,
         parts: Vec<(PartitionId, Arc<Program>)>,
         parameters: &[Value],
+        key: Option<Keyed>,
     ) -> Result<u64, SqlError> {
         let work = |program: Arc<Program>| Work::Program(Box::new(Arc::unwrap_or_clone(program)));
         let parts = parts.into_iter().map(|(partition, program)| (partition, work(program)));
-        self.run_works(parts.collect(), parameters).await
+        let parts: BTreeMap<_, _> = parts.collect();
+        // The same when it is repeated, for the statement's parts are.
+        let lowest = parts.keys().next().copied();
+        let key = key.zip(lowest).map(|(keyed, partition)| KeyedAt { partition, keyed });
+        self.run_works(parts, parameters, key).await
     }
 
     /// The same for any work.
@@ -47,10 +54,11 @@ impl Coordinator {
         self: &Arc<Self>,
         parts: BTreeMap<PartitionId, Work>,
         parameters: &[Value],
+        key: Option<KeyedAt>,
     ) -> Result<u64, SqlError> {
         // A task of its own: a client that goes away must not leave it half-way.
         let (coordinator, parameters) = (Arc::clone(self), parameters.to_vec());
-        let run = tokio::spawn(async move { coordinator.try_works(parts, &parameters).await });
+        let run = tokio::spawn(async move { coordinator.try_works(parts, &parameters, key).await });
         run.await
             .unwrap_or_else(|error| Err(SqlError::unknown_outcome(format!("the transaction stopped: {error}"))))
     }
@@ -59,26 +67,36 @@ impl Coordinator {
         self: &Arc<Self>,
         parts: BTreeMap<PartitionId, Work>,
         parameters: &[Value],
+        key: Option<KeyedAt>,
     ) -> Result<u64, SqlError> {
         let began_micros = self.context().now_micros;
         let mut retry = self.begin()?;
+        // A try of which nobody knows what became.
+        let mut lost = None;
         loop {
             // A wounded transaction keeps its age, so that it is the oldest some day; its name is new.
             let transaction = self.new_transaction(began_micros);
-            let why = match self.try_multi(transaction, &parts, parameters).await {
+            let why = match self.try_multi(transaction, &parts, parameters, key.as_ref()).await {
                 Try::Committed(affected) => return Ok(affected),
-                Try::Failed(error) => return Err(error),
+                Try::Failed(error) => return Err(settled(error, lost)),
                 Try::Unknown => {
-                    return Err(SqlError::unknown_outcome(
+                    let error = SqlError::unknown_outcome(
                         "the primary that decides was lost; the transaction happens on all its partitions or on none",
-                    ));
+                    );
+                    if key.is_none() {
+                        return Err(error);
+                    }
+                    retry.extend_once(lost.is_some());
+                    lost = Some(error);
+                    "the primary that decides was lost"
                 }
                 Try::Again(why) => why,
             };
             self.pause(&mut retry, parts.keys(), || {
                 format!("a transaction on {} partitions: {why}", parts.len())
             })
-            .await?;
+            .await
+            .map_err(|error| settled(error, lost.clone()))?;
         }
     }
 
@@ -87,11 +105,15 @@ impl Coordinator {
         transaction: TransactionId,
         parts: &BTreeMap<PartitionId, Work>,
         parameters: &[Value],
+        key: Option<&KeyedAt>,
     ) -> Try {
         let Some(nodes) = self.by_primary(parts.keys().copied()) else {
             return Try::Again("a partition has no primary");
         };
-        let affected = match self.execute_everywhere(transaction, &nodes, parts, parameters).await {
+        let executed = self
+            .execute_everywhere(transaction, &nodes, parts, parameters, key)
+            .await;
+        let affected = match executed {
             Ok(affected) => affected,
             Err(ended) => {
                 self.release_everywhere(transaction, &nodes);
@@ -100,7 +122,7 @@ impl Coordinator {
         };
         // Everything that was read stood while everything was held: that is the transaction's moment. Who only read is
         // let go; if it still was held, so were all.
-        let reads_only = |partition: &PartitionId| parts[partition].is_read_only();
+        let reads_only = |partition: &PartitionId| parts[partition].is_read_only() && !is_key_of(key, *partition);
         let (readers, voters) = divide(&nodes, reads_only);
         if !self.release_readers(transaction, &readers, parts).await {
             self.release_everywhere(transaction, &nodes);
@@ -110,7 +132,8 @@ impl Coordinator {
         let Some(home) = nodes.values().flatten().copied().min() else {
             return Try::Committed(affected);
         };
-        if !self.vote_everywhere(transaction, &nodes, home).await {
+        let key = key.map(|at| (at.clone(), affected));
+        if !self.vote_everywhere(transaction, &nodes, home, key.as_ref()).await {
             self.decide_everywhere(transaction, nodes, home, false).await;
             return Try::Again("a participant could not vote");
         }
@@ -127,6 +150,7 @@ impl Coordinator {
         nodes: &BTreeMap<NodeId, Vec<PartitionId>>,
         parts: &BTreeMap<PartitionId, Work>,
         parameters: &[Value],
+        key: Option<&KeyedAt>,
     ) -> Result<u64, Try> {
         let context = self.context();
         let asked = nodes.iter().map(|(&node, partitions)| {
@@ -134,33 +158,46 @@ impl Coordinator {
                 partition: *partition,
                 work: parts[partition].clone(),
             };
-            let parts = partitions.iter().map(part).collect();
-            self.ask(
-                node,
-                Request::Execute {
-                    transaction,
-                    parts,
-                    parameters: parameters.to_vec(),
-                    context,
-                },
-            )
+            let keeps = partitions.iter().any(|partition| is_key_of(key, *partition));
+            let request = Request::Execute {
+                transaction,
+                parts: partitions.iter().map(part).collect(),
+                parameters: parameters.to_vec(),
+                context,
+                key: key.filter(|_| keeps).cloned(),
+            };
+            async move { (keeps, self.ask(node, request).await) }
         });
+        let mut replies = join_all(asked).await;
+        // Who keeps the key has the first word: if it happened before, what the others met is what it did.
+        replies.sort_by_key(|(keeps, _)| !keeps);
         let mut affected = 0;
-        for reply in join_all(asked).await {
-            match reply {
-                Ok(Reply::Executed { affected: rows }) => affected += rows,
-                Ok(Reply::Failed(Failure::Sql(error))) => return Err(Try::Failed(error)),
-                Ok(Reply::Failed(Failure::Wounded)) => return Err(Try::Again("an older transaction came first")),
-                Ok(Reply::Failed(Failure::Busy)) => {
-                    return Err(Try::Failed(busy(nodes.values().flatten().copied().next().unwrap_or(0))));
-                }
-                Ok(Reply::Failed(Failure::NotPrimary)) | Err(CallError::NotSent | CallError::Lost) => {
-                    return Err(Try::Again("a primary can't be reached"));
-                }
-                Ok(other) => return Err(Try::Failed(SqlError::internal(format!("unexpected reply {other:?}")))),
+        let first = parts.keys().next().copied().unwrap_or(0);
+        for (keeps, reply) in replies {
+            match executed(reply, first) {
+                Ok(rows) => affected += rows,
+                Err(Try::Failed(error)) if !keeps => return Err(self.failed_elsewhere(transaction, key, error).await),
+                Err(ended) => return Err(ended),
             }
         }
         Ok(affected)
+    }
+
+    /// An error of a partition that doesn't keep the key. It counts if the key's partition was held all the while: whoever
+    /// had taken it may have been the same request, and this error what that did.
+    async fn failed_elsewhere(&self, transaction: TransactionId, key: Option<&KeyedAt>, error: SqlError) -> Try {
+        let Some(at) = key else {
+            return Try::Failed(error);
+        };
+        let confirm = Request::Release {
+            transaction,
+            partitions: vec![at.partition],
+            snapshot: vec![(at.partition, 0)],
+        };
+        match self.ask_primary(at.partition, confirm).await {
+            Ok(Reply::Done) => Try::Failed(error),
+            _ => Try::Again("the partition that keeps the key was not held all the while"),
+        }
     }
 
     /// Lets go of partitions that were only read; false if one was not held any more.
@@ -193,14 +230,17 @@ impl Coordinator {
         transaction: TransactionId,
         nodes: &BTreeMap<NodeId, Vec<PartitionId>>,
         home: PartitionId,
+        key: Option<&(KeyedAt, u64)>,
     ) -> bool {
         let asked = nodes.iter().map(|(&node, partitions)| {
+            let keeps = |(at, _): &&(KeyedAt, u64)| partitions.contains(&at.partition);
             self.ask(
                 node,
                 Request::Prepare {
                     transaction,
                     partitions: partitions.clone(),
                     home,
+                    key: key.filter(keeps).cloned(),
                 },
             )
         });
@@ -277,6 +317,22 @@ impl Coordinator {
                     .await
             });
         }
+    }
+}
+
+/// How many rows a node changes, or how its answer ends this try.
+fn executed(reply: Result<Reply, CallError>, first: PartitionId) -> Result<u64, Try> {
+    match reply {
+        Ok(Reply::Executed { affected }) => Ok(affected),
+        Ok(Reply::Before { affected }) => Err(Try::Committed(affected)),
+        Ok(Reply::Failed(Failure::Sql(error))) if error.is_unknown_outcome() => Err(Try::Unknown),
+        Ok(Reply::Failed(Failure::Sql(error))) => Err(Try::Failed(error)),
+        Ok(Reply::Failed(Failure::Wounded)) => Err(Try::Again("an older transaction came first")),
+        Ok(Reply::Failed(Failure::Busy)) => Err(Try::Failed(busy(first))),
+        Ok(Reply::Failed(Failure::NotPrimary)) | Err(CallError::NotSent | CallError::Lost) => {
+            Err(Try::Again("a primary can't be reached"))
+        }
+        Ok(other) => Err(Try::Failed(SqlError::internal(format!("unexpected reply {other:?}")))),
     }
 }
 

@@ -34,6 +34,11 @@ CALL book(1);
 CALL book(NULL, 1, NULL);
 SELECT * FROM accounts ORDER BY id;
 SELECT * FROM bookings ORDER BY account, seq;
+-- With a key it happens once, and answers as it did the first time.
+/* volt.idempotency_key = 'call-1' */ CALL book(1, 8, NULL);
+/* volt.idempotency_key = 'call-1' */ CALL book(1, 8, NULL);
+/* volt.idempotency_key = 'call-1' */ CALL book(1, 9, NULL);
+SELECT balance FROM accounts WHERE id = 1;
 -- One statement.
 CREATE PROCEDURE balance_of(INT) PARTITION ON TABLE accounts COLUMN id AS SELECT owner, balance FROM accounts WHERE id = $1;
 CREATE PROCEDURE pay_all(BIGINT) AS UPDATE accounts SET balance = balance + $1;
@@ -56,6 +61,7 @@ CALL transfer(1, 2, 40000);
 CALL transfer(1, 99, 40);
 SELECT sum(balance), count(*) FROM accounts;
 SELECT * FROM accounts ORDER BY id;
+/* volt.idempotency_key = 'call-2' */ CALL transfer(1, 2, 40);
 -- Inside a transaction it is part of it.
 BEGIN; CALL transfer(1, 2, 1); CALL book(2, 5, NULL); SELECT * FROM accounts ORDER BY id; ROLLBACK;
 SELECT * FROM accounts ORDER BY id;

@@ -163,6 +163,7 @@ impl Call<'_> {
         };
         let scope = Scope {
             row: None,
+            lsn: 0,
             parameters: frame,
             context: self.context,
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::Partition;
+use super::{Partition, VERSION_COLUMN};
 use crate::effects::{Effects, EffectsBuilder, LogPayload, TransactionId};
 use crate::plan::StatementContext;
 use crate::row::{RowRef, encode_row};
@@ -203,8 +203,15 @@ fn take(model: &mut Model, partition: &mut Partition, step: &Step) {
     }
 }
 
-/// All rows at a snapshot, through `scan_at` in small chunks.
-fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<i32> {
+fn version(row: &[u8]) -> Lsn {
+    match RowRef::parse(row).unwrap().get(1) {
+        ValueRef::BigInt(lsn) => lsn as Lsn,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All rows at a snapshot, with their versions, through `scan_at` in small chunks.
+fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<(i32, Lsn)> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
         let chunk = partition
@@ -217,10 +224,10 @@ fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<i32> {
                 None,
                 &[],
                 &CONTEXT,
-                None,
+                Some(&[0, VERSION_COLUMN]),
             )
             .unwrap();
-        rows.extend(chunk.rows.iter().map(|row| number(row)));
+        rows.extend(chunk.rows.iter().map(|row| (number(row), version(row))));
         match chunk.next {
             Some(next) => after = Some(next),
             None => return rows,
@@ -231,11 +238,11 @@ fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<i32> {
 fn check_snapshot(model: &Model, partition: &Partition, snapshot: Lsn) {
     let state = &model.states[snapshot as usize];
     for table in TABLES {
-        let expected: Vec<i32> = state
+        let expected: Vec<(i32, Lsn)> = state
             .rows
             .iter()
             .filter(|((of, _), _)| *of == table)
-            .map(|(_, (_, number))| *number)
+            .map(|(_, (lsn, number))| (*number, *lsn))
             .collect();
         assert_eq!(
             scan(partition, table, snapshot),

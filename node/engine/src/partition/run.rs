@@ -94,6 +94,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     pub(super) fn new(program: &'a Program, view: V, parameters: &'a [Value], context: &'a StatementContext) -> Self {
         let scope = Scope {
             row: None,
+            lsn: 0,
             parameters,
             context,
         };
@@ -188,6 +189,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
         self.observed = self.observed.max(seen.lsn);
         let Some(row) = seen.row else { return Ok(true) };
         let row = RowRef::new(row);
+        self.scope.lsn = seen.lsn;
         if let Some(filter) = filter
             && !filter.is_true(&self.scope(row))?
         {

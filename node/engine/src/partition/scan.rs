@@ -8,7 +8,7 @@ use super::Partition;
 use super::view::entries;
 use crate::error::StatementError;
 use crate::key::Key;
-use crate::plan::eval::Scope;
+use crate::plan::eval::{Scope, version};
 use crate::plan::{Expr, StatementContext};
 use crate::row::{RowRef, encode_row_into};
 use crate::transaction::Writes;
@@ -17,6 +17,9 @@ use crate::{Lsn, TableId};
 
 /// A chunk looks at no more entries than this, however few a filter keeps: nobody else can use the partition meanwhile.
 const MAX_ENTRIES_SEEN: usize = 8_192;
+
+/// In the place of a column that a scan gives: the row's version, as `Expr::Version`.
+pub const VERSION_COLUMN: usize = usize::MAX;
 
 /// Rows, and where to go on. A chunk may be empty and not the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,12 +57,19 @@ impl Partition {
                 let row = RowRef::new(bytes);
                 let scope = Scope {
                     row: Some(row),
+                    lsn: seen.lsn,
                     parameters,
                     context,
                 };
                 if filter.map_or(Ok(true), |filter| filter.is_true(&scope))? {
                     match project {
-                        Some(columns) => encode_row_into(&mut out, columns.iter().map(|&column| row.get(column))),
+                        Some(columns) => {
+                            let value = |&column| match column {
+                                VERSION_COLUMN => version(seen.lsn),
+                                column => row.get(column),
+                            };
+                            encode_row_into(&mut out, columns.iter().map(value));
+                        }
                         None => out.extend_from_slice(bytes),
                     }
                     ends.push(out.len());

@@ -6,6 +6,7 @@ use super::cast::cast;
 use super::like::matches_like;
 use super::operators::{arithmetic, compare, negate, out_of_range};
 use super::{BinaryOp, Expr, Function, StatementContext, UnaryOp};
+use crate::Lsn;
 use crate::error::StatementError;
 use crate::row::RowRef;
 use crate::value::{DataType, Value, ValueRef};
@@ -15,6 +16,8 @@ use crate::value::{DataType, Value, ValueRef};
 pub struct Scope<'a> {
     /// The row at hand.
     pub row: Option<RowRef<'a>>,
+    /// The LSN that wrote it; 0: none did yet.
+    pub lsn: Lsn,
     /// The parameters.
     pub parameters: &'a [Value],
     /// The statement.
@@ -62,6 +65,14 @@ impl Datum<'_> {
 
 pub(crate) type Evaluated<'a> = Result<Datum<'a>, StatementError>;
 
+/// A row's version as a value.
+pub(crate) fn version(lsn: Lsn) -> ValueRef<'static> {
+    match lsn {
+        0 => ValueRef::Null,
+        lsn => ValueRef::BigInt(lsn as i64),
+    }
+}
+
 fn boolean<'a>(value: bool) -> Datum<'a> {
     Datum::Ref(ValueRef::Boolean(value))
 }
@@ -76,6 +87,7 @@ impl Expr {
                     "there is no row to take a column from".to_owned(),
                 )),
             },
+            Self::Version => Ok(Datum::Ref(version(scope.lsn))),
             Self::Parameter(place) => parameter(scope, *place).map(Datum::Ref),
             Self::Literal(value) => Ok(Datum::Ref(value.as_ref())),
             Self::Binary {

@@ -70,6 +70,8 @@ pub enum Expr {
         /// Its arguments.
         arguments: Vec<Expr>,
     },
+    /// The version of the row at hand: the LSN that wrote it; NULL of a row that its own transaction wrote.
+    Version,
 }
 
 /// Operators with two sides.

@@ -317,6 +317,7 @@ impl<'p> Execution<'p> {
     fn scope(&self) -> Scope<'_> {
         Scope {
             row: None,
+            lsn: 0,
             parameters: &self.frame,
             context: &self.context,
         }

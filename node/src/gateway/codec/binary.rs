@@ -42,7 +42,8 @@ pub(super) fn parameter(bytes: &[u8], oid: u32) -> Result<Value, SqlError> {
         NUMERIC => Value::Numeric(numeric::read(bytes)?),
         TEXT | VARCHAR | BPCHAR | NAME | UNKNOWN => Value::Text(text_of(bytes)?.to_owned()),
         TIMESTAMP | TIMESTAMPTZ => since_1970(i64::from_be_bytes(exactly(bytes)?))?,
-        DATE => since_1970(i64::from(i32::from_be_bytes(exactly(bytes)?)) * MICROS_PER_DAY)?,
+        // A day that is too far away is as far as can be, and out of range.
+        DATE => since_1970(i64::from(i32::from_be_bytes(exactly(bytes)?)).saturating_mul(MICROS_PER_DAY))?,
         BYTEA => Value::Bytea(bytes.to_vec()),
         other => {
             return Err(SqlError::unsupported(format_args!(

@@ -103,6 +103,10 @@ fn parameters_of_kindred_types() {
         parameter(&1i32.to_be_bytes(), 1, DATE, DataType::Timestamp).map(|v| text(v.as_ref())),
         Ok("2000-01-02 00:00:00".to_owned())
     );
+    for days in [i32::MIN, -106_751_992, 106_751_992, i32::MAX] {
+        let day = parameter(&days.to_be_bytes(), 1, DATE, DataType::Timestamp);
+        assert_eq!(day.unwrap_err().sqlstate, "22003", "{days}");
+    }
     assert_eq!(parameter(b"12", 1, TEXT, DataType::Int), Ok(Value::Int(12)));
     assert_eq!(parameter(&small, 1, INT4, DataType::Int).unwrap_err().sqlstate, "22P03");
     assert_eq!(

@@ -13,7 +13,7 @@ use crate::config::Authentication;
 use crate::error::SqlError;
 use crate::gateway::{Gateway, Limits};
 use crate::statement::{
-    CommitWait, Completion, Database, Prepared, ResultColumn, RowSink, Transaction, TransactionModes,
+    CommitWait, Completion, Database, Options, Prepared, ResultColumn, RowSink, Transaction, TransactionModes,
 };
 use crate::world::{Listener, Random, Stream};
 
@@ -168,6 +168,7 @@ impl Database for Toy {
         &self,
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
+        _: Options,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let sentence = prepared.as_any().downcast_ref::<Sentence>().unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use volt_engine::catalog::Table;
+use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
 use super::procedures;
@@ -21,6 +22,9 @@ pub(super) fn create_table(
         return Err(Refusal::TableExists(new.name));
     }
     check_table(&new)?;
+    if map.next_table >= FIRST_RESERVED_TABLE {
+        return Err(Refusal::Invalid("all numbers of tables are used up".to_owned()));
+    }
     let group = match map.group_of(replication, mode) {
         Some(group) => group,
         None => create_group(map, replication, mode)?,

@@ -13,6 +13,7 @@ use volt_engine::error::StatementError;
 use volt_engine::plan::{Access, Action, Expr, Function, Program};
 use volt_engine::value::Value;
 
+use super::version::VERSION;
 use crate::error::SqlError;
 use access::{find, flatten, partition_value};
 pub(super) use explain::explain;
@@ -163,7 +164,8 @@ impl Compiler<'_> {
             return not("an UPDATE without values");
         };
         let mut set = Vec::new();
-        for (place, expr) in exprs.iter().enumerate() {
+        // Beyond the table's columns there may be the version, which is not written.
+        for (place, expr) in exprs.iter().enumerate().take(self.0.columns.len()) {
             let value = self.expr(expr)?;
             if value != Expr::Column(place) {
                 set.push((place, value));
@@ -270,8 +272,10 @@ impl Compiler<'_> {
 
     fn column(&self, column: &DfColumn) -> Compiled<Expr> {
         let place = self.0.columns.iter().position(|ours| ours.name == column.name);
+        let version = || (column.name == VERSION).then_some(Expr::Version);
         place
             .map(Expr::Column)
+            .or_else(version)
             .ok_or_else(|| NotCompiled::Shape(format!("column {}", column.name)))
     }
 

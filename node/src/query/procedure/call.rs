@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use tokio::time::Instant;
 use volt_engine::PartitionId;
+use volt_engine::idempotency::Keyed;
 use volt_engine::placement::partition_index;
 use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Expr, StatementContext};
@@ -61,6 +62,7 @@ impl CallPlan {
         let context = StatementContext { now_micros: 0 };
         let scope = Scope {
             row: None,
+            lsn: 0,
             parameters,
             context: &context,
         };
@@ -205,13 +207,22 @@ impl SqlEngine {
         &self,
         plan: &CallPlan,
         parameters: &[Value],
+        key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
+        if key.is_some() && plan.route.is_none() {
+            let what = format!(
+                "an idempotency key for procedure {}, which has no PARTITION ON,",
+                plan.procedure.name
+            );
+            return Err(SqlError::unsupported(what)
+                .hint("Call it between BEGIN and COMMIT: the key is then that of the transaction."));
+        }
         let begun = Instant::now();
         let arguments = plan.arguments(parameters)?;
         let called = match plan.partition(&arguments) {
             Some(partition) => {
-                let call = self.coordinator.call(partition, &plan.procedure, &arguments, sink);
+                let call = self.coordinator.call(partition, &plan.procedure, &arguments, key, sink);
                 call.await.map(done)
             }
             None => self.call_as_transaction(plan, &arguments, sink).await,
@@ -237,7 +248,7 @@ impl SqlEngine {
             let kept = rows.0.finish(&plan.procedure)?;
             let ended = match called {
                 Ok(notices) => transaction
-                    .commit()
+                    .commit(None)
                     .await
                     .map(|wait| Completion { wait, ..done(notices) }),
                 Err(error) => Err(error),

@@ -324,3 +324,42 @@ fn more_than_a_record_may_hold_is_refused() {
     });
     assert_eq!(write(&mut partition, &as_many).unwrap().affected, fits as u64);
 }
+
+#[test]
+fn a_row_has_the_version_of_the_record_that_wrote_it() {
+    let mut partition = filled();
+    let version_is = |lsn: i64| binary(BinaryOp::Equal, Expr::Version, literal(lsn));
+    let discount = |lsn: i64| {
+        program(Action::Update {
+            access: Access::Scan,
+            filter: Some(version_is(lsn)),
+            set: vec![(2, Expr::Version)],
+        })
+    };
+    let versions = program(Action::Select {
+        access: Access::Scan,
+        filter: None,
+        stages: Vec::new(),
+        project: vec![Expr::Column(0), Expr::Version, Expr::Column(2)],
+        limit: None,
+        offset: 0,
+    });
+    write(&mut partition, &insert(&[4])).unwrap();
+    assert_eq!(write(&mut partition, &discount(7)).unwrap().affected, 0);
+    assert_eq!(write(&mut partition, &discount(2)).unwrap().affected, 1);
+    let (rows, _) = read(&partition, &versions, &[]);
+    assert_eq!(rows, ["1|1|1.00", "2|1|2.00", "3|1|3.00", "4|3|2.00"]);
+
+    // Its own rows have none yet, in a transaction.
+    let mut own = EffectsBuilder::default();
+    let row = crate::row::encode_row(&[ValueRef::BigInt(9), ValueRef::Null, ValueRef::BigInt(1)]);
+    own.put(1, &crate::key::encode_key([ValueRef::BigInt(9)]), &row);
+    let writes = crate::transaction::Writes::of(&own.finish()).unwrap();
+    let mut seen = Vec::new();
+    let attempt = partition.attempt(3, &writes, &versions, &[], &CONTEXT, &mut |values| {
+        seen.push(values[1].to_value())
+    });
+    assert!(attempt.result.is_ok());
+    assert_eq!(seen.last(), Some(&Value::Null));
+    assert_eq!(seen.first(), Some(&Value::BigInt(1)));
+}

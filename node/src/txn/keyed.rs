@@ -1,0 +1,101 @@
+//! A primary's side of idempotency keys: what a request came to is found before it is run again, and kept with what it
+//! does, both under the partition's mutex.
+
+use std::sync::atomic::Ordering;
+
+use volt_engine::PartitionId;
+use volt_engine::effects::{Effects, TransactionId};
+use volt_engine::idempotency::{KeptRows, Keyed};
+use volt_engine::value::ValueRef;
+
+use super::participant::{Participant, Ran, commit_wait};
+use super::request::{Failure, KeyedAt};
+use crate::error::SqlError;
+use crate::replication::replica::Replica;
+use crate::statement::CommitWait;
+
+/// What a request came to before, and what to wait for until that may be told.
+pub(super) struct Before {
+    pub(super) affected: Result<u64, SqlError>,
+    pub(super) wait: Option<CommitWait>,
+}
+
+impl Participant {
+    /// What the request with this key came to here; None: it has not happened. Needs no lease: what is committed stays so.
+    fn before(&self, replica: &Replica, keyed: &Keyed, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Option<Before> {
+        let kept = replica.engine.find_kept(keyed)?;
+        // Told as a write: if it is undone, the client must not think that it never happened.
+        let is_open = kept.lsn > replica.committed;
+        let wait = is_open.then(|| commit_wait(replica, replica.partition, kept.lsn, true));
+        let affected = kept.affected(keyed).map_err(SqlError::from);
+        if affected.is_ok() {
+            self.repeats.fetch_add(1, Ordering::Relaxed);
+            for row in kept.rows() {
+                sink(&row.values().collect::<Vec<_>>());
+            }
+        }
+        Some(Before { affected, wait })
+    }
+
+    /// The answer to a request that has happened here before.
+    pub(super) fn answer_again(
+        &self,
+        replica: &Replica,
+        keyed: Option<&Keyed>,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+    ) -> Option<Ran> {
+        let Before { affected, wait } = self.before(replica, keyed?, sink)?;
+        Some(match affected {
+            Ok(affected) => Ran::Done { affected, wait },
+            Err(error) => Ran::Failed { error, wait },
+        })
+    }
+
+    /// The same in a partition that the transaction holds: then it can't happen while the hold lasts.
+    pub(super) fn before_in_held(&self, transaction: TransactionId, at: &KeyedAt) -> Result<Option<Before>, Failure> {
+        let found = self.replicas.with(at.partition, |replica| {
+            if replica.reign().is_none() {
+                return Err(Failure::NotPrimary);
+            }
+            match replica.hold.held_by(transaction) {
+                None => Err(Failure::Wounded),
+                Some(_) => Ok(self.before(replica, &at.keyed, &mut |_| {})),
+            }
+        });
+        found.unwrap_or(Err(Failure::NotPrimary))
+    }
+
+    /// A request's effects with what keeps its key, if it has one.
+    pub(super) fn keep(
+        &self,
+        replica: &Replica,
+        keyed: Option<&Keyed>,
+        affected: u64,
+        rows: &KeptRows,
+        effects: Option<Effects>,
+    ) -> Result<Option<Effects>, SqlError> {
+        let Some(keyed) = keyed else { return Ok(effects) };
+        let now_micros = self.replicas.world.clock.unix_micros();
+        let kept = replica.engine.keep(keyed, affected, rows, now_micros, effects)?;
+        Ok(Some(kept))
+    }
+
+    /// Of the partitions that this node leads: how many keys they keep.
+    pub(crate) fn keys_kept(&self) -> u64 {
+        let kept = |slot: &crate::replication::Slot| {
+            let replica = crate::replication::lock(slot);
+            replica.reign().map_or(0, |_| replica.engine.keys_kept())
+        };
+        self.replicas.all().iter().map(kept).sum()
+    }
+
+    /// How many requests were answered with what was kept.
+    pub(crate) fn repeats(&self) -> u64 {
+        self.repeats.load(Ordering::Relaxed)
+    }
+}
+
+/// The partition is this transaction's key's.
+pub(super) fn is_key_of(key: Option<&KeyedAt>, partition: PartitionId) -> bool {
+    key.is_some_and(|at| at.partition == partition)
+}

@@ -1,0 +1,60 @@
+//! Counters that requests with idempotency keys count up: each request once, however often it was repeated.
+
+use tokio_postgres::Client;
+
+use crate::shared::Shared;
+use crate::sql::Session;
+
+/// Counters, from 1.
+pub const COUNTERS: u64 = 5;
+
+/// A request to count up these counters, once, with a key.
+#[derive(Clone, Debug)]
+pub struct Count {
+    /// Its key.
+    pub key: u64,
+    /// The counters, one or two.
+    pub counters: Vec<u64>,
+}
+
+/// Makes them.
+pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
+    client
+        .batch_execute("CREATE TABLE counters (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2")
+        .await?;
+    for counter in 1..=COUNTERS {
+        let insert = format!("INSERT INTO counters VALUES ({counter}, 0)");
+        client.batch_execute(&insert).await?;
+    }
+    Ok(())
+}
+
+/// Requests that were never answered are asked for once more: whether they had happened or not, they now have.
+pub async fn count_the_rest(shared: &Shared) -> turmoil::Result {
+    let unanswered = std::mem::take(&mut shared.run().unanswered);
+    let session = Session::open(1).await.ok_or("node 1 takes no session at the end")?;
+    for count in unanswered {
+        session
+            .count(count.key, &count.counters)
+            .await
+            .map_err(|failure| format!("{count:?} is not answered at the end: {failure:?}"))?;
+        shared.counted(&count);
+    }
+    Ok(())
+}
+
+/// Every counter, read from a node, has been counted up once for each request.
+pub async fn check(session: &Session, node: u32, shared: &Shared) -> Result<(), String> {
+    let found = session.counters().await;
+    let found = found.map_err(|failure| format!("node {node} does not read the counters: {failure:?}"))?;
+    let run = shared.run();
+    for counter in 1..=COUNTERS {
+        let (found, asked) = (found.get(&counter), run.counted.get(&counter).copied().unwrap_or(0));
+        if found != Some(&asked) {
+            return Err(format!(
+                "invariant 7, read from node {node}: counter {counter} is {found:?}, asked for were {asked}"
+            ));
+        }
+    }
+    Ok(())
+}
