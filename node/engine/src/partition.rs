@@ -23,6 +23,7 @@ mod apply;
 mod attempt;
 mod decisions;
 mod dump;
+mod indexes;
 mod run;
 mod scan;
 mod view;
