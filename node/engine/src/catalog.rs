@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Expr;
 use crate::value::{DataType, Value};
-use crate::{GroupId, TableId};
+use crate::{GroupId, IndexId, TableId};
 
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,4 +43,24 @@ pub struct Table {
     pub partition_column: usize,
     /// The replication group that holds its rows.
     pub group: GroupId,
+}
+
+/// A secondary index of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    /// Its number, never reused.
+    pub id: IndexId,
+    /// What its rows are ordered by.
+    pub columns: Vec<IndexColumn>,
+    /// It has only the rows for which this is true. It looks at nothing but the row.
+    pub predicate: Option<Expr>,
+}
+
+/// A column of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexColumn {
+    /// Its place in the table's columns.
+    pub place: usize,
+    /// DESC.
+    pub descending: bool,
 }

@@ -30,6 +30,8 @@ pub type GroupId = u32;
 pub type TableId = u32;
 /// A procedure's number, never reused. Starts at 1.
 pub type ProcedureId = u32;
+/// An index's number, never reused. Starts at 1.
+pub type IndexId = u32;
 /// An effects record's place in its partition's order. The first record is 1; 0 is "before any".
 pub type Lsn = u64;
 /// The number of a partition's reign; grows with every change of primary or in-sync set. The first is 1.

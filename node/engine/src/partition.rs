@@ -25,6 +25,7 @@ mod attempt;
 mod call;
 mod decisions;
 mod dump;
+mod indexes;
 mod kept;
 mod run;
 mod scan;

@@ -4,6 +4,7 @@
 //! LSN and what of its key is not in the leaf (version.rs), behind a pointer of eight bytes (block.rs).
 
 mod block;
+mod index;
 mod leaf;
 mod version;
 
@@ -12,6 +13,8 @@ use std::ops::Bound;
 
 use crate::Lsn;
 use crate::key::Key;
+use index::Indexes;
+pub(crate) use index::values_of;
 use leaf::{Leaf, Rows, RowsBack};
 use version::LINK_SIZE;
 pub(crate) use version::Version;
@@ -26,7 +29,8 @@ pub struct Stats {
     pub rows: u64,
     /// Versions, the newest and tombstones included.
     pub versions: u64,
-    /// Bytes that the allocator was asked for: versions, their links, and leaves with their free places. Left out: what
+    /// Bytes that the allocator was asked for: versions, their links, leaves with their free places, and the entries of
+    /// indexes. Left out: what
     /// it rounds up (mimalloc has four sizes a doubling: a tenth or so), the free places of the tree over the leaves (a
     /// byte a row), and the notes on what is not committed or pinned. What a process takes: docs/performance.md.
     pub bytes: u64,
@@ -68,6 +72,7 @@ pub(crate) struct Table {
     /// No version is newer; after an undo they may all be older.
     newest: Lsn,
     stats: Stats,
+    indexes: Indexes,
 }
 
 /// Bytes that a leaf takes in the tree.
@@ -89,7 +94,10 @@ fn version_mut<'a>(leaves: &'a mut BTreeMap<Key, Leaf>, key: &Key) -> Option<&'a
 
 impl Table {
     pub(crate) fn stats(&self) -> Stats {
-        self.stats
+        Stats {
+            bytes: self.stats.bytes + self.indexes.bytes(),
+            ..self.stats
+        }
     }
 
     /// As `leaf_mut`.
@@ -116,7 +124,7 @@ impl Table {
     }
 
     /// The entries after `after`, or all, in key order.
-    pub(crate) fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (Key, &Version)> {
+    pub(crate) fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (Key, &Version)> + use<'_> {
         let after = after.map(Key::new);
         self.range(after.as_ref().map_or(Bound::Unbounded, Bound::Excluded))
     }
@@ -155,6 +163,10 @@ impl Table {
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.
     pub(crate) fn write(&mut self, key: &Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
+        self.indexed(key, |table| table.write_row(key, lsn, row))
+    }
+
+    fn write_row(&mut self, key: &Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
         self.newest = self.newest.max(lsn);
         let found = leaf_mut(&mut self.leaves, key).map(|(_, leaf)| (leaf.find(key), leaf));
         let Some((Ok(at), leaf)) = found else {
@@ -217,12 +229,18 @@ impl Table {
     /// A row as a dump carries it, into a table that has nothing at this key or the same.
     pub(crate) fn restore(&mut self, key: &[u8], lsn: Lsn, row: &[u8]) {
         let key = Key::new(key);
-        self.remove(&key);
-        self.insert(&key, Version::new(key.as_bytes(), lsn, Some(row)));
+        self.indexed(&key, |table| {
+            table.remove(&key);
+            table.insert(&key, Version::new(key.as_bytes(), lsn, Some(row)));
+        });
     }
 
     /// Takes back the versions beyond `lsn`.
     pub(crate) fn undo_after(&mut self, key: &Key, lsn: Lsn) {
+        self.indexed(key, |table| table.undo_after_row(key, lsn))
+    }
+
+    fn undo_after_row(&mut self, key: &Key, lsn: Lsn) {
         let Some(version) = version_mut(&mut self.leaves, key) else {
             return;
         };
@@ -249,6 +267,10 @@ impl Table {
     /// Drops the versions of a key that neither a pinned snapshot nor undoing beyond `committed` needs, and says which
     /// pins keep others, which are to be looked at again when those go.
     pub(crate) fn prune(&mut self, key: &Key, committed: Lsn, pins: &Pins, kept_by: &mut Vec<Lsn>) {
+        self.indexed(key, |table| table.prune_row(key, committed, pins, kept_by))
+    }
+
+    fn prune_row(&mut self, key: &Key, committed: Lsn, pins: &Pins, kept_by: &mut Vec<Lsn>) {
         let Some(version) = version_mut(&mut self.leaves, key) else {
             return;
         };

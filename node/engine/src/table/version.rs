@@ -113,6 +113,12 @@ impl Version {
         row_of(self.0.bytes())
     }
 
+    /// The rows of all versions, the newest first.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        let versions = std::iter::successors(Some(&self.0), |block| block.older());
+        versions.filter_map(|block| row_of(block.bytes()))
+    }
+
     /// The key, of which the leaf has the first eight bytes.
     #[inline]
     pub(super) fn key(&self, head: u64) -> Key {

@@ -1,0 +1,122 @@
+//! A partition's secondary indexes: which there are, building them, and reading by one.
+//!
+//! They hold nothing that rows don't: they are no part of a dump, and a partition that was loaded builds them anew.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+
+use super::Partition;
+use super::view::Seen;
+use crate::catalog::Index as Definition;
+use crate::key::Key;
+use crate::span::Span;
+use crate::table::{Table, values_of};
+use crate::transaction::{Writes, Written};
+use crate::{IndexId, Lsn, TableId};
+
+/// A row that an index found: its values there, its key, what there is.
+pub(super) type Found<'a> = (Key, Key, Seen<'a>);
+
+impl Partition {
+    /// A table has these indexes and no others. New ones are to be built; rows that change meanwhile are in them. Of a
+    /// partition that is being loaded, to be told when that is done.
+    pub fn set_indexes(&mut self, table: TableId, indexes: &[Definition]) {
+        self.tables.entry(table).or_default().set_indexes(indexes);
+    }
+
+    /// Takes up to `max_rows` rows of a table into each of its indexes that are not complete; true: all are.
+    pub fn build_indexes(&mut self, table: TableId, max_rows: usize) -> bool {
+        let table = self.tables.get_mut(&table);
+        table.is_none_or(|table| table.build_indexes(max_rows))
+    }
+
+    /// Calls `take` with each row that a snapshot sees, with a transaction's `writes` in the places of what they change,
+    /// and whose values in an index lie from `from` on, below `to`: in the index's order, or from the last to the first,
+    /// until that says stop. False: the index can't be read by, because there is none, or it is not complete.
+    #[allow(clippy::too_many_arguments)] // each is one clause of the query
+    pub fn rows_by_index(
+        &self,
+        table: TableId,
+        index: IndexId,
+        snapshot: Lsn,
+        writes: &Writes,
+        (from, to): (&[u8], Option<&[u8]>),
+        backward: bool,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let span = Span {
+            from: Key::new(from),
+            to: to.map(Key::new),
+        };
+        let stored = self.tables.get(&table);
+        let Some(found) = by_index(stored, index, snapshot, writes.table(table), &span, backward) else {
+            return false;
+        };
+        for (_, _, seen) in found {
+            if seen.row.is_some_and(|row| !take(row)) {
+                break;
+            }
+        }
+        true
+    }
+}
+
+/// What an index has of a span of its values at a snapshot, with a transaction's writes in their places. A row that has
+/// other values at the snapshot is given without itself: somebody may have to wait for what changed it.
+pub(super) fn by_index<'a>(
+    table: Option<&'a Table>,
+    index: IndexId,
+    snapshot: Lsn,
+    writes: Option<&'a BTreeMap<Key, Written>>,
+    span: &Span,
+    backward: bool,
+) -> Option<impl Iterator<Item = Found<'a>> + use<'a>> {
+    let table = table?;
+    let index = table.index(index)?;
+    let definition = index.definition();
+    let stored = index.entries(span, backward).filter_map(move |(values, key)| {
+        if writes.is_some_and(|writes| writes.contains_key(key)) {
+            return None;
+        }
+        let (lsn, row) = table.get(key)?.at(snapshot)?;
+        let is_so = values_of(definition, row).as_ref() == Some(values);
+        let row = is_so.then_some(row);
+        Some((values.clone(), key.clone(), Seen { lsn, row }))
+    });
+    let mut own = own_entries(definition, writes, span);
+    if backward {
+        own.reverse();
+    }
+    Some(merge(stored.peekable(), own.into_iter().peekable(), backward))
+}
+
+fn own_entries<'a>(definition: &Definition, writes: Option<&'a BTreeMap<Key, Written>>, span: &Span) -> Vec<Found<'a>> {
+    let within = |values: &Key| *values >= span.from && span.to.as_ref().is_none_or(|to| values < to);
+    let entry = |(key, row): (&Key, &'a Written)| {
+        let row = row.as_deref()?;
+        let values = values_of(definition, row).filter(|values| within(values))?;
+        let seen = Seen { lsn: 0, row: Some(row) };
+        Some((values, key.clone(), seen))
+    };
+    let mut own: Vec<Found<'a>> = writes.into_iter().flatten().filter_map(entry).collect();
+    own.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
+    own
+}
+
+fn merge<'a>(
+    mut stored: Peekable<impl Iterator<Item = Found<'a>>>,
+    mut own: Peekable<impl Iterator<Item = Found<'a>>>,
+    backward: bool,
+) -> impl Iterator<Item = Found<'a>> {
+    std::iter::from_fn(move || {
+        let own_is_next = match (stored.peek(), own.peek()) {
+            (Some(stored), Some(own)) => ((&own.0, &own.1) < (&stored.0, &stored.1)) != backward,
+            (None, _) => true,
+            (_, None) => false,
+        };
+        if own_is_next { own.next() } else { stored.next() }
+    })
+}
+
+#[cfg(test)]
+mod tests;
