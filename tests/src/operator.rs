@@ -79,6 +79,11 @@ fn missing(status: &GetStatusResponse, nodes: usize) -> Option<String> {
     if !status.serving {
         return Some("it does not serve".to_owned());
     }
+    // A group that is still growing may be led by one node alone, whatever becomes of the others.
+    let voters = status.metadata_voters.len();
+    if voters < nodes.min(3) {
+        return Some(format!("the metadata group has {voters} voters"));
+    }
     let lacking = status.partitions.iter().find(|partition| {
         partition.primary == 0 || partition.in_sync.len() < (partition.replication as usize + 1).min(nodes)
     });
