@@ -3,6 +3,7 @@
 //! `SEED=n` replays one seed, `SEEDS=n` runs so many (50 by default). Each seed has a process of its own, so that what one
 //! run leaves behind in statics can't reach the next, and a replay is what the first run was.
 
+mod accounts;
 mod control;
 mod counters;
 mod determinism;

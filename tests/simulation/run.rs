@@ -17,6 +17,7 @@ use volt_tests::linearizable::{self, Verdict};
 use volt_tests::replicas::{self, ReplicaSum};
 use volt_tests::trace::Trace;
 
+use crate::accounts;
 use crate::control::{self, PEER_PORT};
 use crate::counters;
 use crate::determinism::{self, mix};
@@ -175,6 +176,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         .batch_execute("CREATE TABLE ledger (id BIGINT PRIMARY KEY) WITH REPLICATION = 2")
         .await?;
     counters::make(&setup).await?;
+    accounts::make(&setup).await?;
     let session = Session::open(1).await.ok_or("node 1 takes no session")?;
     for register in 1..=REGISTERS {
         let action = Action::Insert(shared.unique());
@@ -249,6 +251,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
         .await
         .map_err(|fault| format!("read from node {node}: {fault}"))?;
     counters::check(&session, node, shared).await?;
+    accounts::check(&client, node, shared).await?;
     let run = shared.run();
     run.ledger
         .check(&found)

@@ -7,6 +7,7 @@ use volt_node::node::Node;
 use volt_tests::history::{History, Ledger, Operation};
 use volt_tests::trace::Trace;
 
+use crate::accounts::Moves;
 use crate::counters::Count;
 use crate::tables::Made;
 
@@ -35,6 +36,8 @@ pub struct Run {
     pub ledger: Ledger,
     /// Pairs of rows inserted by one statement: both are there, or neither.
     pub pairs: Vec<(u64, u64)>,
+    /// What procedures moved between accounts.
+    pub moves: Moves,
     /// How often each counter is to be counted up by requests that were answered.
     pub counted: BTreeMap<u64, u64>,
     /// Requests to count that were not answered when work ended: key, counters.

@@ -79,6 +79,11 @@ impl Session {
         timeout(ANSWER_TIMEOUT, prepared).await.ok()?.ok()
     }
 
+    /// For statements that are not prepared.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Does this to a register.
     pub async fn run(&self, register: u64, action: Action) -> Result<Answer, Failure> {
         let id = register as i64;

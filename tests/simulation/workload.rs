@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 use volt_tests::history::{Action, Answer, Operation};
 
+use crate::accounts::{self, ACCOUNTS};
 use crate::counters::{COUNTERS, Count};
 use crate::determinism::mix;
 use crate::plan::NODES;
@@ -62,7 +63,8 @@ impl Worker {
     async fn work(&mut self, session: &Session) {
         while self.is_on() && self.random.random_range(0..200) != 0 {
             let went_on = match self.random.random_range(0..20) {
-                0..10 => self.on_register(session).await,
+                0..8 => self.on_register(session).await,
+                8..10 => self.on_accounts(session).await,
                 10..13 => self.count(session).await,
                 13 => self.read_all(session).await,
                 14..18 => self.add(session).await,
@@ -139,6 +141,22 @@ impl Worker {
                 return self.goes_on(again).await;
             }
         }
+        self.goes_on(result).await
+    }
+
+    /// Calls a procedure, or looks at all accounts.
+    async fn on_accounts(&mut self, session: &Session) -> bool {
+        let source = self.random.random_range(1..=ACCOUNTS);
+        let target = self.random.random_range(1..=ACCOUNTS);
+        let result = match self.random.random_range(0..4) {
+            0 => accounts::look(session.client()).await,
+            _ => accounts::call(session.client(), &self.shared, source, target).await,
+        };
+        self.shared.note(&format!(
+            "client {} accounts {source} {target} -> {:?}",
+            self.number,
+            result.is_ok()
+        ));
         self.goes_on(result).await
     }
 

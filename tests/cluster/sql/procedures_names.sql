@@ -20,6 +20,6 @@ ALTER PROCEDURE all_things RENAME TO rename_thing;
 SELECT name, arguments, returns, language, partition_table, partition_parameter, calls, aborts FROM system.procedures ORDER BY name;
 DROP TABLE things;
 DROP PROCEDURE rename_thing(INT, TEXT), all_things;
-DROP PROCEDURE IF EXISTS thing;
+/* Not there any more. */ DROP PROCEDURE IF EXISTS thing;
 DROP PROCEDURE rename_thing;
 DROP TABLE things;

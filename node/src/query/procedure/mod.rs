@@ -62,14 +62,12 @@ impl ProcedurePlan {
 impl SqlEngine {
     /// Plans CREATE, ALTER and DROP PROCEDURE.
     pub(super) async fn plan_procedure(&self, sql: &str, map: &ClusterMap) -> Result<ProcedurePlan, SqlError> {
-        let first = sql.trim_start().get(..4).unwrap_or_default().to_ascii_uppercase();
-        // A comment before it: the header says.
-        match first.as_str() {
+        match tokens::Tokens::of(sql)?.peek(0) {
             "DROP" => {
                 let (names, if_exists) = header::parse_drop(sql)?;
                 Ok(ProcedurePlan::Drop { names, if_exists })
             }
-            "ALTE" => {
+            "ALTER" => {
                 let (name, to) = header::parse_alter(sql)?;
                 check_name(&to, sql)?;
                 Ok(ProcedurePlan::Rename { name, to })

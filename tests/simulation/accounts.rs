@@ -1,0 +1,102 @@
+//! Accounts between which procedures move money: whole at every moment, and no move that was acknowledged is lost.
+
+use tokio_postgres::Client;
+
+use crate::shared::Shared;
+use crate::sql::{Failure, answer};
+
+/// Accounts, from 1.
+pub const ACCOUNTS: u64 = 5;
+const EACH: i64 = 100;
+
+/// Reads both, then writes what it makes of them: a move of another that came in between would be lost.
+const MOVE: &str = "CREATE PROCEDURE move(source BIGINT, target BIGINT) AS $$
+DECLARE
+  has BIGINT; gets BIGINT; so_far BIGINT;
+BEGIN
+  SELECT balance, moves INTO STRICT has, so_far FROM accounts WHERE id = source;
+  SELECT balance INTO STRICT gets FROM accounts WHERE id = target;
+  UPDATE accounts SET balance = has - 1, moves = so_far + 1 WHERE id = source;
+  UPDATE accounts SET balance = gets + 1 WHERE id = target;
+END $$";
+
+/// The same inside one partition: what the account gives it gets back, and the move is counted.
+const TURN: &str = "CREATE PROCEDURE turn(which BIGINT) PARTITION ON TABLE accounts COLUMN id AS $$
+DECLARE
+  has BIGINT;
+BEGIN
+  UPDATE accounts SET balance = balance - 1 WHERE id = which;
+  SELECT balance INTO STRICT has FROM accounts WHERE id = which;
+  UPDATE accounts SET balance = has + 1, moves = moves + 1 WHERE id = which;
+END $$";
+
+/// What the clients' moves came to.
+#[derive(Debug, Default)]
+pub struct Moves {
+    acknowledged: i64,
+    unknown: i64,
+}
+
+/// Makes them.
+pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let table = "CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT, moves BIGINT) WITH REPLICATION = 2";
+    client.batch_execute(table).await?;
+    for account in 1..=ACCOUNTS {
+        let insert = format!("INSERT INTO accounts VALUES ({account}, {EACH}, 0)");
+        client.batch_execute(&insert).await?;
+    }
+    client.batch_execute(MOVE).await?;
+    client.batch_execute(TURN).await
+}
+
+/// Moves one from an account to another, or turns it over in the same.
+pub async fn call(client: &Client, shared: &Shared, source: u64, target: u64) -> Result<(), Failure> {
+    let text = match source == target {
+        true => format!("CALL turn({source})"),
+        false => format!("CALL move({source}, {target})"),
+    };
+    let called = answer(client.simple_query(&text)).await;
+    let moves = &mut shared.run().moves;
+    match &called {
+        Ok(_) => moves.acknowledged += 1,
+        Err(Failure::Unknown) => moves.unknown += 1,
+        Err(Failure::Refused(_)) => {}
+    }
+    called.map(drop)
+}
+
+/// The balances' sum at one moment, which no move changes, and the moves so far.
+async fn sums(client: &Client) -> Result<(i64, i64), Failure> {
+    let sums = "SELECT CAST(sum(balance) AS BIGINT), CAST(sum(moves) AS BIGINT) FROM accounts";
+    let row = answer(client.query_one(sums, &[])).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Looks at all of them while they are moved.
+pub async fn look(client: &Client) -> Result<(), Failure> {
+    let (balance, _) = sums(client).await?;
+    assert_eq!(
+        balance,
+        EACH * ACCOUNTS as i64,
+        "invariants 3 and 5: half of a move was seen"
+    );
+    Ok(())
+}
+
+/// At the end, read from a node.
+pub async fn check(client: &Client, node: u32, shared: &Shared) -> Result<(), String> {
+    let found = sums(client).await;
+    let (balance, moves) = found.map_err(|failure| format!("node {node} does not read the accounts: {failure:?}"))?;
+    let told = &shared.run().moves;
+    if balance != EACH * ACCOUNTS as i64 {
+        return Err(format!(
+            "invariant 5, read from node {node}: the balances are {balance}"
+        ));
+    }
+    if moves < told.acknowledged || moves > told.acknowledged + told.unknown {
+        return Err(format!(
+            "invariants 1 and 3, read from node {node}: {moves} moves are there, told were {told:?}"
+        ));
+    }
+    Ok(())
+}
