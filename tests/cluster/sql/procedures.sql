@@ -89,6 +89,7 @@ CREATE PROCEDURE loops(n INT, INOUT total BIGINT, OUT steps INT) AS $$
 DECLARE
   i INT;
 BEGIN
+  IF n < 0 OR n > 1000 OR n % 500 = 499 AND n > 7 THEN RETURN; END IF;
   total := 0; steps := 0;
   FOR i IN 1..n LOOP total := total + i; steps := steps + 1; END LOOP;
   FOR i IN REVERSE n..1 BY 2 LOOP total := total + i; steps := steps + 1; EXIT WHEN i < 3; END LOOP;
@@ -107,6 +108,8 @@ END
 $$;
 CALL loops(5, 0, NULL);
 CALL loops(0, 0);
+CALL loops(-1, -1);
+CALL loops(499, abs(-7) + abs(-7), abs(-7) + abs(-7));
 CALL loops(20, 0);
 CALL loops(NULL, 0);
 CREATE PROCEDURE forever() AS BEGIN LOOP NULL; END LOOP; END;

@@ -112,9 +112,19 @@ fn program(table: &Table, action: Action) -> Program {
     }
 }
 
-/// An expression without a row.
-pub(super) fn compile_constant(expr: &DfExpr) -> Result<Expr, SqlError> {
-    compile_expr(expr, &|_| None).map_err(|why| match why {
+/// The expressions of a SELECT without tables. What the optimiser computes once lies in a projection below.
+pub(super) fn compile_constants(plan: &LogicalPlan) -> Result<Vec<Expr>, SqlError> {
+    let LogicalPlan::Projection(projection) = plan else {
+        return Err(SqlError::unsupported("this expression in a procedure or its arguments"));
+    };
+    let below = match &*projection.input {
+        LogicalPlan::EmptyRelation(_) => Vec::new(),
+        input => compile_constants(input)?,
+    };
+    let schema = projection.input.schema();
+    let column = |column: &DfColumn| below.get(schema.maybe_index_of_column(column)?).cloned();
+    let compiled = projection.expr.iter().map(|expr| compile_expr(expr, &column));
+    compiled.collect::<Compiled<Vec<_>>>().map_err(|why| match why {
         NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in a procedure or its arguments")),
         NotCompiled::Malformed(error) => error.into(),
     })

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     Expr as AstExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as AstValue,
 };
@@ -23,7 +22,7 @@ use super::statistics::Counts;
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::query::SqlEngine;
-use crate::query::compile::compile_constant;
+use crate::query::compile::compile_constants;
 use crate::query::ddl::table_name;
 use crate::query::execute::Notices;
 use crate::query::prepare::Plan;
@@ -155,11 +154,7 @@ impl SqlEngine {
             let Plan::Query { plan, .. } = &planned.plan else {
                 return Err(SqlError::internal("arguments that are no query"));
             };
-            let LogicalPlan::Projection(projection) = &**plan else {
-                return Err(SqlError::unsupported("a subquery as an argument"));
-            };
-            let compiled = projection.expr.iter().map(compile_constant);
-            arguments = compiled.collect::<Result<Vec<_>, _>>()?;
+            arguments = compile_constants(plan)?;
         }
         let route = procedure.partition_by.as_ref().and_then(|by| {
             let group = map.groups.get(&map.tables.get(&by.table)?.group)?;

@@ -1,6 +1,5 @@
 //! What a procedure's code is made of: expressions and SQL statements, planned; slots and jumps.
 
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use volt_engine::plan::{Action, Expr};
 use volt_engine::procedure::{Code, Into, MAX_PARTS, Op, PartitionBy, Statement};
@@ -13,7 +12,7 @@ use super::scope::{Scopes, Variable};
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::query::SqlEngine;
-use crate::query::compile::{Route, compile_constant};
+use crate::query::compile::{Route, compile_constants};
 use crate::query::prepare::{Plan, Planned, ProgramPlan};
 use crate::query::syntax::{Parsed, parse};
 use crate::statement::{Prepared, ResultColumn};
@@ -120,13 +119,9 @@ impl<'e> Emitter<'e> {
         let Plan::Query { plan, .. } = &planned.plan else {
             return Err(SqlError::new("42601", "an expression is expected"));
         };
-        match &**plan {
-            LogicalPlan::Projection(projection) if projection.expr.len() == 1 => {
-                let LogicalPlan::EmptyRelation(_) = &*projection.input else {
-                    return Err(SqlError::unsupported("this expression in a procedure"));
-                };
-                compile_constant(&projection.expr[0])
-            }
+        let mut exprs = compile_constants(plan)?;
+        match exprs.len() {
+            1 => Ok(exprs.remove(0)),
             _ => Err(SqlError::new("42601", "one expression is expected")),
         }
     }
