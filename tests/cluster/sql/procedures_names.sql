@@ -18,6 +18,12 @@ CREATE PROCEDURE all_things() RETURNS TABLE (what TEXT) AS $$ BEGIN RETURN QUERY
 CALL all_things();
 ALTER PROCEDURE all_things RENAME TO rename_thing;
 SELECT name, arguments, returns, language, partition_table, partition_parameter, calls, aborts FROM system.procedures ORDER BY name;
+-- A key of another type than the column's is made one of the column's.
+CREATE PROCEDURE thing_by_text(TEXT) PARTITION ON TABLE things COLUMN id AS SELECT name FROM things WHERE id = CAST($1 AS INT);
+CALL thing_by_text('2');
+CALL thing_by_text('x');
+/* volt.idempotency_key = 'thing' */ CALL thing_by_text('x');
+DROP PROCEDURE thing_by_text;
 DROP TABLE things;
 DROP PROCEDURE rename_thing(INT, TEXT), all_things;
 /* Not there any more. */ DROP PROCEDURE IF EXISTS thing;

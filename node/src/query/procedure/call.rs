@@ -75,20 +75,18 @@ impl CallPlan {
         Ok(arguments.collect::<Result<_, _>>()?)
     }
 
-    fn partition(&self, arguments: &[Value]) -> Option<PartitionId> {
-        let (partitions, argument) = self.route.as_ref()?;
-        let key_type = self.procedure.partition_by.as_ref()?.data_type;
-        let value = arguments.get(*argument)?;
-        let index = match value.as_ref() {
-            ValueRef::Int(_) | ValueRef::BigInt(_) | ValueRef::Text(_) => {
-                partition_index(value.as_ref(), partitions.len() as u32)
-            }
-            _ => {
-                let value = cast_value(value.clone(), key_type).ok()?;
-                partition_index(value.as_ref(), partitions.len() as u32)
-            }
+    /// Where a partitioned procedure runs with these arguments; None: it isn't partitioned.
+    fn partition(&self, arguments: &[Value]) -> Result<Option<PartitionId>, SqlError> {
+        let (Some((partitions, argument)), Some(by)) = (&self.route, &self.procedure.partition_by) else {
+            return Ok(None);
         };
-        partitions.get(index as usize).copied()
+        let key = arguments.get(*argument).cloned().unwrap_or(Value::Null);
+        let key = cast_value(key, by.data_type)?;
+        let index = partition_index(key.as_ref(), partitions.len() as u32);
+        match partitions.get(index as usize) {
+            Some(partition) => Ok(Some(*partition)),
+            None => Err(SqlError::internal("a partition that its group has not")),
+        }
     }
 }
 
@@ -186,7 +184,10 @@ impl SqlEngine {
             Ok(arguments) => arguments,
             Err(error) => return Some(Err(error)),
         };
-        let partition = plan.partition(&arguments)?;
+        let partition = match plan.partition(&arguments) {
+            Ok(partition) => partition?,
+            Err(error) => return Some(Err(error)),
+        };
         let called = self
             .coordinator
             .try_call(partition, &plan.procedure, &arguments, sink)?;
@@ -215,7 +216,7 @@ impl SqlEngine {
         }
         let begun = Instant::now();
         let arguments = plan.arguments(parameters)?;
-        let called = match plan.partition(&arguments) {
+        let called = match plan.partition(&arguments)? {
             Some(partition) => {
                 let call = self.coordinator.call(partition, &plan.procedure, &arguments, key, sink);
                 call.await.map(done)
