@@ -20,6 +20,8 @@ pub const DEFAULT_TAIL_MARGIN_BYTES: usize = 4 << 20;
 pub const DEFAULT_FILL_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes that the log may grow by before a checkpoint is taken, unless another number is given.
 pub const DEFAULT_CHECKPOINT_BYTES: u64 = 256 << 20;
+/// The least limit of memory: less is a mistake, for an empty node takes more.
+pub const MIN_MEMORY_LIMIT_BYTES: u64 = 16 << 20;
 /// The one database that a cluster has.
 pub const DATABASE: &str = "volt";
 
@@ -65,6 +67,8 @@ pub struct NodeConfig {
     pub fill_chunk_bytes: usize,
     /// Bytes that the log grows by between two checkpoints.
     pub checkpoint_bytes: u64,
+    /// Bytes of the process's memory beyond which it refuses writes; None: a share of what there is.
+    pub memory_limit: Option<u64>,
     /// When the process started, in seconds since 1970 by its machine's clock; 0: unknown. For the operator, which
     /// compares it with what the same machine says of the container; nothing in a node depends on it.
     pub started_at: i64,
@@ -120,6 +124,7 @@ impl NodeConfig {
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
             checkpoint_bytes: DEFAULT_CHECKPOINT_BYTES,
+            memory_limit: None,
             started_at: 0,
         }
     }
@@ -219,6 +224,9 @@ pub struct StartArguments {
     /// Bytes that the log grows by between two checkpoints
     #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
     checkpoint_bytes: u64,
+    /// Bytes of memory beyond which the node refuses to put rows (53200) [default: 80 % of its cgroup's, or of the machine's]
+    #[arg(long, env = "VOLT_MEMORY_LIMIT", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(MIN_MEMORY_LIMIT_BYTES..))]
+    memory_limit: Option<u64>,
 }
 
 /// Arguments that make no sense together.
@@ -272,6 +280,7 @@ impl StartArguments {
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
             checkpoint_bytes: self.checkpoint_bytes,
+            memory_limit: self.memory_limit,
             started_at: 0,
         })
     }

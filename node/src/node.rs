@@ -31,7 +31,7 @@ use crate::query::SqlEngine;
 use crate::recovery::checkpoint::Figures;
 use crate::recovery::{self, Recovered};
 use crate::replication::{Replicas, fill, receiver};
-use crate::txn::Coordinator;
+use crate::txn::{Coordinator, MemoryFigures};
 use crate::world::{Listener, World};
 
 /// Messages of one stream that wait to be sent.
@@ -142,7 +142,7 @@ impl Node {
             (Arc::clone(&log), &config),
             recovered.replicas,
         );
-        let coordinator = Coordinator::new(Arc::clone(&replicas));
+        let coordinator = Coordinator::new(Arc::clone(&replicas), &config);
         let _ = self.data.parts.set((Arc::clone(&replicas), Arc::clone(&coordinator)));
         membership.start();
         replicas.start();
@@ -306,6 +306,11 @@ impl DataPlane for Data {
             kept: participant.keys_kept(),
             repeats: participant.repeats(),
         })
+    }
+
+    fn memory(&self) -> MemoryFigures {
+        let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
+        participant.map_or_else(MemoryFigures::default, |participant| participant.memory.figures())
     }
 
     fn not_serving(&self) -> Vec<PartitionId> {

@@ -8,6 +8,7 @@ mod failures;
 mod golden;
 mod idempotency;
 mod load;
+mod memory;
 mod network;
 mod observe;
 mod operator;

@@ -138,6 +138,13 @@ impl NodeProcess {
         self.arguments.extend(more.iter().map(|&word| word.to_owned()));
     }
 
+    /// Gives the argument of this name, which it has, another value, from its next start on.
+    pub fn set_argument(&mut self, name: &str, value: &str) {
+        let value_of = self.arguments.windows(2).position(|pair| pair[0] == name);
+        let place = value_of.expect("it was given this argument") + 1;
+        self.arguments[place] = value.to_owned();
+    }
+
     /// All that it printed, over all its starts.
     pub fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(&self.log)?)

@@ -131,6 +131,11 @@ impl Effects {
         self.0.len()
     }
 
+    /// True when a row is put, of effects that were checked.
+    pub fn puts(&self) -> bool {
+        self.iter_checked().any(|effect| effect.row.is_some())
+    }
+
     /// Reads all of it, so that applying it can't fail.
     pub fn check(&self) -> Result<(), CorruptError> {
         self.iter().try_for_each(|effect| effect.map(|_| ()))

@@ -74,6 +74,7 @@ pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
         peer_port: arguments.peer_port,
         http_port: arguments.http_port,
         durability: arguments.durability,
+        memory_limit: None,
         log: "warn".to_owned(),
     };
     let mut cluster = DevCluster::start(&dev).await?;

@@ -51,6 +51,10 @@ impl DataPlane for NoData {
         Vec::new()
     }
 
+    fn memory(&self) -> crate::txn::MemoryFigures {
+        crate::txn::MemoryFigures::default()
+    }
+
     fn not_serving(&self) -> Vec<PartitionId> {
         Vec::new()
     }

@@ -14,6 +14,7 @@ use super::statements::Statements;
 use super::{DataPlane, Storage};
 use crate::gateway::GatewayMetrics;
 use crate::metadata::Metadata;
+use crate::txn::MemoryFigures;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByPartition {
@@ -41,6 +42,10 @@ pub struct Metrics {
     replay_seconds: Seconds,
     keys_kept: Gauge,
     keys_repeated: Gauge,
+    memory_resident: Gauge,
+    memory_rows: Gauge,
+    memory_limit: Gauge,
+    memory_refused: Gauge,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -67,6 +72,10 @@ impl Metrics {
             replay_seconds: Seconds::default(),
             keys_kept: Gauge::default(),
             keys_repeated: Gauge::default(),
+            memory_resident: Gauge::default(),
+            memory_rows: Gauge::default(),
+            memory_limit: Gauge::default(),
+            memory_refused: Gauge::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -113,6 +122,7 @@ impl Metrics {
             metrics.keys_repeated.clone(),
         );
         metrics.register_storage(&mut registry);
+        metrics.register_memory(&mut registry);
         metrics.registry = registry;
         metrics
     }
@@ -143,6 +153,37 @@ impl Metrics {
         );
     }
 
+    fn register_memory(&self, registry: &mut Registry) {
+        registry.register(
+            "memory_resident_bytes",
+            "Bytes of this process that are in memory",
+            self.memory_resident.clone(),
+        );
+        registry.register(
+            "memory_row_bytes",
+            "Bytes of it that are rows",
+            self.memory_rows.clone(),
+        );
+        registry.register(
+            "memory_limit_bytes",
+            "Bytes beyond which rows are no longer put; 0: no limit",
+            self.memory_limit.clone(),
+        );
+        registry.register(
+            "memory_refused_writes",
+            "Writes that were refused since the start for want of memory",
+            self.memory_refused.clone(),
+        );
+    }
+
+    fn refresh_memory(&self, memory: MemoryFigures) {
+        let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        self.memory_resident.set(number(memory.resident));
+        self.memory_rows.set(number(memory.rows));
+        self.memory_limit.set(number(memory.limit));
+        self.memory_refused.set(number(memory.refused));
+    }
+
     fn refresh_storage(&self, storage: Storage) {
         let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
         self.log_bytes.set(number(storage.log_bytes));
@@ -156,6 +197,7 @@ impl Metrics {
     /// Reads off the map and the replicas what can be read there.
     pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
         self.refresh_storage(data.storage());
+        self.refresh_memory(data.memory());
         let (keys, number) = (data.keys(), |number| i64::try_from(number).unwrap_or(i64::MAX));
         self.keys_kept.set(number(keys.kept));
         self.keys_repeated.set(number(keys.repeats));

@@ -15,6 +15,8 @@ use tonic::{Status, Streaming};
 use volt_engine::PartitionId;
 use volt_proto::v1::{CallBatch, FillChunk, FillRequest, ReplicateRequest, ReplicateResponse, ReplyBatch};
 
+use crate::txn::MemoryFigures;
+
 #[cfg(test)]
 mod cluster_tests;
 
@@ -65,4 +67,6 @@ pub trait DataPlane: Send + Sync {
     fn lags(&self) -> Vec<(PartitionId, u64)>;
     /// Its idempotency keys.
     fn keys(&self) -> Keys;
+    /// Its memory.
+    fn memory(&self) -> MemoryFigures;
 }

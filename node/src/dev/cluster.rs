@@ -10,6 +10,8 @@ use volt_proto::v1::{GetStatusResponse, InitialiseRequest};
 use super::DevArguments;
 use super::control::Control;
 use super::process::NodeProcess;
+use crate::txn::default_limit;
+use crate::world::production::KernelMemory;
 
 /// How long all nodes may take until they serve.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,6 +39,7 @@ pub struct NodeSettings {
     http_port: u16,
     join: String,
     durability: crate::config::Durability,
+    memory_limit: Option<u64>,
     log: String,
 }
 
@@ -54,6 +57,9 @@ impl NodeSettings {
             http_port: arguments.http_port + place,
             join: peers.join(","),
             durability: arguments.durability,
+            memory_limit: arguments
+                .memory_limit
+                .or_else(|| default_limit(&KernelMemory, arguments.nodes)),
             log: arguments.log.clone(),
         }
     }
@@ -76,8 +82,10 @@ impl NodeSettings {
             ),
             ("--log", self.log.clone()),
         ];
+        let memory_limit = self.memory_limit.map(|bytes| ("--memory-limit", bytes.to_string()));
         pairs
             .into_iter()
+            .chain(memory_limit)
             .flat_map(|(name, value)| [name.to_owned(), value])
             .collect()
     }

@@ -49,6 +49,9 @@ pub struct DevArguments {
     /// When a write is safe on a node
     #[arg(long, value_enum, default_value = "fsync")]
     pub durability: crate::config::Durability,
+    /// Bytes of memory beyond which a node refuses to put rows [default: 80 % of this machine's, shared by the nodes]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(crate::config::MIN_MEMORY_LIMIT_BYTES..))]
+    pub memory_limit: Option<u64>,
     /// What the nodes log, into log.txt in each one's folder
     #[arg(long, default_value = "warn")]
     pub log: String,

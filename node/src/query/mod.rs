@@ -118,7 +118,9 @@ impl SqlEngine {
             context.register_table(name, provider).map_err(failed)?;
         }
         let schema = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
-        for (name, table) in system::system_tables(&self.metadata, &self.procedures) {
+        for (name, table) in
+            system::system_tables(&self.metadata, &self.procedures, &self.coordinator.participant.memory)
+        {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }

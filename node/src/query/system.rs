@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use volt_engine::NodeId;
 use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
@@ -11,6 +12,7 @@ use super::procedure::{Counts, Statistics};
 use super::tables::{SystemTable, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo};
+use crate::txn::{MemoryFigures, MemoryGuard};
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
 
@@ -111,12 +113,27 @@ const PROCEDURES: &[(&str, DataType)] = &[
     ("source", TEXT),
 ];
 
+const MEMORY: &[(&str, DataType)] = &[
+    ("node_id", INT),
+    ("resident_bytes", BIGINT),
+    ("row_bytes", BIGINT),
+    ("limit_bytes", BIGINT),
+    ("refused_writes", BIGINT),
+];
+
 /// The system tables, by name.
 pub(super) fn system_tables(
     metadata: &Arc<Metadata>,
     statistics: &Arc<Statistics>,
+    memory: &Arc<MemoryGuard>,
 ) -> Vec<(&'static str, Arc<SystemTable>)> {
     let mut tables = tables_of_the_map(metadata);
+    let (node_id, memory) = (metadata.node_id(), Arc::clone(memory));
+    let memory = SystemTable {
+        schema: system_schema(MEMORY),
+        rows: Arc::new(move || vec![memory_of(node_id, memory.figures())]),
+    };
+    tables.push(("memory", Arc::new(memory)));
     let (metadata, statistics) = (Arc::clone(metadata), Arc::clone(statistics));
     let procedures = SystemTable {
         schema: system_schema(PROCEDURES),
@@ -276,6 +293,21 @@ fn recoveries(map: &ClusterMap) -> Vec<Vec<Value>> {
         .iter()
         .map(|&node| vec![int(node), text("asked for")])
         .collect()
+}
+
+/// This node's alone; a limit of NULL is none.
+fn memory_of(node_id: NodeId, memory: MemoryFigures) -> Vec<Value> {
+    vec![
+        int(node_id),
+        bigint(memory.resident),
+        bigint(memory.rows),
+        if memory.limit > 0 {
+            bigint(memory.limit)
+        } else {
+            Value::Null
+        },
+        bigint(memory.refused),
+    ]
 }
 
 /// The counts are this node's, since its start.

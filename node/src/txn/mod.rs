@@ -12,6 +12,7 @@ mod calls;
 mod interactive;
 mod journal;
 mod keyed;
+mod memory;
 mod optimistic;
 pub(crate) mod participant;
 mod pins;
@@ -43,12 +44,15 @@ use calls::{CallError, Calls};
 use participant::{Participant, Ran};
 use request::{Failure, Reply, Request};
 
+use crate::config::NodeConfig;
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
 pub use interactive::Interactive;
 pub use journal::AllWrites;
+pub(crate) use memory::MemoryGuard;
+pub use memory::{MemoryFigures, default_limit};
 pub use snapshot::{Snapshot, Wanted};
 
 /// A statement that finds no primary, or one that is being replaced, is tried again for so long.
@@ -76,8 +80,9 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    pub(crate) fn new(replicas: Arc<Replicas>) -> Arc<Self> {
-        let participant = Arc::new(Participant::new(Arc::clone(&replicas)));
+    pub(crate) fn new(replicas: Arc<Replicas>, config: &NodeConfig) -> Arc<Self> {
+        let memory = Arc::new(MemoryGuard::new(Arc::clone(&replicas.world.memory), config));
+        let participant = Arc::new(Participant::new(Arc::clone(&replicas), memory));
         let calls = Calls::new(Arc::clone(&replicas.peers), Arc::clone(&replicas.metadata));
         Arc::new(Self {
             participant,
@@ -87,8 +92,9 @@ impl Coordinator {
         })
     }
 
-    /// Starts what looks after abandoned holds and snapshots.
+    /// Starts what looks after abandoned holds and snapshots, and after memory.
     pub(crate) fn start(self: &Arc<Self>) {
+        self.participant.memory.start(&self.replicas);
         tokio::spawn(resolve::run(Arc::clone(self)));
     }
 

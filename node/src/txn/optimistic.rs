@@ -77,7 +77,11 @@ impl Participant {
         };
         let Attempt { reads, result } = attempt;
         let result = match result {
-            Ok((affected, effects)) => Ok((rows.0, affected, effects)),
+            // Its end will be asked again; but who can't write should not go on as if he could.
+            Ok((affected, effects)) => {
+                let checked = self.memory.check(effects.as_ref());
+                checked.map(|_| (rows.0, affected, effects))
+            }
             Err(error) => Err(error.into()),
         };
         Ok(Attempted {
@@ -174,7 +178,9 @@ impl Participant {
                 };
             }
             let effects = Some(buffered.effects.clone());
-            let effects = match self.keep(replica, key, 0, &KeptRows::default(), effects) {
+            let admitted = self.memory.admit(effects.as_ref());
+            let kept = admitted.and_then(|()| self.keep(replica, key, 0, &KeptRows::default(), effects));
+            let effects = match kept {
                 Ok(effects) => effects.unwrap_or_default(),
                 Err(error) => return Ran::Failed { error, wait: None },
             };

@@ -13,6 +13,7 @@ use volt_engine::plan::{Program, StatementContext};
 use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
 
+use super::memory::MemoryGuard;
 use super::optimistic::conflict;
 use super::pins::Pins;
 use super::request::{Failure, KeyedAt, Work};
@@ -38,6 +39,7 @@ const MAX_WAITING: usize = 10_000;
 pub(crate) struct Participant {
     pub(crate) replicas: Arc<Replicas>,
     pub(super) pins: Pins,
+    pub(crate) memory: Arc<MemoryGuard>,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -55,10 +57,11 @@ pub(crate) enum Ran {
 }
 
 impl Participant {
-    pub(crate) fn new(replicas: Arc<Replicas>) -> Self {
+    pub(crate) fn new(replicas: Arc<Replicas>, memory: Arc<MemoryGuard>) -> Self {
         Self {
             replicas,
             pins: Pins::default(),
+            memory,
             repeats: AtomicU64::default(),
         }
     }
@@ -121,7 +124,9 @@ impl Participant {
                     };
                 }
             };
-            let effects = match self.keep(replica, key, outcome.affected, &rows, outcome.effects) {
+            let admitted = self.memory.admit(outcome.effects.as_ref());
+            let effects = admitted.and_then(|()| self.keep(replica, key, outcome.affected, &rows, outcome.effects));
+            let effects = match effects {
                 Ok(effects) => effects,
                 Err(error) => {
                     let wait = read_wait(replica, partition, outcome.observed);
@@ -216,6 +221,9 @@ impl Participant {
                 }
                 Work::Buffered(_) => return Err(Box::new((Failure::Sql(conflict()), None))),
             };
+            if let Err(error) = self.memory.admit(Some(&effects)) {
+                return Err(Box::new((Failure::Sql(error), None)));
+            }
             if has_key && let Err(error) = replica.engine.check_room_to_keep(&effects) {
                 return Err(Box::new((Failure::Sql(error.into()), None)));
             }

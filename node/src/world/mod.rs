@@ -1,4 +1,4 @@
-//! The four doors by which the world comes in: clock, network, disk, randomness.
+//! The doors by which the world comes in: clock, network, disk, randomness, and how much memory there is.
 //!
 //! Node code outside `main.rs` meets the outside only here, so that a simulation can stand in for all of it.
 //! Timers and tasks are tokio's (`tokio::time`, `tokio::spawn`), which a simulation controls too; `std::time` and
@@ -28,6 +28,8 @@ pub struct World {
     pub disk: Arc<dyn Disk>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// How much memory there is.
+    pub memory: Arc<dyn Memory>,
 }
 
 /// The clock's door.
@@ -42,6 +44,15 @@ pub trait Clock: Send + Sync {
 pub trait Random: Send + Sync {
     /// 64 fresh bits.
     fn next_u64(&self) -> u64;
+}
+
+/// The memory's door. Neither waits for anything.
+pub trait Memory: Send + Sync {
+    /// Bytes of this process that are in memory and that the kernel can't drop; None: nobody says.
+    fn resident_bytes(&self) -> Option<u64>;
+    /// What the process may take before the kernel ends something: its cgroup's limit or the machine's memory; None:
+    /// nobody says.
+    fn available_bytes(&self) -> Option<u64>;
 }
 
 /// A byte stream of the network.

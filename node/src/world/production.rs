@@ -1,4 +1,6 @@
-//! The four doors in production: the kernel's clocks, TCP, files and random numbers.
+//! The doors in production: the kernel's clocks, TCP, files, random numbers and accounts of memory.
+
+mod memory;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
@@ -15,6 +17,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+
+pub use memory::KernelMemory;
 
 use super::{AppendFile, Clock, Disk, Listener, Network, Random, Stream, World};
 
@@ -41,6 +45,7 @@ impl World {
             network: Arc::new(Tcp),
             disk: Arc::new(Directory::open(data_dir)?),
             random: Arc::new(KernelRandom),
+            memory: Arc::new(KernelMemory),
         })
     }
 }

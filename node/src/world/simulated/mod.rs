@@ -1,4 +1,4 @@
-//! The four doors in simulation: everything that happens is a function of one seed.
+//! The doors in simulation: everything that happens is a function of one seed.
 //!
 //! The clock is tokio's paused one, the network turmoil's, the disk a map in memory that loses what was not flushed, and
 //! randomness one generator a node. `tests/simulation/README.md` says what is outside their reach.
@@ -8,6 +8,7 @@ mod disk;
 mod network;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub use disk::{DiskFault, SimulatedDisk};
 #[cfg(feature = "simulation")]
 pub use network::{Faults, SimulatedNetwork};
 
-use super::{Clock, Listener, Network, Random, Stream, World};
+use super::{Clock, Listener, Memory, Network, Random, Stream, World};
 
 /// Microseconds since 1970 at which simulations begin: 2026-01-01.
 pub const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
@@ -80,6 +81,25 @@ impl Clock for SimulatedClock {
     }
 }
 
+/// As much memory as one says: 0 bytes are in use, and nothing limits them, until one says otherwise.
+#[derive(Default)]
+pub struct SimulatedMemory {
+    /// Bytes in use.
+    pub resident: AtomicU64,
+    /// What there is.
+    pub available: Option<u64>,
+}
+
+impl Memory for SimulatedMemory {
+    fn resident_bytes(&self) -> Option<u64> {
+        Some(self.resident.load(Ordering::Relaxed))
+    }
+
+    fn available_bytes(&self) -> Option<u64> {
+        self.available
+    }
+}
+
 /// No connections: for tests of what needs none.
 pub struct NoNetwork;
 
@@ -95,7 +115,7 @@ impl Network for NoNetwork {
 }
 
 impl World {
-    /// A simulated world for a process that starts now. The disk outlives the process; the rest is made anew.
+    /// A simulated world for a process that starts now, without a limit of memory. The disk outlives the process; the rest is made anew.
     pub fn simulated(
         clock: SimulatedClock,
         network: Arc<dyn Network>,
@@ -107,6 +127,7 @@ impl World {
             network,
             disk: Arc::new(disk.mount()),
             random: Arc::new(random),
+            memory: Arc::new(SimulatedMemory::default()),
         }
     }
 }
