@@ -84,7 +84,9 @@ impl From<StatementError> for SqlError {
     fn from(error: StatementError) -> Self {
         let mut told = Self::new(error.sqlstate(), error.to_string());
         match error {
-            StatementError::DuplicateKey { detail, .. } => told.detail = Some(detail),
+            StatementError::DuplicateKey { detail, .. } | StatementError::CheckViolation { detail, .. } => {
+                told.detail = Some(detail)
+            }
             StatementError::Raised {
                 sqlstate, detail, hint, ..
             } => {

@@ -45,6 +45,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         table_name: format!("t{table}"),
         columns: (0..=numbers).map(column).collect(),
         primary_key: vec![0],
+        checks: Vec::new(),
         action,
     }
 }

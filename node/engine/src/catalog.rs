@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Expr;
+use crate::plan::{Check, Expr};
 use crate::value::{DataType, Value};
 use crate::{GroupId, IndexId, TableId};
 
@@ -43,6 +43,17 @@ pub struct Table {
     pub partition_column: usize,
     /// The replication group that holds its rows.
     pub group: GroupId,
+    /// Its CHECK constraints, by name.
+    pub checks: Vec<CheckConstraint>,
+}
+
+/// A CHECK constraint of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckConstraint {
+    /// What is checked.
+    pub check: Check,
+    /// The condition as it was written.
+    pub text: String,
 }
 
 /// A secondary index of a table.

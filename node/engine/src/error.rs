@@ -49,6 +49,16 @@ pub enum StatementError {
         /// The column.
         column: String,
     },
+    /// SQLSTATE 23514.
+    #[error("new row for relation \"{table}\" violates check constraint \"{constraint}\"")]
+    CheckViolation {
+        /// The table.
+        table: String,
+        /// The constraint.
+        constraint: String,
+        /// `Failing row contains (1, null).`
+        detail: String,
+    },
     /// SQLSTATE 22001.
     #[error("value too long for type character varying({limit})")]
     TooLong {
@@ -184,6 +194,7 @@ impl StatementError {
             Self::OtherPartition { .. } => "0A000",
             Self::DuplicateKey { .. } => "23505",
             Self::NotNull { .. } => "23502",
+            Self::CheckViolation { .. } => "23514",
             Self::TooLong { .. } => "22001",
             Self::OutOfRange { .. } => "22003",
             Self::InvalidEscape => "22025",

@@ -118,6 +118,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         table_name: "kv".to_owned(),
         columns: vec![column("k", key, false), column("v", DataType::Text, true)],
         primary_key: vec![0],
+        checks: Vec::new(),
         action,
     }
 }

@@ -1,5 +1,6 @@
 //! Runs row programs against the newest state; writes become effects, which are not applied here.
 
+mod check;
 mod find;
 mod stages;
 
@@ -265,11 +266,12 @@ impl<'a, V: View<'a>> Run<'a, V> {
             for (place, expr) in row.iter().enumerate() {
                 values.push(self.fit(place, expr.evaluate(&self.scope)?)?);
             }
+            encode(&mut encoded, &values);
+            self.check(&encoded)?;
             let key = self.key_of(&values)?;
             if self.is_taken(&key) || keys.contains(&key) {
                 return Err(self.duplicate(&values));
             }
-            encode(&mut encoded, &values);
             effects.put(self.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
             if rows.len() > 1 {
@@ -297,6 +299,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
         self.each(access, filter, |run, key, row| {
             run.updated(row, set, &mut values)?;
             encode(&mut encoded, &values);
+            run.check(&encoded)?;
             effects.put(run.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
             affected += 1;
@@ -308,10 +311,12 @@ impl<'a, V: View<'a>> Run<'a, V> {
     /// An update that may move rows to other keys: a new key must be free, or be one that is moving away. As in
     /// standard SQL the whole statement counts; PostgreSQL would refuse some orders.
     fn update_keys(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
-        let mut changed = Vec::new();
+        let (mut changed, mut encoded) = (Vec::new(), Vec::new());
         self.each(access, filter, |run, key, row| {
             let mut values = Vec::new();
             run.updated(row, set, &mut values)?;
+            encode(&mut encoded, &values);
+            run.check(&encoded)?;
             changed.push((key.clone(), values));
             Ok(true)
         })?;
@@ -323,7 +328,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
                 return Err(self.duplicate(values));
             }
         }
-        let (mut effects, mut encoded) = (EffectsBuilder::default(), Vec::new());
+        let mut effects = EffectsBuilder::default();
         for key in old.iter().filter(|key| !new.contains_key(*key)) {
             effects.remove(self.program.table, key.as_bytes());
         }

@@ -134,6 +134,11 @@ impl Expr {
     pub fn is_true(&self, scope: &Scope<'_>) -> Result<bool, StatementError> {
         Ok(truth(self.evaluate(scope)?.as_ref())? == Some(true))
     }
+
+    /// True when it is false, not NULL and not true.
+    pub fn is_false(&self, scope: &Scope<'_>) -> Result<bool, StatementError> {
+        Ok(truth(self.evaluate(scope)?.as_ref())? == Some(false))
+    }
 }
 
 pub(crate) fn parameter<'a>(scope: &Scope<'a>, place: usize) -> Result<ValueRef<'a>, StatementError> {

@@ -27,8 +27,19 @@ pub struct Program {
     pub columns: Vec<Column>,
     /// Places of the primary key in `columns`, in key order.
     pub primary_key: Vec<usize>,
+    /// What else written rows must satisfy; a program that only reads needs none.
+    pub checks: Vec<Check>,
     /// What it does.
     pub action: Action,
+}
+
+/// A condition on each row of a table, over the table's columns: it may be true or NULL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its constraint's name.
+    pub name: String,
+    /// The condition; without parameters.
+    pub condition: Expr,
 }
 
 /// How the rows that a statement reads are found.

@@ -16,6 +16,7 @@ impl Program {
         if self.primary_key.is_empty() || self.primary_key.iter().any(|&column| column >= columns) {
             return Err(malformed("its primary key is not of its columns"));
         }
+        check_all(self.checks.iter().map(|check| &check.condition), columns)?;
         match &self.action {
             Action::Select {
                 access,

@@ -23,6 +23,7 @@ fn program(action: Action) -> Program {
         table_name: "stock".to_owned(),
         columns: vec![column("shop"), column("item"), column("left")],
         primary_key: vec![0, 1],
+        checks: Vec::new(),
         action,
     };
     program.validate().unwrap();

@@ -22,6 +22,7 @@ fn program(action: Action) -> Program {
         table_name: "t".to_owned(),
         columns: vec![column("k"), column("v")],
         primary_key: vec![0],
+        checks: Vec::new(),
         action,
     }
 }

@@ -37,6 +37,7 @@ fn program(action: Action) -> Program {
         table_name: "t".to_owned(),
         columns: columns(),
         primary_key: vec![0, 1],
+        checks: Vec::new(),
         action,
     };
     program.validate().unwrap();

@@ -22,6 +22,7 @@ fn program(action: Action) -> Program {
         table_name: "items".to_owned(),
         columns,
         primary_key: vec![0],
+        checks: Vec::new(),
         action,
     }
 }
@@ -362,4 +363,106 @@ fn a_row_has_the_version_of_the_record_that_wrote_it() {
     assert!(attempt.result.is_ok());
     assert_eq!(seen.last(), Some(&Value::Null));
     assert_eq!(seen.first(), Some(&Value::BigInt(1)));
+}
+
+fn column_is(column: usize, op: BinaryOp, number: i64) -> Expr {
+    Expr::Binary {
+        op,
+        left: Box::new(Expr::Cast {
+            operand: Box::new(Expr::Column(column)),
+            to: DataType::BigInt,
+        }),
+        right: Box::new(literal(number)),
+    }
+}
+
+fn checked(mut program: Program, checks: &[(&str, Expr)]) -> Program {
+    let check = |(name, condition): &(&str, Expr)| crate::plan::Check {
+        name: (*name).to_owned(),
+        condition: condition.clone(),
+    };
+    program.checks = checks.iter().map(check).collect();
+    program.validate().unwrap();
+    program
+}
+
+#[test]
+fn a_row_that_makes_a_check_false_is_not_put() {
+    let mut partition = Partition::new();
+    let checks = [
+        ("dear", column_is(2, BinaryOp::Less, 10)),
+        ("short", column_is(0, BinaryOp::GreaterOrEqual, 0)),
+    ];
+    let run = |partition: &Partition, program| partition.run(&checked(program, &checks), &[], &CONTEXT, &mut |_| {});
+    let outcome = run(&partition, insert(&[1, 9])).unwrap();
+    partition
+        .apply_record(1, &LogPayload::Write(outcome.effects.unwrap()))
+        .unwrap();
+    let failed = run(&partition, insert(&[2, 10])).unwrap_err();
+    assert_eq!(failed.error.sqlstate(), "23514");
+    assert_eq!(
+        failed.error,
+        StatementError::CheckViolation {
+            table: "items".to_owned(),
+            constraint: "dear".to_owned(),
+            detail: "Failing row contains (10, abc, 10.00).".to_owned(),
+        }
+    );
+    // Before the key is looked for, and after NOT NULL.
+    let failed = run(&partition, insert(&[-1])).unwrap_err();
+    assert!(failed.error.to_string().ends_with("\"short\""), "{failed}");
+    let update = |column, value| {
+        program(Action::Update {
+            access: Access::Scan,
+            filter: None,
+            set: vec![(column, value)],
+        })
+    };
+    let failed = run(&partition, update(2, literal(11))).unwrap_err();
+    assert_eq!(failed.error.sqlstate(), "23514");
+    assert!(
+        failed.observed > 0,
+        "the rows that it has met are to be committed first"
+    );
+    // Also when the key changes.
+    let less = Expr::Binary {
+        op: BinaryOp::Subtract,
+        left: Box::new(Expr::Column(0)),
+        right: Box::new(literal(5)),
+    };
+    assert_eq!(run(&partition, update(0, less)).unwrap_err().error.sqlstate(), "23514");
+    assert_eq!(run(&partition, update(2, literal(3))).unwrap().affected, 2);
+    assert_eq!(run(&partition, insert(&[9])).unwrap_err().error.sqlstate(), "23505");
+}
+
+#[test]
+fn a_long_value_is_cut_in_the_error_and_null_passes() {
+    let long = "ä".repeat(100);
+    let mut wide = program(Action::Insert {
+        rows: vec![vec![literal(1), text(&long), literal(1)]],
+    });
+    wide.columns[1].data_type = DataType::Text;
+    let failed = Partition::new()
+        .run(
+            &checked(wide, &[("no", Expr::Literal(Value::Boolean(false)))]),
+            &[],
+            &CONTEXT,
+            &mut |_| {},
+        )
+        .unwrap_err();
+    let StatementError::CheckViolation { detail, .. } = failed.error else {
+        panic!("{failed}");
+    };
+    assert_eq!(
+        detail,
+        format!("Failing row contains (1, {}..., 1.00).", "ä".repeat(32))
+    );
+    let null = checked(insert(&[1]), &[("unknown", Expr::Literal(Value::Null))]);
+    assert_eq!(
+        Partition::new()
+            .run(&null, &[], &CONTEXT, &mut |_| {})
+            .unwrap()
+            .affected,
+        1
+    );
 }
