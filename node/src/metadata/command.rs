@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use volt_engine::catalog::{Column, Table};
+use volt_engine::catalog::{CheckConstraint, Column, Table};
 use volt_engine::procedure::Procedure;
 use volt_engine::{Epoch, NodeId, PartitionId, ProcedureId, TableId};
 
@@ -202,6 +202,8 @@ pub struct NewTable {
     pub primary_key: Vec<usize>,
     /// Place in `columns` of the partition key.
     pub partition_column: usize,
+    /// Its CHECK constraints, by name.
+    pub checks: Vec<CheckConstraint>,
 }
 
 /// A partition's next configuration.

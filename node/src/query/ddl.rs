@@ -22,7 +22,7 @@ const MAX_COLUMNS: usize = 1_600;
 /// Columns of a primary key, at most: PostgreSQL's bound.
 const MAX_KEY_COLUMNS: usize = 32;
 /// Bytes of a name, at most. PostgreSQL cuts longer ones; we refuse them, for two could become one.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 /// Bytes of a text or BYTEA that is a column's default, at most: the catalog lies on every node, and each change of it is
 /// an entry of the metadata group's log.
 const MAX_DEFAULT_BYTES: usize = 1 << 10;
@@ -69,8 +69,11 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         columns.push(column);
     }
     for constraint in &create.constraints {
-        let TableConstraint::PrimaryKey(primary) = constraint else {
-            return Err(SqlError::unsupported(format!("the constraint {constraint}")));
+        let primary = match constraint {
+            TableConstraint::PrimaryKey(primary) => primary,
+            // `checks` compiles them.
+            TableConstraint::Check(_) => continue,
+            _ => return Err(SqlError::unsupported(format!("the constraint {constraint}"))),
         };
         if !key.is_empty() {
             return Err(SqlError::new(
@@ -125,6 +128,7 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         columns,
         primary_key,
         partition_column,
+        checks: Vec::new(),
     })
 }
 
@@ -164,6 +168,7 @@ fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Co
             ColumnOption::Default(expr) => column.default = Some(default(expr, data_type)?),
             ColumnOption::PrimaryKey(_) if key.is_empty() => key.push(name.clone()),
             ColumnOption::PrimaryKey(_) => return Err(SqlError::new("42P16", "multiple primary keys are not allowed")),
+            ColumnOption::Check(_) => {}
             other => return Err(SqlError::unsupported(format!("the column option {other}"))),
         }
     }

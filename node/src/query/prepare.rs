@@ -224,7 +224,8 @@ impl SqlEngine {
                 let Statement::CreateTable(create) = &*statement else {
                     return Err(SqlError::unsupported("this CREATE TABLE"));
                 };
-                let table = ddl::new_table(create, &clauses, sql)?;
+                let mut table = ddl::new_table(create, &clauses, sql)?;
+                table.checks = self.checks(create, &table, sql, map).await?;
                 let replication = clauses.replication.unwrap_or(DEFAULT_REPLICATION);
                 let plan = Plan::CreateTable {
                     table,

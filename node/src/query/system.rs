@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use volt_engine::NodeId;
+use volt_engine::catalog::CheckConstraint;
 use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
@@ -84,6 +85,11 @@ const TABLES: &[Definition] = &[
             ("degraded", BOOLEAN),
         ],
         tables,
+    ),
+    (
+        "checks",
+        &[("table", TEXT), ("name", TEXT), ("condition", TEXT)],
+        checks,
     ),
     (
         "failovers",
@@ -273,6 +279,15 @@ fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
         row
     };
     map.tables.values().map(row).collect()
+}
+
+/// The CHECK constraints.
+fn checks(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let of = |table: &Arc<volt_engine::catalog::Table>| {
+        let row = |one: &CheckConstraint| vec![text(&table.name), text(&one.check.name), text(&one.text)];
+        table.checks.iter().map(row).collect::<Vec<_>>()
+    };
+    map.tables.values().flat_map(of).collect()
 }
 
 fn failovers(map: &ClusterMap) -> Vec<Vec<Value>> {

@@ -36,6 +36,7 @@ pub(super) fn create_table(
         primary_key: new.primary_key,
         partition_column: new.partition_column,
         group,
+        checks: new.checks,
     };
     map.next_table += 1;
     map.catalog_version += 1;

@@ -103,11 +103,16 @@ fn compile_plan(
 }
 
 fn program(table: &Table, action: Action) -> Program {
+    let checks = match action {
+        Action::Insert { .. } | Action::Update { .. } => table.checks.iter().map(|one| one.check.clone()).collect(),
+        Action::Select { .. } | Action::Delete { .. } => Vec::new(),
+    };
     Program {
         table: table.id,
         table_name: table.name.clone(),
         columns: table.columns.clone(),
         primary_key: table.primary_key.clone(),
+        checks,
         action,
     }
 }
@@ -128,6 +133,38 @@ pub(super) fn compile_constants(plan: &LogicalPlan) -> Result<Vec<Expr>, SqlErro
         NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in a procedure or its arguments")),
         NotCompiled::Malformed(error) => error.into(),
     })
+}
+
+/// The only expression of a SELECT of a table's rows, over a row.
+pub(super) fn compile_over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Expr> {
+    let mut exprs = over_row(plan, table)?;
+    match (exprs.pop(), exprs.is_empty()) {
+        (Some(expr), true) => Ok(expr),
+        _ => not("more than one expression"),
+    }
+}
+
+/// The columns of a plan that only projects a table.
+fn over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Vec<Expr>> {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => over_row(&alias.input, table),
+        LogicalPlan::TableScan(scan) if scan.filters.is_empty() => {
+            let place = |name: &String| table.columns.iter().position(|column| column.name == *name);
+            let column = |name: &String| {
+                let column = place(name).map(Expr::Column);
+                column.ok_or_else(|| NotCompiled::Shape(format!("column {name}")))
+            };
+            let fields = scan.projected_schema.fields();
+            fields.iter().map(|field| column(field.name())).collect()
+        }
+        LogicalPlan::Projection(projection) => {
+            let below = over_row(&projection.input, table)?;
+            let schema = projection.input.schema();
+            let column = |column: &DfColumn| below.get(schema.maybe_index_of_column(column)?).cloned();
+            projection.expr.iter().map(|expr| compile_expr(expr, &column)).collect()
+        }
+        other => not(format!("{}", other.display())),
+    }
 }
 
 struct Compiler<'a>(&'a Table);

@@ -60,6 +60,7 @@ fn table() -> Arc<Table> {
         primary_key: vec![0, 1, 2],
         partition_column: 1,
         group: 1,
+        checks: Vec::new(),
     })
 }
 
