@@ -16,6 +16,7 @@ mod procedures;
 mod recovery;
 mod session;
 mod transactions;
+mod truncate;
 mod version;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

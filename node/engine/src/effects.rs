@@ -1,7 +1,8 @@
 //! Effects: what one transaction did to one partition. Logged, replicated and replayed as these bytes.
 //!
-//! Layout of `Effects`: a sequence of `put` (1, table u32, key length varint, key, row length varint, row) and
-//! `remove` (2, table u32, key length varint, key). Integers are little-endian. The last effect on a key wins.
+//! Layout of `Effects`: a sequence of `put` (1, table u32, key length varint, key, row length varint, row), `remove`
+//! (2, table u32, key length varint, key) and `clear` (3, table u32), which removes every row that the table has then.
+//! Integers are little-endian. The last effect on a key wins.
 //!
 //! A record of the log carries a `LogPayload`: what its partition does at that LSN.
 
@@ -57,6 +58,7 @@ pub const MAX_EFFECTS_BYTES: usize = 8 << 20;
 
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
+const CLEAR: u8 = 3;
 
 /// What an effect takes at most besides its key and its row.
 const MAX_FRAME: usize = 1 + size_of::<TableId>() + 2 * 10;
@@ -82,6 +84,12 @@ impl EffectsBuilder {
     /// The key's row goes.
     pub fn remove(&mut self, table: TableId, key: &[u8]) {
         self.head(REMOVE, table, key);
+    }
+
+    /// Every row of the table goes.
+    pub fn clear(&mut self, table: TableId) {
+        self.0.push(CLEAR);
+        self.0.extend_from_slice(&table.to_le_bytes());
     }
 
     fn head(&mut self, op: u8, table: TableId, key: &[u8]) {
@@ -114,13 +122,13 @@ impl EffectsBuilder {
     }
 }
 
-/// One change of one row.
+/// One change of one row, or of a whole table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effect<'a> {
     /// The table.
     pub table: TableId,
-    /// The row's key.
-    pub key: &'a [u8],
+    /// The row's key; None: every row of the table goes.
+    pub key: Option<&'a [u8]>,
     /// The new row; None: it goes.
     pub row: Option<&'a [u8]>,
 }
@@ -173,10 +181,10 @@ fn read_effect<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> 
 fn read_effect_frame<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, CorruptError> {
     let op = reader.u8()?;
     let table = reader.u32()?;
-    let key = reader.counted()?;
-    let row = match op {
-        PUT => Some(reader.counted()?),
-        REMOVE => None,
+    let (key, row) = match op {
+        PUT => (Some(reader.counted()?), Some(reader.counted()?)),
+        REMOVE => (Some(reader.counted()?), None),
+        CLEAR => (None, None),
         _ => return Err(CorruptError::UnknownTag(op)),
     };
     Ok(Effect { table, key, row })

@@ -33,8 +33,12 @@ impl Writes {
     pub fn add(&mut self, effects: &Effects) -> Result<(), CorruptError> {
         for effect in effects.iter() {
             let effect = effect?;
+            // What a statement of a block wants is kept row by row.
+            let key = effect
+                .key
+                .ok_or(CorruptError::OutOfPlace("a table cleared in a block"))?;
             let table = self.tables.entry(effect.table).or_default();
-            table.insert(Key::new(effect.key), effect.row.map(Box::from));
+            table.insert(Key::new(key), effect.row.map(Box::from));
         }
         Ok(())
     }

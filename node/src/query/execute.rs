@@ -144,6 +144,10 @@ impl SqlEngine {
                     ..done("DROP TABLE")
                 })
             }
+            Plan::Truncate { names } => {
+                self.truncate(names, &planned.sql, key).await?;
+                Ok(done("TRUNCATE TABLE"))
+            }
             Plan::RecoverNode(node) => {
                 for step in recover_node(&self.metadata, *node).await? {
                     sink.row(&[ValueRef::Text(&step)]);
@@ -343,7 +347,7 @@ impl SqlEngine {
     }
 
     /// The tables of these names, and a notice for each that there is not, if that is allowed.
-    async fn tables_named(
+    pub(super) async fn tables_named(
         &self,
         names: &[String],
         if_exists: bool,

@@ -19,6 +19,7 @@ mod syntax;
 mod system;
 mod tables;
 mod transaction;
+mod truncate;
 mod types;
 mod version;
 

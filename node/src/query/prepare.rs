@@ -65,6 +65,8 @@ pub(super) enum Plan {
     },
     /// DROP TABLE.
     DropTable { names: Vec<String>, if_exists: bool },
+    /// TRUNCATE.
+    Truncate { names: Vec<String> },
     /// RECOVER NODE.
     RecoverNode(NodeId),
     /// DRAIN NODE.
@@ -126,6 +128,7 @@ impl Prepared for Planned {
             Plan::Program(plan) => !plan.program.is_read_only(),
             // Whether it does is not known before.
             Plan::Call(_) => true,
+            Plan::Truncate { .. } => true,
             _ => false,
         }
     }
@@ -281,6 +284,10 @@ impl SqlEngine {
                     Vec::new(),
                 ))
             }
+            Statement::Truncate(truncate) => {
+                let names = super::truncate::names(truncate)?;
+                Ok(simple(Plan::Truncate { names }, Vec::new()))
+            }
             Statement::Set(_) | Statement::Reset(_) => Ok(simple(Plan::Set, Vec::new())),
             Statement::ShowVariable { variable } => {
                 let name = variable
@@ -408,6 +415,7 @@ fn tag(program: &Program) -> &'static str {
         Action::Insert { .. } => "INSERT 0",
         Action::Update { .. } => "UPDATE",
         Action::Delete { .. } => "DELETE",
+        Action::Truncate { .. } => "TRUNCATE TABLE",
     }
 }
 

@@ -57,6 +57,7 @@ impl SqlEngine {
             Plan::Procedure(plan) => return Err(not_inside(plan.tag())),
             Plan::CreateTable { .. } => return Err(not_inside("CREATE TABLE")),
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
+            Plan::Truncate { .. } => return Err(SqlError::unsupported("TRUNCATE inside a transaction block")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
             Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {

@@ -84,7 +84,7 @@ mod tests {
     fn keys(journal: &Journal, partition: PartitionId) -> Vec<u8> {
         let effects = journal.writes().get(&partition).map(Writes::to_effects);
         let effects = effects.unwrap_or_default();
-        effects.iter().map(|effect| effect.unwrap().key[0]).collect()
+        effects.iter().map(|effect| effect.unwrap().key.unwrap()[0]).collect()
     }
 
     #[test]

@@ -84,17 +84,33 @@ impl Partition {
     /// The effects were checked before.
     fn apply_effects(&mut self, lsn: Lsn, effects: &Effects) {
         for effect in effects.iter_checked() {
-            let key = Key::new(effect.key);
-            let table = self.tables.entry(effect.table).or_default();
-            if let Some(replaced) = table.write(&key, lsn, effect.row) {
-                let replaced = replaced == Replaced::Version;
-                self.touched.push_back(Touch {
-                    lsn,
-                    table: effect.table,
-                    key,
-                    replaced,
-                });
+            match effect.key {
+                Some(key) => self.apply_effect(lsn, effect.table, Key::new(key), effect.row),
+                None => self.clear(lsn, effect.table),
             }
+        }
+    }
+
+    fn apply_effect(&mut self, lsn: Lsn, table: TableId, key: Key, row: Option<&[u8]>) {
+        let rows = self.tables.entry(table).or_default();
+        if let Some(replaced) = rows.write(&key, lsn, row) {
+            let replaced = replaced == Replaced::Version;
+            self.touched.push_back(Touch {
+                lsn,
+                table,
+                key,
+                replaced,
+            });
+        }
+    }
+
+    /// Row by row, so that older snapshots, undoing and indexes need to know nothing of it.
+    fn clear(&mut self, lsn: Lsn, table: TableId) {
+        let Some(rows) = self.tables.get(&table) else { return };
+        let live = rows.after(None).filter(|(_, version)| version.row().is_some());
+        let keys: Vec<Key> = live.map(|(key, _)| key).collect();
+        for key in keys {
+            self.apply_effect(lsn, table, key, None);
         }
     }
 

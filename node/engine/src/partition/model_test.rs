@@ -37,7 +37,8 @@ enum Step {
     Unpin(usize),
 }
 
-type Change = (TableId, u8, Option<i32>);
+/// (table, key, row or None to remove it); without a key, all of the table goes.
+type Change = (TableId, Option<u8>, Option<i32>);
 
 type Rows = BTreeMap<(TableId, Vec<u8>), (Lsn, i32)>;
 
@@ -107,7 +108,11 @@ impl Model {
 fn change_rows(rows: &mut Rows, effects: &Effects, lsn: Lsn) {
     for effect in effects.iter() {
         let effect = effect.unwrap();
-        let at = (effect.table, effect.key.to_vec());
+        let Some(key) = effect.key else {
+            rows.retain(|(table, _), _| *table != effect.table);
+            continue;
+        };
+        let at = (effect.table, key.to_vec());
         match effect.row {
             Some(row) => rows.insert(at, (lsn, number(row))),
             None => rows.remove(&at),
@@ -125,16 +130,21 @@ fn number(row: &[u8]) -> i32 {
 fn effects(changes: &[Change]) -> Effects {
     let mut builder = EffectsBuilder::default();
     for (table, key, row) in changes {
-        match row {
-            Some(row) => builder.put(*table, &[*key], &encode_row(&[ValueRef::Int(*row)])),
-            None => builder.remove(*table, &[*key]),
+        match (key, row) {
+            (Some(key), Some(row)) => builder.put(*table, &[*key], &encode_row(&[ValueRef::Int(*row)])),
+            (Some(key), None) => builder.remove(*table, &[*key]),
+            (None, _) => builder.clear(*table),
         }
     }
     builder.finish()
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    (1u32..=2, 0u8..5, prop::option::weighted(0.6, any::<i32>()))
+    (
+        1u32..=2,
+        prop::option::weighted(0.9, 0u8..5),
+        prop::option::weighted(0.6, any::<i32>()),
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -391,7 +401,7 @@ fn transaction(sequence: u64) -> TransactionId {
 #[test]
 fn a_record_out_of_place_changes_nothing() {
     let mut partition = Partition::new();
-    let put = effects(&[(1, 1, Some(1))]);
+    let put = effects(&[(1, Some(1), Some(1))]);
     let prepare = |sequence| LogPayload::Prepared {
         transaction: transaction(sequence),
         home: 1,
@@ -450,10 +460,16 @@ fn a_snapshot_that_is_gone_is_not_pinned() {
 fn a_table_that_is_gone_leaves_nothing() {
     let mut partition = Partition::new();
     partition
-        .apply_record(1, &LogPayload::Write(effects(&[(1, 1, Some(1)), (2, 1, Some(1))])))
+        .apply_record(
+            1,
+            &LogPayload::Write(effects(&[(1, Some(1), Some(1)), (2, Some(1), Some(1))])),
+        )
         .unwrap();
     partition
-        .apply_record(2, &LogPayload::Write(effects(&[(1, 1, Some(2)), (2, 1, None)])))
+        .apply_record(
+            2,
+            &LogPayload::Write(effects(&[(1, Some(1), Some(2)), (2, Some(1), None)])),
+        )
         .unwrap();
     partition.retain_tables(|table| table == 1);
     partition.commit_to(2);

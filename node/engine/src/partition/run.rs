@@ -11,7 +11,6 @@ pub use stages::MAX_KEPT_BYTES;
 
 use super::Partition;
 use super::view::{Newest, Seen, View};
-use crate::Lsn;
 use crate::catalog::Column;
 use crate::effects::{Effects, EffectsBuilder};
 use crate::error::StatementError;
@@ -22,6 +21,7 @@ use crate::plan::{Access, Action, Expr, Program, StatementContext};
 use crate::row::{RowRef, encode_row_into};
 use crate::span::Span;
 use crate::value::{Value, ValueRef};
+use crate::{Lsn, TableId};
 
 /// Results of so many columns, all plain, are given without allocating.
 const PLAIN_COLUMNS: usize = 16;
@@ -139,6 +139,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
             }
             Action::Insert { rows } => self.insert(rows),
             Action::Update { access, filter, set } => self.update(access, filter.as_ref(), set),
+            Action::Truncate { others } => self.truncate(others),
             Action::Delete { access, filter } => self.delete(access, filter.as_ref()),
         }
     }
@@ -368,6 +369,16 @@ impl<'a, V: View<'a>> Run<'a, V> {
             Ok(true)
         })?;
         Ok((affected, effects.finish_if_any()))
+    }
+
+    /// How many rows go is not counted.
+    fn truncate(&self, others: &[TableId]) -> Written {
+        let mut effects = EffectsBuilder::default();
+        for &table in [self.program.table].iter().chain(others) {
+            effects.clear(table);
+            effects.check_size()?;
+        }
+        Ok((0, effects.finish_if_any()))
     }
 
     /// A value as its column takes it.

@@ -109,6 +109,11 @@ pub enum Action {
         /// (column, its new value), evaluated on the old row.
         set: Vec<(usize, Expr)>,
     },
+    /// Removes all rows of the table, and of others in the same partition, without looking at them.
+    Truncate {
+        /// The others.
+        others: Vec<TableId>,
+    },
     /// Removes rows.
     Delete {
         /// Where to look.

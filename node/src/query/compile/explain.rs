@@ -16,6 +16,7 @@ pub(in crate::query) fn explain(program: &Program, route: &Route) -> Vec<String>
         Action::Insert { .. } => "Insert",
         Action::Update { .. } => "Update",
         Action::Delete { .. } => "Delete",
+        Action::Truncate { .. } => "Truncate",
     };
     let mut lines = vec![format!(
         "{what} by a row program in {place}: table {}",
@@ -25,7 +26,7 @@ pub(in crate::query) fn explain(program: &Program, route: &Route) -> Vec<String>
         Action::Select { access, filter, .. }
         | Action::Update { access, filter, .. }
         | Action::Delete { access, filter } => (access, filter),
-        Action::Insert { .. } => return lines,
+        Action::Insert { .. } | Action::Truncate { .. } => return lines,
     };
     lines.push(format!("  {}", found(program, access)));
     if filter.is_some() {

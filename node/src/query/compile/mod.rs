@@ -102,10 +102,10 @@ fn compile_plan(
     }
 }
 
-fn program(table: &Table, action: Action) -> Program {
+pub(super) fn program(table: &Table, action: Action) -> Program {
     let checks = match action {
         Action::Insert { .. } | Action::Update { .. } => table.checks.iter().map(|one| one.check.clone()).collect(),
-        Action::Select { .. } | Action::Delete { .. } => Vec::new(),
+        Action::Select { .. } | Action::Delete { .. } | Action::Truncate { .. } => Vec::new(),
     };
     Program {
         table: table.id,
