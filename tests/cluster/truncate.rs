@@ -14,7 +14,7 @@ use crate::{alone, block_on, connect};
 
 const NODES: u32 = 3;
 const WRITERS_A_NODE: i64 = 2;
-const ROUNDS: u32 = 12;
+const ROUNDS: u32 = 6;
 /// Time for writes between two TRUNCATEs.
 const WRITE_FOR: Duration = Duration::from_millis(200);
 /// Rows of one INSERT, in many partitions.
@@ -134,7 +134,7 @@ fn readers_see_all_rows_or_none() {
         }
         let values: Vec<String> = (0..TOGETHER).map(|id| format!("({id}, 0)")).collect();
         let insert = format!("INSERT INTO load VALUES {}", values.join(","));
-        for round in 0..4 * ROUNDS {
+        for round in 0..3 * ROUNDS {
             let client = connect(cluster.sql(round % NODES + 1)).await?;
             client.batch_execute(&insert).await?;
             connect(cluster.sql((round + 1) % NODES + 1))

@@ -9,7 +9,6 @@ CREATE TABLE goods (
   CONSTRAINT ids CHECK (id BETWEEN -10 AND 1000000),
   CHECK (price <> 13 AND id <> 13)
 ) WITH REPLICATION = 1;
-SELECT name, condition FROM system.checks WHERE "table" = 'goods' ORDER BY name;
 INSERT INTO goods (id, name, price) VALUES (1, 'pen', 2), (2, 'ink', 3.5), (3, NULL, NULL);
 INSERT INTO goods (id, name, price) VALUES (4, 'x', 2);
 INSERT INTO goods (id, name, price) VALUES (4, 'cap', 0);
@@ -22,6 +21,7 @@ INSERT INTO goods VALUES (-11, 'c', -1, 5, 'stolen');
 -- All rows of a statement or none, in whatever partitions.
 INSERT INTO goods (id, name, price) VALUES (10, 'aa', 1), (11, 'bb', 1), (12, 'cc', -1), (14, 'dd', 1);
 SELECT count(*) FROM goods;
+SELECT name, condition FROM system.checks WHERE "table" = 'goods' ORDER BY name;
 -- NULL passes, and a duplicate key is looked for afterwards.
 INSERT INTO goods (id, name, price) VALUES (1, 'pen', -2);
 INSERT INTO goods (id, name, price) VALUES (1, 'pen', 2);
@@ -58,12 +58,12 @@ CREATE TABLE bad (id INT PRIMARY KEY, n INT CONSTRAINT twice CHECK (n > 1), CONS
 CREATE TABLE bad (id INT PRIMARY KEY, n INT CHECK (n > ));
 -- What it can.
 CREATE TABLE odd ("Id" INT PRIMARY KEY, at TIMESTAMP, b BOOLEAN CHECK (b), CHECK (odd."Id" % 2 = 1 OR b IS NULL), CHECK (at <= now()), CHECK (CASE WHEN b THEN at IS NOT NULL ELSE NULL END));
-SELECT name, condition FROM system.checks WHERE "table" = 'odd' ORDER BY name;
 INSERT INTO odd VALUES (1, '2001-01-01 00:00:00', true), (2, NULL, NULL);
 INSERT INTO odd VALUES (4, '2001-01-01 00:00:00', true);
 INSERT INTO odd VALUES (3, '2901-01-01 00:00:00', true);
 INSERT INTO odd VALUES (3, NULL, true);
 INSERT INTO odd VALUES (3, NULL, false);
+SELECT name, condition FROM system.checks WHERE "table" = 'odd' ORDER BY name;
 UPDATE odd SET "Id" = "Id" + 1 WHERE "Id" = 1;
 DROP PROCEDURE reprice;
 DROP TABLE goods;
