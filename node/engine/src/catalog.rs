@@ -43,8 +43,17 @@ pub struct Table {
     pub partition_column: usize,
     /// The replication group that holds its rows.
     pub group: GroupId,
+    /// Its secondary indexes, by number.
+    pub indexes: Vec<Index>,
     /// Its CHECK constraints, by name.
     pub checks: Vec<CheckConstraint>,
+}
+
+impl Table {
+    /// The index with this name.
+    pub fn index(&self, name: &str) -> Option<&Index> {
+        self.indexes.iter().find(|index| index.name == name)
+    }
 }
 
 /// A CHECK constraint of a table.
@@ -59,7 +68,42 @@ pub struct CheckConstraint {
 /// A secondary index of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Index {
-    /// Its number, never reused.
+    /// Its name; tables and indexes have no name in common.
+    pub name: String,
+    /// What its entries are.
+    pub shape: IndexShape,
+    /// No two rows have the same values in it, but for NULLs. Its columns have the partition column among them.
+    pub unique: bool,
+    /// It belongs to a UNIQUE constraint of CREATE TABLE.
+    pub constraint: bool,
+    /// How far it has come.
+    pub state: IndexState,
+    /// The statement that makes it.
+    pub source: String,
+}
+
+/// How far an index has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexState {
+    /// Partitions build it; nobody relies on it.
+    Building,
+    /// Of a unique one: new rows are held to it, the old ones are being looked through.
+    Checking,
+    /// It is what it says.
+    Ready,
+}
+
+impl Index {
+    /// No row may be written whose values another has.
+    pub fn is_enforced(&self) -> bool {
+        self.unique && self.state != IndexState::Building
+    }
+}
+
+/// What an index's entries are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexShape {
+    /// The index's number, never reused.
     pub id: IndexId,
     /// What its rows are ordered by.
     pub columns: Vec<IndexColumn>,

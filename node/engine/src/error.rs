@@ -34,10 +34,12 @@ pub enum CorruptError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum StatementError {
     /// SQLSTATE 23505.
-    #[error("duplicate key value violates unique constraint \"{table}_pkey\"")]
+    #[error("duplicate key value violates unique constraint \"{constraint}\"")]
     DuplicateKey {
         /// The table.
         table: String,
+        /// The primary key's name, `TABLE_pkey`, or the unique index's.
+        constraint: String,
         /// `Key (id)=(1) already exists.`
         detail: String,
     },
@@ -118,6 +120,12 @@ pub enum StatementError {
     /// SQLSTATE 53400.
     #[error("too many idempotency keys are kept in one partition")]
     TooManyKeys,
+    /// A unique index that must be looked at is not built yet: whoever runs the statement builds it and runs it again.
+    #[error("a unique index of table \"{table}\" is not built yet")]
+    IndexNotBuilt {
+        /// The table.
+        table: String,
+    },
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -207,6 +215,7 @@ impl StatementError {
             Self::NegativeCount { .. } => "2201X",
             Self::InvalidKey | Self::KeyInUse { .. } => "22023",
             Self::TooManyKeys => "53400",
+            Self::IndexNotBuilt { .. } => "57P03",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",
         }

@@ -33,6 +33,16 @@ impl Span {
         }
     }
 
+    /// This key alone.
+    pub(crate) fn of_key(key: &Key) -> Self {
+        let from = key.clone();
+        Self { from, to: None }.up_to(key, false)
+    }
+
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        *key >= self.from && self.to.as_ref().is_none_or(|to| key < to)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.to.as_ref().is_some_and(|to| *to <= self.from)
     }
@@ -60,10 +70,6 @@ mod tests {
 
     use super::*;
 
-    fn within(range: &Span, key: &Key) -> bool {
-        *key >= range.from && range.to.as_ref().is_none_or(|to| key < to)
-    }
-
     proptest! {
         #[test]
         fn a_prefix_has_the_keys_that_begin_so(
@@ -71,7 +77,7 @@ mod tests {
             key in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xFE), Just(0xFF)], 0..6),
         ) {
             let range = Span::of_prefix(Key::new(&prefix));
-            prop_assert_eq!(within(&range, &Key::new(&key)), key.starts_with(&prefix));
+            prop_assert_eq!(range.contains(&Key::new(&key)), key.starts_with(&prefix));
         }
 
         #[test]
@@ -80,8 +86,8 @@ mod tests {
             key in prop::collection::vec(0u8..3, 0..5),
         ) {
             let (last, key) = (Key::new(&last), Key::new(&key));
-            prop_assert_eq!(within(&Span::all().up_to(&last, false), &key), key <= last);
-            prop_assert_eq!(within(&Span::all().up_to(&last, true), &key), key >= last);
+            prop_assert_eq!(Span::all().up_to(&last, false).contains(&key), key <= last);
+            prop_assert_eq!(Span::all().up_to(&last, true).contains(&key), key >= last);
         }
     }
 }

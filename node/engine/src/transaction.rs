@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::effects::{Effects, EffectsBuilder};
 use crate::error::CorruptError;
 use crate::key::Key;
-use crate::{Lsn, TableId};
+use crate::{IndexId, Lsn, TableId};
 
 /// A row, or None: it is removed.
 pub(crate) type Written = Option<Box<[u8]>>;
@@ -104,6 +104,8 @@ pub struct Reads {
     keys: BTreeMap<(TableId, Vec<u8>), Lsn>,
     /// All keys from one on, below another.
     ranges: BTreeSet<Range>,
+    /// Spans of the values of indexes.
+    indexes: BTreeSet<(IndexId, Range)>,
     bytes: usize,
 }
 
@@ -125,6 +127,14 @@ impl Reads {
         }
     }
 
+    /// All rows were looked at whose values in an index lie from `from` on, those from `to` on left out.
+    pub fn note_index(&mut self, table: TableId, index: IndexId, from: &[u8], to: Option<&[u8]>) {
+        let range = (table, from.to_vec(), to.map(<[u8]>::to_vec));
+        if self.indexes.insert((index, range)) {
+            self.bytes += from.len() + to.map_or(0, <[u8]>::len) + ENTRY_BYTES;
+        }
+    }
+
     /// These were read too, at the same snapshot.
     pub fn add(&mut self, others: Self) {
         for ((table, key), lsn) in others.keys {
@@ -132,6 +142,9 @@ impl Reads {
         }
         for (table, from, to) in others.ranges {
             self.note_range(table, &from, to.as_deref());
+        }
+        for (index, (table, from, to)) in others.indexes {
+            self.note_index(table, index, &from, to.as_deref());
         }
     }
 
@@ -148,7 +161,7 @@ impl Reads {
 
     /// True when nothing was read.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.ranges.is_empty()
+        self.keys.is_empty() && self.ranges.is_empty() && self.indexes.is_empty()
     }
 
     /// How much they take, in bytes, about.
@@ -167,5 +180,11 @@ impl Reads {
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (TableId, &[u8], Option<&[u8]>)> {
         let ranges = self.ranges.iter();
         ranges.map(|(table, from, to)| (*table, from.as_slice(), to.as_deref()))
+    }
+
+    /// (table, index, first values, first values beyond) of each span of an index.
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = (TableId, IndexId, &[u8], Option<&[u8]>)> {
+        let spans = self.indexes.iter();
+        spans.map(|(index, (table, from, to))| (*table, *index, from.as_slice(), to.as_deref()))
     }
 }

@@ -288,6 +288,7 @@ fn table() -> Command {
         columns: vec![column],
         primary_key: vec![0],
         partition_column: 0,
+        indexes: Vec::new(),
         checks: Vec::new(),
     };
     Command::CreateTable {

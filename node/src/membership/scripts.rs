@@ -178,6 +178,7 @@ fn table(name: &str) -> NewTable {
         columns: vec![column],
         primary_key: vec![0],
         partition_column: 0,
+        indexes: Vec::new(),
         checks: Vec::new(),
     }
 }

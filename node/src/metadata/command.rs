@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use volt_engine::catalog::{CheckConstraint, Column, Table};
+use volt_engine::catalog::{CheckConstraint, Column, IndexColumn, IndexState, Table};
+use volt_engine::plan::Expr;
 use volt_engine::procedure::Procedure;
-use volt_engine::{Epoch, NodeId, PartitionId, ProcedureId, TableId};
+use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, TableId};
 
 use super::map::ReplicationMode;
 
@@ -17,6 +18,9 @@ pub const DEFAULT_PARTITIONS: u32 = 12;
 
 /// Most procedures of a cluster.
 pub const MAX_PROCEDURES: usize = 10_000;
+
+/// Most secondary indexes of a table.
+pub const MAX_INDEXES: usize = 64;
 
 /// A change of the cluster map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +76,27 @@ pub enum Command {
     DropTables {
         /// Which.
         tables: BTreeSet<TableId>,
+    },
+    /// Makes a secondary index of a table, which is then to be built.
+    CreateIndex {
+        /// The table.
+        table: TableId,
+        /// Its number is given to it.
+        index: Box<NewIndex>,
+    },
+    /// An index has come so far.
+    SetIndexState {
+        /// Its table.
+        table: TableId,
+        /// Which.
+        index: IndexId,
+        /// How far.
+        state: IndexState,
+    },
+    /// Drops indexes, all of them or none.
+    DropIndexes {
+        /// Which.
+        indexes: BTreeSet<IndexId>,
     },
     /// Makes a procedure.
     CreateProcedure {
@@ -202,8 +227,27 @@ pub struct NewTable {
     pub primary_key: Vec<usize>,
     /// Place in `columns` of the partition key.
     pub partition_column: usize,
+    /// Its UNIQUE constraints.
+    pub indexes: Vec<NewIndex>,
     /// Its CHECK constraints, by name.
     pub checks: Vec<CheckConstraint>,
+}
+
+/// An index to be made, before it has a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewIndex {
+    /// Its name.
+    pub name: String,
+    /// What its rows are ordered by.
+    pub columns: Vec<IndexColumn>,
+    /// It has only the rows for which this is true.
+    pub predicate: Option<Expr>,
+    /// No two rows have the same values.
+    pub unique: bool,
+    /// It belongs to a UNIQUE constraint.
+    pub constraint: bool,
+    /// The statement that makes it.
+    pub source: String,
 }
 
 /// A partition's next configuration.
@@ -253,6 +297,8 @@ pub enum Applied {
     },
     /// The table, with its number.
     TableCreated(Table),
+    /// The index, with its number.
+    IndexCreated(IndexId),
     /// The partition's new epoch.
     Changed {
         /// The number of the reign that began.
@@ -307,6 +353,17 @@ pub enum Refusal {
     /// The name is taken.
     #[error("relation \"{0}\" already exists")]
     TableExists(String),
+    /// No such index.
+    #[error("there is no index with the number {0}")]
+    NoSuchIndex(IndexId),
+    /// It goes with its constraint only.
+    #[error("cannot drop index {index} because constraint {index} on table {table} requires it")]
+    IndexNeeded {
+        /// The index.
+        index: String,
+        /// Its table.
+        table: String,
+    },
     /// No such procedure.
     #[error("there is no procedure with the number {0}")]
     NoSuchProcedure(ProcedureId),

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use volt_engine::catalog::Table;
+use volt_engine::catalog::{Index, Table};
 use volt_engine::procedure::Procedure;
-use volt_engine::{Epoch, GroupId, NodeId, PartitionId, ProcedureId, TableId};
+use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, TableId};
 
 /// Who holds what, and what the tables are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct ClusterMap {
     pub next_group: GroupId,
     /// The next `PartitionId`; never used again either, for nodes that were away still hold replicas of the old ones.
     pub next_partition: PartitionId,
+    /// The next `IndexId`.
+    pub next_index: IndexId,
     /// The stored procedures.
     pub procedures: BTreeMap<ProcedureId, Arc<Procedure>>,
     /// The next `ProcedureId`.
@@ -160,6 +162,17 @@ impl ClusterMap {
     /// The table with this name.
     pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.name == name)
+    }
+
+    /// The index with this name, and its table.
+    pub fn index(&self, name: &str) -> Option<(&Arc<Table>, &Index)> {
+        let mut tables = self.tables.values();
+        tables.find_map(|table| Some((table, table.index(name)?)))
+    }
+
+    /// True when a table or an index has this name.
+    pub fn has_relation(&self, name: &str) -> bool {
+        self.table(name).is_some() || self.index(name).is_some()
     }
 
     /// The procedure with this name.

@@ -47,6 +47,7 @@ impl From<ProposeError> for Status {
                 Refusal::NoSuchNode(_)
                 | Refusal::NoSuchPartition(_)
                 | Refusal::NoSuchTable(_)
+                | Refusal::NoSuchIndex(_)
                 | Refusal::NoSuchProcedure(_) => Self::not_found(text),
                 Refusal::Invalid(_) => Self::invalid_argument(text),
                 _ => Self::failed_precondition(text),
@@ -66,6 +67,8 @@ impl From<ProposeError> for SqlError {
                 Refusal::NoSuchTable(_) => Self::new("42P01", text),
                 Refusal::ProcedureExists(_) => Self::new("42723", text),
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
+                Refusal::NoSuchIndex(_) => Self::new("42704", text),
+                Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),
                 Refusal::Needed { .. } => Self::new("2BP01", text).hint("Drop the procedure first."),
                 Refusal::NoSuchNode(_) | Refusal::NoSuchPartition(_) => Self::new("42704", text),
                 Refusal::StaleEpoch { .. } | Refusal::StaleBoot(_) => Self::new("40001", text),

@@ -100,6 +100,7 @@ fn table_of(new: &NewTable) -> Table {
         primary_key: new.primary_key.clone(),
         partition_column: new.partition_column,
         group: 0,
+        indexes: Vec::new(),
         checks: Vec::new(),
     }
 }

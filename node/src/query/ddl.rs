@@ -1,8 +1,8 @@
 //! CREATE TABLE and DROP TABLE: from the syntax to the metadata group's commands.
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef, ColumnOption, CreateTable, DataType as Ast, ExactNumberInfo, Expr as AstExpr, Ident, ObjectName,
-    TableConstraint, TimezoneInfo, UnaryOperator, Value as AstValue,
+    ColumnDef, ColumnOption, CreateTable, DataType as Ast, ExactNumberInfo, Expr as AstExpr, Ident, IndexColumn,
+    NullsDistinctOption, ObjectName, TableConstraint, TimezoneInfo, UnaryOperator, Value as AstValue,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -11,6 +11,7 @@ use volt_engine::catalog::{Column, ColumnDefault};
 use volt_engine::plan::eval::cast_value;
 use volt_engine::value::{DataType, Value};
 
+use super::index::unique_constraint;
 use super::syntax::{TableClauses, position_of};
 use super::types::FREE_NUMERIC;
 use super::version::VERSION;
@@ -68,7 +69,23 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         }
         columns.push(column);
     }
+    let mut uniques: Vec<(Option<String>, Vec<IndexColumn>)> = Vec::new();
+    for definition in &create.columns {
+        for option in &definition.options {
+            if let ColumnOption::Unique(_) = option.option {
+                let name = option.name.as_ref().map(name_of);
+                uniques.push((name, vec![IndexColumn::from(definition.name.clone())]));
+            }
+        }
+    }
     for constraint in &create.constraints {
+        if let TableConstraint::Unique(unique) = constraint {
+            if matches!(unique.nulls_distinct, NullsDistinctOption::NotDistinct) {
+                return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
+            }
+            uniques.push((unique.name.as_ref().map(name_of), unique.columns.clone()));
+            continue;
+        }
         let primary = match constraint {
             TableConstraint::PrimaryKey(primary) => primary,
             // `checks` compiles them.
@@ -123,11 +140,17 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
     for &place in &primary_key {
         columns[place].nullable = false;
     }
+    let mut indexes = Vec::new();
+    for (constraint, written) in uniques {
+        let index = unique_constraint(&name, &columns, partition_column, (constraint, &written), &indexes, sql)?;
+        indexes.push(index);
+    }
     Ok(NewTable {
         name,
         columns,
         primary_key,
         partition_column,
+        indexes,
         checks: Vec::new(),
     })
 }
@@ -168,6 +191,7 @@ fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Co
             ColumnOption::Default(expr) => column.default = Some(default(expr, data_type)?),
             ColumnOption::PrimaryKey(_) if key.is_empty() => key.push(name.clone()),
             ColumnOption::PrimaryKey(_) => return Err(SqlError::new("42P16", "multiple primary keys are not allowed")),
+            ColumnOption::Unique(_) => {} // the table's
             ColumnOption::Check(_) => {}
             other => return Err(SqlError::unsupported(format!("the column option {other}"))),
         }

@@ -18,6 +18,7 @@ use super::SqlEngine;
 use super::compile::Route;
 use super::errors::from_datafusion;
 use super::prepare::{Plan, Planned, ProgramPlan};
+use super::seek::with_seeks;
 use super::tables::Reading;
 use super::types::{give_batch, to_scalar};
 use crate::error::SqlError;
@@ -121,6 +122,13 @@ impl SqlEngine {
             Plan::Call(plan) => self.run_call(plan, parameters, key, sink).await,
             Plan::Procedure(plan) => {
                 let notices = self.run_procedure_plan(plan).await?;
+                Ok(Completion {
+                    notices,
+                    ..done(plan.tag())
+                })
+            }
+            Plan::Index(plan) => {
+                let notices = self.run_index_plan(plan, &planned.sql).await?;
                 Ok(Completion {
                     notices,
                     ..done(plan.tag())
@@ -267,6 +275,7 @@ impl SqlEngine {
                 .collect::<Result<Vec<_>, _>>()?;
             plan = plan.with_param_values(ParamValues::from(scalars)).map_err(failed)?;
         }
+        plan = with_seeks(plan).map_err(failed)?;
         // A builder that makes a default catalog would put an empty one in the place of the session's.
         let mut config = session.config().clone().with_create_default_catalog_and_schema(false);
         if let Some(reading) = reading {

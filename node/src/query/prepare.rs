@@ -19,6 +19,7 @@ use super::compile::{Route, compile, explain, refused};
 use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
+use super::index::IndexPlan;
 use super::insert::name_columns;
 use super::literals::write_out_exponents;
 use super::names::output_names;
@@ -65,6 +66,8 @@ pub(super) enum Plan {
     },
     /// DROP TABLE.
     DropTable { names: Vec<String>, if_exists: bool },
+    /// CREATE INDEX and DROP INDEX.
+    Index(IndexPlan),
     /// TRUNCATE.
     Truncate { names: Vec<String> },
     /// RECOVER NODE.
@@ -283,6 +286,20 @@ impl SqlEngine {
                     },
                     Vec::new(),
                 ))
+            }
+            Statement::CreateIndex(create) => {
+                let plan = Plan::Index(self.plan_index(create, sql, map).await?);
+                Ok(simple(plan, Vec::new()))
+            }
+            Statement::Drop {
+                object_type: ObjectType::Index,
+                if_exists,
+                names,
+                ..
+            } => {
+                let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
+                let if_exists = *if_exists;
+                Ok(simple(Plan::Index(IndexPlan::Drop { names, if_exists }), Vec::new()))
             }
             Statement::Truncate(truncate) => {
                 let names = super::truncate::names(truncate)?;

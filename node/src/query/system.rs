@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use volt_engine::NodeId;
-use volt_engine::catalog::CheckConstraint;
+use volt_engine::catalog::{CheckConstraint, Index, IndexState, Table};
 use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
@@ -85,6 +85,18 @@ const TABLES: &[Definition] = &[
             ("degraded", BOOLEAN),
         ],
         tables,
+    ),
+    (
+        "indexes",
+        &[
+            ("index_id", INT),
+            ("name", TEXT),
+            ("table", TEXT),
+            ("is_unique", BOOLEAN),
+            ("state", TEXT),
+            ("definition", TEXT),
+        ],
+        indexes,
     ),
     (
         "checks",
@@ -260,7 +272,7 @@ fn replicas(map: &ClusterMap) -> Vec<Vec<Value>> {
 }
 
 fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
-    let row = |table: &Arc<volt_engine::catalog::Table>| {
+    let row = |table: &Arc<Table>| {
         let group = map.groups.get(&table.group);
         let mut row = vec![
             int(table.id),
@@ -281,9 +293,29 @@ fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
     map.tables.values().map(row).collect()
 }
 
+fn indexes(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |table: &Arc<Table>, index: &Index| {
+        let state = match index.state {
+            IndexState::Building => "building",
+            IndexState::Checking => "checking",
+            IndexState::Ready => "ready",
+        };
+        vec![
+            int(index.shape.id),
+            text(&index.name),
+            text(&table.name),
+            Value::Boolean(index.unique),
+            text(state),
+            text(&index.source),
+        ]
+    };
+    let of = |table: &Arc<Table>| table.indexes.iter().map(|index| row(table, index)).collect::<Vec<_>>();
+    map.tables.values().flat_map(of).collect()
+}
+
 /// The CHECK constraints.
 fn checks(map: &ClusterMap) -> Vec<Vec<Value>> {
-    let of = |table: &Arc<volt_engine::catalog::Table>| {
+    let of = |table: &Arc<Table>| {
         let row = |one: &CheckConstraint| vec![text(&table.name), text(&one.check.name), text(&one.text)];
         table.checks.iter().map(row).collect::<Vec<_>>()
     };

@@ -15,8 +15,10 @@ use futures::StreamExt;
 use volt_engine::PartitionId;
 use volt_engine::catalog::Table;
 use volt_engine::partition::VERSION_COLUMN;
+use volt_engine::plan::Access;
 use volt_engine::value::{DataType, Value};
 
+use super::compile::program_of;
 use super::types::{schema_of, to_arrow, to_batch};
 use super::version::VERSION;
 use crate::txn::{AllWrites, Coordinator, Snapshot, Wanted};
@@ -34,6 +36,8 @@ pub(super) struct Reading {
 pub(super) struct VoltTable {
     pub(super) table: Arc<Table>,
     pub(super) partitions: Vec<PartitionId>,
+    /// How the rows that are wanted are found; None: all are.
+    access: Option<Access>,
     schema: SchemaRef,
     defaults: Vec<Option<DfExpr>>,
 }
@@ -57,8 +61,20 @@ impl VoltTable {
         Self {
             table,
             partitions,
+            access: None,
             schema,
             defaults,
+        }
+    }
+
+    /// The same for a scan that wants the rows of some partitions that are found so.
+    pub(super) fn narrowed(&self, partitions: Vec<PartitionId>, access: Option<Access>) -> Self {
+        Self {
+            table: Arc::clone(&self.table),
+            partitions,
+            access,
+            schema: Arc::clone(&self.schema),
+            defaults: self.defaults.clone(),
         }
     }
 }
@@ -95,6 +111,10 @@ impl TableProvider for VoltTable {
         let last = self.table.columns.len();
         let place = |column| if column == last { VERSION_COLUMN } else { column };
         let project: Vec<usize> = project.into_iter().map(place).collect();
+        let program = self.access.as_ref().map(|access| {
+            let program = program_of(&self.table, access.clone(), &project);
+            Arc::new(program)
+        });
         let stream = |partition: &PartitionId| {
             let part = ScanPart {
                 reading: Arc::clone(&reading),
@@ -102,7 +122,7 @@ impl TableProvider for VoltTable {
                     partition: *partition,
                     table: self.table.id,
                     project: project.clone(),
-                    filter: None,
+                    program: program.clone(),
                 },
                 schema: Arc::clone(&schema),
             };

@@ -15,6 +15,7 @@ pub(crate) mod fill;
 mod fill_tests;
 mod handover;
 pub(crate) mod hold;
+mod indexes;
 pub(crate) mod receiver;
 pub(crate) mod replica;
 #[cfg(test)]
@@ -114,6 +115,7 @@ impl Replicas {
         tokio::spawn(Arc::clone(self).follow_map());
         tokio::spawn(Arc::clone(self).follow_disk());
         tokio::spawn(Arc::clone(self).tick());
+        tokio::spawn(Arc::clone(self).build_indexes());
     }
 
     /// The replica of `partition`, if this node has one.
@@ -289,8 +291,8 @@ impl Replicas {
                 || info.in_sync.contains(&self.node_id)
                 || info.learners.contains(&self.node_id);
             match (here, self.slot(info.partition_id)) {
-                (true, Some(slot)) => self.take_role(&slot, info),
-                (true, None) => self.take_role(&self.insert(Replica::new(info.partition_id)), info),
+                (true, Some(slot)) => self.take_role(&slot, info, map),
+                (true, None) => self.take_role(&self.insert(Replica::new(info.partition_id)), info, map),
                 (false, _) => self.remove(info.partition_id),
             }
         }
@@ -306,8 +308,10 @@ impl Replicas {
         self.nudge.notify_one();
     }
 
-    fn take_role(&self, slot: &Slot, info: &PartitionInfo) {
+    fn take_role(&self, slot: &Slot, info: &PartitionInfo, map: &ClusterMap) {
         let mut replica = lock(slot);
+        // Whoever leads it holds new rows to what this map says.
+        indexes::define(&mut replica, info.group, map);
         if info.primary != Some(self.node_id) || info.primary_boot != self.boot_id {
             replica.follow(info.epoch);
             return;

@@ -9,6 +9,7 @@
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
 
 mod calls;
+mod indexes;
 mod interactive;
 mod journal;
 mod keyed;

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, timeout_at};
 use volt_engine::effects::{Effects, LogPayload};
 use volt_engine::idempotency::{KeptRows, Keyed};
-use volt_engine::partition::Attempt;
+use volt_engine::partition::{Attempt, Partition};
 use volt_engine::transaction::Writes;
 use volt_engine::{Lsn, PartitionId};
 
@@ -161,7 +161,8 @@ impl Participant {
             if let Some(again) = self.answer_again(replica, key, &mut |_| {}) {
                 return again;
             }
-            let stands = replica.engine.stands(&buffered.reads, buffered.snapshot);
+            replica.complete_unique_indexes();
+            let stands = still_right(&replica.engine, buffered);
             if !self.lease_is_valid() {
                 return Ran::NotPrimary;
             }
@@ -190,6 +191,11 @@ impl Participant {
         });
         ran.unwrap_or(Ran::NotPrimary)
     }
+}
+
+/// What a transaction read still stands, and nobody has written meanwhile what its rows must not meet.
+pub(super) fn still_right(engine: &Partition, buffered: &Buffered) -> bool {
+    engine.stands(&buffered.reads, buffered.snapshot) && engine.keeps_unique(&buffered.effects) == Ok(true)
 }
 
 fn run(replica: &Replica, request: &AttemptRequest, snapshot: Lsn, writes: &Writes, rows: &mut EncodedRows) -> Attempt {

@@ -14,7 +14,7 @@ use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
 
 use super::memory::MemoryGuard;
-use super::optimistic::conflict;
+use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
 use super::request::{Failure, KeyedAt, Work};
 use crate::error::SqlError;
@@ -101,6 +101,9 @@ impl Participant {
             }
             if let Some(again) = self.answer_again(replica, key, sink) {
                 return again;
+            }
+            if !read_only {
+                replica.complete_unique_indexes();
             }
             let mut rows = KeptRows::default();
             let result = match key {
@@ -208,6 +211,7 @@ impl Participant {
             if replica.hold.held_by(transaction).is_none() {
                 return Err(Box::new((Failure::Wounded, None)));
             }
+            replica.complete_unique_indexes();
             let (affected, effects) = match work {
                 Work::Program(program) => match replica.engine.run(program, parameters, context, &mut |_| {}) {
                     Ok(outcome) => (outcome.affected, outcome.effects.unwrap_or_default()),
@@ -216,9 +220,7 @@ impl Participant {
                         return Err(Box::new((Failure::Sql(failed.error.into()), wait)));
                     }
                 },
-                Work::Buffered(buffered) if replica.engine.stands(&buffered.reads, buffered.snapshot) => {
-                    (0, buffered.effects.clone())
-                }
+                Work::Buffered(buffered) if still_right(&replica.engine, buffered) => (0, buffered.effects.clone()),
                 Work::Buffered(_) => return Err(Box::new((Failure::Sql(conflict()), None))),
             };
             if let Err(error) = self.memory.admit(Some(&effects)) {

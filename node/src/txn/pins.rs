@@ -4,13 +4,18 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use volt_engine::effects::TransactionId;
+use volt_engine::partition::ScanChunk;
+use volt_engine::plan::Program;
 use volt_engine::transaction::Writes;
+use volt_engine::value::ValueRef;
 use volt_engine::{Lsn, PartitionId};
 
-use super::participant::Participant;
+use super::participant::{EncodedRows, Participant};
 use super::request::{Failure, Reply, ScanRequest};
 use crate::error::SqlError;
+use crate::replication::replica::Replica;
 
 /// Bytes of rows in one chunk of a scan.
 const SCAN_CHUNK_BYTES: usize = 1 << 20;
@@ -102,13 +107,17 @@ impl Participant {
             if !replica.engine.is_pinned(scan.snapshot) {
                 return None;
             }
+            let program = scan.program.as_ref();
+            if let Some(rows) = program.and_then(|program| find(replica, program, scan, &writes)) {
+                return Some(Ok(ScanChunk { rows, next: None }));
+            }
             Some(replica.engine.scan_at(
                 scan.table,
                 scan.snapshot,
                 &writes,
                 scan.after.as_deref(),
                 SCAN_CHUNK_BYTES,
-                scan.filter.as_ref(),
+                None,
                 &[],
                 &scan.context,
                 scan.project.as_deref(),
@@ -123,4 +132,19 @@ impl Participant {
             None => Reply::Failed(Failure::NotPrimary),
         }
     }
+}
+
+/// The rows that a program finds, if they are not more than a chunk, and not more must be looked at than a program may.
+fn find(replica: &Replica, program: &Program, scan: &ScanRequest, writes: &Writes) -> Option<Vec<Bytes>> {
+    let (mut rows, mut bytes) = (EncodedRows::default(), 0);
+    let mut take = |row: &[ValueRef<'_>]| {
+        if bytes < SCAN_CHUNK_BYTES {
+            rows.push(row);
+            bytes += rows.0.last().map_or(0, |row| row.len() + size_of::<Bytes>());
+        }
+    };
+    let attempt = replica
+        .engine
+        .attempt(scan.snapshot, writes, program, &[], &scan.context, &mut take);
+    (attempt.result.is_ok() && bytes < SCAN_CHUNK_BYTES).then_some(rows.0)
 }

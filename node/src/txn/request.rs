@@ -4,11 +4,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::idempotency::Keyed;
-use volt_engine::plan::{Expr, Program, StatementContext};
+use volt_engine::plan::{Program, StatementContext};
 use volt_engine::procedure::Notice;
 use volt_engine::transaction::Reads;
 use volt_engine::value::Value;
-use volt_engine::{Lsn, PartitionId, ProcedureId, TableId};
+use volt_engine::{IndexId, Lsn, PartitionId, ProcedureId, TableId};
 
 use crate::error::SqlError;
 
@@ -83,6 +83,8 @@ pub(crate) enum Request {
     Scan(ScanRequest),
     /// The snapshot is no longer needed.
     Unpin { transaction: TransactionId },
+    /// How far an index is, in a partition that must have heard of it.
+    Index(IndexRequest),
 }
 
 /// The idempotency key of a transaction over several partitions, and which of them keeps it.
@@ -152,6 +154,31 @@ pub(crate) struct AttemptRequest {
     pub(crate) context: StatementContext,
 }
 
+/// A question about an index in one partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct IndexRequest {
+    pub(crate) partition: PartitionId,
+    pub(crate) table: TableId,
+    pub(crate) index: IndexId,
+    /// The catalog that has it in the state asked about.
+    pub(crate) catalog_version: u64,
+    /// Look for two rows with the same values, from these on.
+    pub(crate) duplicates: Option<Vec<u8>>,
+}
+
+/// What there is to say of an index in one partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum IndexProgress {
+    /// Ask again.
+    NotYet,
+    /// No two rows have the same values below these.
+    After(Vec<u8>),
+    /// It has all rows, and, if that was asked, no two have the same values.
+    Done,
+    /// Two rows have these values.
+    Duplicate(Vec<String>),
+}
+
 /// One chunk of a scan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ScanRequest {
@@ -162,7 +189,8 @@ pub(crate) struct ScanRequest {
     /// What the transaction that asks has written to the table here, beyond `after`.
     pub(crate) writes: Effects,
     pub(crate) after: Option<Vec<u8>>,
-    pub(crate) filter: Option<Expr>,
+    /// What finds the rows that are wanted and gives the columns of `project`, if they are few; else all are walked.
+    pub(crate) program: Option<Program>,
     pub(crate) project: Option<Vec<usize>>,
     pub(crate) context: StatementContext,
 }
@@ -190,6 +218,8 @@ pub(crate) enum Reply {
     Decision(Option<bool>),
     /// Of `Scan`: encoded rows, and the key to go on after.
     Chunk { rows: Vec<Bytes>, next: Option<Vec<u8>> },
+    /// Of `Index`.
+    Index(IndexProgress),
     /// Nothing was done.
     Failed(Failure),
 }

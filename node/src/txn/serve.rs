@@ -11,7 +11,7 @@ use volt_engine::{Lsn, PartitionId};
 
 use super::keyed::{Before, is_key_of};
 use super::participant::{EncodedRows, Participant, Ran};
-use super::request::{AttemptRequest, Failure, KeyedAt, Part, Reply, Request, Work};
+use super::request::{AttemptRequest, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
 
@@ -26,6 +26,9 @@ impl Participant {
         let checked = match &request {
             Request::Run { program, .. } => program.validate().map_err(SqlError::from),
             Request::Attempt(AttemptRequest { program, .. }) => program.validate().map_err(SqlError::from),
+            Request::Scan(ScanRequest {
+                program: Some(program), ..
+            }) => program.validate().map_err(SqlError::from),
             Request::Apply { buffered, .. } => buffered.effects.check().map_err(SqlError::internal),
             Request::Execute { parts, .. } => parts.iter().try_for_each(|part| match &part.work {
                 Work::Program(program) => program.validate().map_err(SqlError::from),
@@ -107,6 +110,7 @@ impl Participant {
             } => self.serve_release(transaction, partitions, snapshot).await,
             Request::Resolve { transaction, home } => self.serve_resolve(transaction, home).await,
             Request::Scan(scan) => self.scan(&scan),
+            Request::Index(request) => self.serve_index(&request),
             Request::Unpin { transaction } => {
                 self.unpin(transaction);
                 Reply::Done

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use volt_engine::effects::TransactionId;
-use volt_engine::plan::{Expr, StatementContext};
+use volt_engine::plan::{Program, StatementContext};
 use volt_engine::{Lsn, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
@@ -233,8 +233,8 @@ pub struct Wanted {
     pub table: TableId,
     /// These columns, in this order.
     pub project: Vec<usize>,
-    /// The rows for which it is true.
-    pub filter: Option<Expr>,
+    /// What finds the rows and gives these columns, if they needn't all be looked at.
+    pub program: Option<Arc<Program>>,
 }
 
 struct Scan {
@@ -260,8 +260,8 @@ impl Scan {
             snapshot: lsn,
             table: self.wanted.table,
             writes: writes.unwrap_or_default(),
+            program: self.wanted.program.as_deref().filter(|_| after.is_none()).cloned(),
             after,
-            filter: self.wanted.filter.clone(),
             project: Some(self.wanted.project.clone()),
             context: self.snapshot.context,
         });

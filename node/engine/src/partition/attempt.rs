@@ -7,9 +7,10 @@ use crate::effects::Effects;
 use crate::error::StatementError;
 use crate::key::Key;
 use crate::plan::{Program, StatementContext};
+use crate::span::Span;
 use crate::transaction::{Reads, Writes};
 use crate::value::{Value, ValueRef};
-use crate::{Lsn, TableId};
+use crate::{IndexId, Lsn, TableId};
 
 /// Validating a range looks at no more entries than this, about a millisecond; a larger one stands only if nothing was
 /// written to its table.
@@ -63,6 +64,34 @@ impl Partition {
             && reads
                 .ranges()
                 .all(|(table, from, to)| self.range_stands(table, from, to, snapshot))
+            && reads
+                .indexes()
+                .all(|(table, index, from, to)| self.index_stands(table, index, from, to, snapshot))
+    }
+
+    /// What had, or has, a value in the span is in the index while the snapshot is pinned.
+    fn index_stands(&self, table: TableId, index: IndexId, from: &[u8], to: Option<&[u8]>, snapshot: Lsn) -> bool {
+        if !self.is_pinned(snapshot) {
+            return false;
+        }
+        let Some(table) = self.tables.get(&table) else {
+            return true;
+        };
+        if table.newest() <= snapshot {
+            return true;
+        }
+        let Some(index) = table.index(index) else {
+            return false;
+        };
+        let span = Span {
+            from: Key::new(from),
+            to: to.map(Key::new),
+        };
+        let mut entries = index.entries(&span, false);
+        let looked_at = entries.by_ref().take(MAX_ENTRIES_VALIDATED);
+        let is_old = |(_, key): &(Key, Key)| table.get(key).is_none_or(|version| version.lsn() <= snapshot);
+        let unchanged = looked_at.into_iter().all(is_old);
+        unchanged && entries.next().is_none()
     }
 
     fn range_stands(&self, table: TableId, from: &[u8], to: Option<&[u8]>, snapshot: Lsn) -> bool {

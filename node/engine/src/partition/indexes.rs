@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 
 use super::Partition;
-use super::view::Seen;
-use crate::catalog::Index as Definition;
+use super::view::{Seen, seen_at};
+use crate::catalog::{Index as Definition, IndexShape};
 use crate::key::Key;
 use crate::span::Span;
-use crate::table::{Table, values_of};
+use crate::table::{Table, Version, values_of};
 use crate::transaction::{Writes, Written};
 use crate::{IndexId, Lsn, TableId};
 
@@ -22,6 +22,26 @@ impl Partition {
     /// partition that is being loaded, to be told when that is done.
     pub fn set_indexes(&mut self, table: TableId, indexes: &[Definition]) {
         self.tables.entry(table).or_default().set_indexes(indexes);
+    }
+
+    /// True when a table has these indexes and no others.
+    pub fn has_indexes(&self, table: TableId, indexes: &[Definition]) -> bool {
+        let table = self.tables.get(&table);
+        table.map_or(indexes.is_empty(), |table| table.has_indexes(indexes))
+    }
+
+    /// Takes all rows into the indexes that new rows are held to.
+    pub fn build_enforced(&mut self) {
+        for table in self.tables.values_mut().filter(|table| table.lacks_enforced()) {
+            table.build_indexes(usize::MAX);
+        }
+    }
+
+    /// True when the index is there and has all rows.
+    pub fn has_built(&self, table: TableId, index: IndexId) -> bool {
+        self.tables
+            .get(&table)
+            .is_some_and(|table| table.index(index).is_some())
     }
 
     /// Takes up to `max_rows` rows of a table into each of its indexes that are not complete; true: all are.
@@ -49,7 +69,7 @@ impl Partition {
             to: to.map(Key::new),
         };
         let stored = self.tables.get(&table);
-        let Some(found) = by_index(stored, index, snapshot, writes.table(table), &span, backward) else {
+        let Some(found) = by_index(stored, index, seen_at(snapshot), writes.table(table), &span, backward) else {
             return false;
         };
         for (_, _, seen) in found {
@@ -61,40 +81,41 @@ impl Partition {
     }
 }
 
-/// What an index has of a span of its values at a snapshot, with a transaction's writes in their places. A row that has
-/// other values at the snapshot is given without itself: somebody may have to wait for what changed it.
-pub(super) fn by_index<'a>(
+/// What an index has of a span of its values, as somebody sees the rows, with a transaction's writes in their places. A row
+/// that has other values for him is given without itself: he may have to wait for what changed it.
+pub(super) fn by_index<'a, F>(
     table: Option<&'a Table>,
     index: IndexId,
-    snapshot: Lsn,
+    see: F,
     writes: Option<&'a BTreeMap<Key, Written>>,
     span: &Span,
     backward: bool,
-) -> Option<impl Iterator<Item = Found<'a>> + use<'a>> {
+) -> Option<impl Iterator<Item = Found<'a>> + use<'a, F>>
+where
+    F: Fn(&'a Version) -> Seen<'a> + 'a,
+{
     let table = table?;
     let index = table.index(index)?;
-    let definition = index.definition();
+    let shape = index.shape();
     let stored = index.entries(span, backward).filter_map(move |(values, key)| {
         if writes.is_some_and(|writes| writes.contains_key(key)) {
             return None;
         }
-        let (lsn, row) = table.get(key)?.at(snapshot)?;
-        let is_so = values_of(definition, row).as_ref() == Some(values);
-        let row = is_so.then_some(row);
-        Some((values.clone(), key.clone(), Seen { lsn, row }))
+        let mut seen = see(table.get(key)?);
+        seen.row = seen.row.filter(|row| values_of(shape, row).as_ref() == Some(values));
+        Some((values.clone(), key.clone(), seen))
     });
-    let mut own = own_entries(definition, writes, span);
+    let mut own = own_entries(shape, writes, span);
     if backward {
         own.reverse();
     }
     Some(merge(stored.peekable(), own.into_iter().peekable(), backward))
 }
 
-fn own_entries<'a>(definition: &Definition, writes: Option<&'a BTreeMap<Key, Written>>, span: &Span) -> Vec<Found<'a>> {
-    let within = |values: &Key| *values >= span.from && span.to.as_ref().is_none_or(|to| values < to);
+fn own_entries<'a>(shape: &IndexShape, writes: Option<&'a BTreeMap<Key, Written>>, span: &Span) -> Vec<Found<'a>> {
     let entry = |(key, row): (&Key, &'a Written)| {
         let row = row.as_deref()?;
-        let values = values_of(definition, row).filter(|values| within(values))?;
+        let values = values_of(shape, row).filter(|values| span.contains(values))?;
         let seen = Seen { lsn: 0, row: Some(row) };
         Some((values, key.clone(), seen))
     };

@@ -3,11 +3,13 @@
 mod check;
 mod find;
 mod stages;
+mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use find::{MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE};
 pub use stages::MAX_KEPT_BYTES;
+pub use unique::Duplicates;
 
 use super::Partition;
 use super::view::{Newest, Seen, View};
@@ -177,6 +179,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
                 None => Ok(()),
             },
             Access::Scan => self.each_of(Span::all(), false, filter, take),
+            Access::Index(index) => self.each_by_index(index, filter, take),
         }
     }
 
@@ -257,6 +260,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
         let mut effects = EffectsBuilder::default();
         let mut keys = BTreeSet::new();
         let mut encoded = Vec::new();
+        let mut uniques = self.uniques();
         for row in rows {
             if row.len() != self.program.columns.len() {
                 return Err(StatementError::TypeMismatch(
@@ -275,10 +279,12 @@ impl<'a, V: View<'a>> Run<'a, V> {
             }
             effects.put(self.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
+            self.put_unique(&mut uniques, &key, None, &encoded)?;
             if rows.len() > 1 {
                 keys.insert(key);
             }
         }
+        self.check_unique(&uniques)?;
         Ok((rows.len() as u64, effects.finish_if_any()))
     }
 
@@ -297,15 +303,18 @@ impl<'a, V: View<'a>> Run<'a, V> {
         }
         let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
         let (mut values, mut encoded) = (Vec::new(), Vec::new());
+        let mut uniques = self.uniques();
         self.each(access, filter, |run, key, row| {
             run.updated(row, set, &mut values)?;
             encode(&mut encoded, &values);
             run.check(&encoded)?;
             effects.put(run.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
+            run.put_unique(&mut uniques, key, Some(row), &encoded)?;
             affected += 1;
             Ok(true)
         })?;
+        self.check_unique(&uniques)?;
         Ok((affected, effects.finish_if_any()))
     }
 
@@ -330,6 +339,8 @@ impl<'a, V: View<'a>> Run<'a, V> {
             }
         }
         let mut effects = EffectsBuilder::default();
+        let mut uniques = self.uniques();
+        old.iter().for_each(|key| uniques.goes(key));
         for key in old.iter().filter(|key| !new.contains_key(*key)) {
             effects.remove(self.program.table, key.as_bytes());
         }
@@ -337,7 +348,9 @@ impl<'a, V: View<'a>> Run<'a, V> {
             encode(&mut encoded, values);
             effects.put(self.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
+            self.put_unique(&mut uniques, key, None, &encoded)?;
         }
+        self.check_unique(&uniques)?;
         Ok((changed.len() as u64, effects.finish_if_any()))
     }
 
@@ -403,24 +416,29 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 
     fn duplicate(&self, values: &[Datum<'_>]) -> StatementError {
-        let (mut names, mut texts) = (Vec::new(), Vec::new());
-        for &column in &self.program.primary_key {
-            names.push(
-                self.program
-                    .columns
-                    .get(column)
-                    .map_or("?", |column| column.name.as_str()),
-            );
-            texts.push(
-                values
-                    .get(column)
-                    .map_or(String::new(), |value| value.as_ref().to_text()),
-            );
-        }
-        StatementError::DuplicateKey {
-            table: self.program.table_name.clone(),
-            detail: format!("Key ({})=({}) already exists.", names.join(", "), texts.join(", ")),
-        }
+        let value = |place: usize| values.get(place).map_or(ValueRef::Null, Datum::as_ref);
+        let constraint = format!("{}_pkey", self.program.table_name);
+        let columns = self.program.primary_key.iter().copied();
+        duplicate(self.program, constraint, columns, value)
+    }
+}
+
+/// What a unique index, or the primary key, has already.
+fn duplicate<'r>(
+    program: &Program,
+    constraint: String,
+    columns: impl Iterator<Item = usize>,
+    value: impl Fn(usize) -> ValueRef<'r>,
+) -> StatementError {
+    let (mut names, mut texts) = (Vec::new(), Vec::new());
+    for place in columns {
+        names.push(program.columns.get(place).map_or("?", |column| column.name.as_str()));
+        texts.push(value(place).to_text());
+    }
+    StatementError::DuplicateKey {
+        table: program.table_name.clone(),
+        constraint,
+        detail: format!("Key ({})=({}) already exists.", names.join(", "), texts.join(", ")),
     }
 }
 

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
 
+use super::indexes::{Found, by_index};
 use crate::key::Key;
 use crate::span::Span;
 use crate::table::{Table, Version};
 use crate::transaction::{Reads, Written};
-use crate::{Lsn, TableId};
+use crate::{IndexId, Lsn, TableId};
 
 /// What there is at a key.
 #[derive(Clone, Copy)]
@@ -36,6 +37,18 @@ pub(super) trait View<'a> {
     fn range_back(&mut self, to: Option<&Key>) -> Option<impl Iterator<Item = (Key, Seen<'a>)> + use<'a, Self>>;
     /// All of this was looked at, by `range` or `range_back`.
     fn looked_at(&mut self, range: Span);
+    /// What an index has of a span of its values, each with its key; what has other values by now is given without its
+    /// row. None: it can't be read by.
+    fn by_index(
+        &mut self,
+        index: IndexId,
+        span: &Span,
+        backward: bool,
+    ) -> Option<impl Iterator<Item = Found<'a>> + use<'a, Self>>;
+    /// All of this was looked at, by `by_index`.
+    fn looked_at_index(&mut self, index: IndexId, values: Span);
+    /// The unique indexes that new rows are held to.
+    fn enforced(&self) -> Option<&'a Table>;
     /// A row that a range gave is to be changed.
     fn changes(&mut self, key: &Key, lsn: Lsn);
 }
@@ -68,6 +81,21 @@ impl<'a> View<'a> for Newest<'a> {
     }
 
     fn looked_at(&mut self, _: Span) {}
+
+    fn by_index(
+        &mut self,
+        index: IndexId,
+        span: &Span,
+        backward: bool,
+    ) -> Option<impl Iterator<Item = Found<'a>> + use<'a>> {
+        by_index(self.0, index, newest, None, span, backward)
+    }
+
+    fn looked_at_index(&mut self, _: IndexId, _: Span) {}
+
+    fn enforced(&self) -> Option<&'a Table> {
+        self.0
+    }
 
     fn changes(&mut self, _: &Key, _: Lsn) {}
 }
@@ -108,6 +136,24 @@ impl<'a> View<'a> for Own<'a> {
     fn looked_at(&mut self, range: Span) {
         let to = range.to.as_ref().map(Key::as_bytes);
         self.reads.note_range(self.id, range.from.as_bytes(), to);
+    }
+
+    fn by_index(
+        &mut self,
+        index: IndexId,
+        span: &Span,
+        backward: bool,
+    ) -> Option<impl Iterator<Item = Found<'a>> + use<'a>> {
+        by_index(self.table, index, seen_at(self.snapshot), self.writes, span, backward)
+    }
+
+    fn looked_at_index(&mut self, index: IndexId, values: Span) {
+        let to = values.to.as_ref().map(Key::as_bytes);
+        self.reads.note_index(self.id, index, values.from.as_bytes(), to);
+    }
+
+    fn enforced(&self) -> Option<&'a Table> {
+        self.table
     }
 
     fn changes(&mut self, key: &Key, lsn: Lsn) {
@@ -158,17 +204,35 @@ impl<'a> View<'a> for Serial<'a> {
 
     fn looked_at(&mut self, _: Span) {}
 
+    fn by_index(
+        &mut self,
+        index: IndexId,
+        span: &Span,
+        backward: bool,
+    ) -> Option<impl Iterator<Item = Found<'a>> + use<'a>> {
+        by_index(self.table, index, newest, self.writes, span, backward)
+    }
+
+    fn looked_at_index(&mut self, _: IndexId, _: Span) {}
+
+    fn enforced(&self) -> Option<&'a Table> {
+        self.table
+    }
+
     fn changes(&mut self, _: &Key, _: Lsn) {}
 }
 
-fn at(snapshot: Lsn) -> impl Fn((Key, &Version)) -> (Key, Seen<'_>) {
-    move |(key, version)| {
-        let seen = match version.at(snapshot) {
-            Some((lsn, row)) => Seen { lsn, row: Some(row) },
-            None => Seen::NOTHING,
-        };
-        (key, seen)
+/// What a snapshot sees of a row.
+pub(super) fn seen_at(snapshot: Lsn) -> impl Fn(&Version) -> Seen<'_> {
+    move |version| match version.at(snapshot) {
+        Some((lsn, row)) => Seen { lsn, row: Some(row) },
+        None => Seen::NOTHING,
     }
+}
+
+fn at(snapshot: Lsn) -> impl Fn((Key, &Version)) -> (Key, Seen<'_>) {
+    let seen = seen_at(snapshot);
+    move |(key, version)| (key, seen(version))
 }
 
 /// A table's entries at a snapshot, with the writes of a transaction in their places.

@@ -12,7 +12,7 @@ pub(crate) mod validate;
 use serde::{Deserialize, Serialize};
 
 use crate::TableId;
-use crate::catalog::Column;
+use crate::catalog::{Column, IndexShape};
 pub use expr::{BinaryOp, Expr, Function, UnaryOp};
 pub use stage::{Aggregate, AggregateFunction, SortKey, Stage};
 
@@ -53,6 +53,18 @@ pub enum Access {
     Scan,
     /// The rows whose primary key begins with these values and goes on with one between two bounds.
     Range(KeyRange),
+    /// The rows of a secondary index whose values lie so. Where a partition can't read by it, because it has not built it
+    /// yet or the index was dropped meanwhile, it looks at all rows instead.
+    Index(Box<IndexRange>),
+}
+
+/// A range of a secondary index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexRange {
+    /// The index.
+    pub shape: IndexShape,
+    /// Which of its rows: `from` and `to` are of values, whichever way the index sorts them.
+    pub range: KeyRange,
 }
 
 /// A range of a key. A bound that no value of its column can be, such as 1.5 of an INT, is as if it weren't there.

@@ -68,6 +68,20 @@ impl Program {
                 }
                 check_all(range.prefix.iter().chain(bounds.map(|bound| &bound.value)), 0)
             }
+            Access::Index(index) => {
+                let range = &index.range;
+                let bounds = range.from.iter().chain(&range.to);
+                let length = range.prefix.len() + usize::from(bounds.clone().next().is_some());
+                if length > index.shape.columns.len() {
+                    return Err(malformed("a range is not of its index"));
+                }
+                let mut places = index.shape.columns.iter().map(|column| column.place);
+                if places.any(|place| place >= self.columns.len()) {
+                    return Err(malformed("an index's column is out of range"));
+                }
+                check_all(index.shape.predicate.iter(), self.columns.len())?;
+                check_all(range.prefix.iter().chain(bounds.map(|bound| &bound.value)), 0)
+            }
         }
     }
 }

@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::{Table, Version};
-use crate::catalog::Index as Definition;
+use crate::catalog::{Index as Definition, IndexColumn, IndexShape};
 use crate::key::{Key, KeyBuffer};
 use crate::plan::StatementContext;
 use crate::plan::eval::Scope;
 use crate::row::RowRef;
 use crate::span::Span;
+use crate::value::ValueRef;
 
 /// What an entry takes besides long keys: its own bytes; the free places of the tree are left out.
 const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
@@ -44,9 +45,12 @@ fn size(entry: &Entry) -> u64 {
 }
 
 /// A row's values as an index has them; None: it has no such row. What can't be evaluated is not true.
-pub(crate) fn values_of(definition: &Definition, row: &[u8]) -> Option<Key> {
-    let row = RowRef::new(row);
-    if let Some(predicate) = &definition.predicate {
+pub(crate) fn values_of(shape: &IndexShape, row: &[u8]) -> Option<Key> {
+    values_of_row(shape, RowRef::new(row))
+}
+
+fn values_of_row(shape: &IndexShape, row: RowRef<'_>) -> Option<Key> {
+    if let Some(predicate) = &shape.predicate {
         let scope = Scope {
             lsn: 0,
             row: Some(row),
@@ -58,14 +62,28 @@ pub(crate) fn values_of(definition: &Definition, row: &[u8]) -> Option<Key> {
         }
     }
     let mut values = Vec::new();
-    for column in &definition.columns {
-        let mut value = KeyBuffer::new();
-        value.push_value(row.get(column.place));
-        // No value's bytes are the beginning of another's, so that inverted ones sort the other way round.
-        let flip = if column.descending { 0xFF } else { 0 };
-        values.extend(value.as_bytes().iter().map(|byte| byte ^ flip));
+    for column in &shape.columns {
+        push_value(&mut values, row.get(column.place), column.descending);
     }
     Some(Key::new(&values))
+}
+
+/// Adds a column's value to an entry's.
+pub(crate) fn push_value(values: &mut Vec<u8>, value: ValueRef<'_>, descending: bool) {
+    let mut one = KeyBuffer::new();
+    one.push_value(value);
+    // No value's bytes are the beginning of another's, so that inverted ones sort the other way round.
+    let flip = if descending { 0xFF } else { 0 };
+    values.extend(one.as_bytes().iter().map(|byte| byte ^ flip));
+}
+
+/// A row's values as a unique index compares them; None: nothing is equal to them, for one is NULL, or it has no such row.
+pub(crate) fn unique_values_of(shape: &IndexShape, row: RowRef<'_>) -> Option<Key> {
+    let is_null = |column: &IndexColumn| matches!(row.get(column.place), ValueRef::Null);
+    if shape.columns.iter().any(is_null) {
+        return None;
+    }
+    values_of_row(shape, row)
 }
 
 impl Index {
@@ -82,14 +100,18 @@ impl Index {
         &self.definition
     }
 
-    fn is_complete(&self) -> bool {
+    pub(crate) fn shape(&self) -> &IndexShape {
+        &self.definition.shape
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
         matches!(self.progress, Progress::Complete)
     }
 
     /// The values of all versions of a row.
     fn values(&self, version: Option<&Version>) -> BTreeSet<Key> {
         let rows = version.into_iter().flat_map(Version::rows);
-        rows.filter_map(|row| values_of(&self.definition, row)).collect()
+        rows.filter_map(|row| values_of(self.shape(), row)).collect()
     }
 
     fn add(&mut self, values: BTreeSet<Key>, key: &Key) {
@@ -160,8 +182,14 @@ impl Table {
     pub(crate) fn set_indexes(&mut self, definitions: &[Definition]) {
         let mut old = std::mem::take(&mut self.indexes.0);
         for definition in definitions {
-            let known = old.iter().position(|index| index.definition == *definition);
-            let index = known.map_or_else(|| Index::new(definition.clone()), |place| old.swap_remove(place));
+            let known = old.iter().position(|index| *index.shape() == definition.shape);
+            let mut index = known.map_or_else(|| Index::new(definition.clone()), |place| old.swap_remove(place));
+            if self.leaves.is_empty() {
+                index.progress = Progress::Complete;
+            }
+            if index.definition != *definition {
+                index.definition = definition.clone();
+            }
             self.indexes.0.push(index);
         }
     }
@@ -191,8 +219,24 @@ impl Table {
 
     /// An index that may be read by; None: there is none of this number, or it is not complete.
     pub(crate) fn index(&self, id: u32) -> Option<&Index> {
-        let found = self.indexes.0.iter().find(|index| index.definition.id == id);
+        let found = self.indexes.0.iter().find(|index| index.shape().id == id);
         found.filter(|index| index.is_complete())
+    }
+
+    /// What new rows are held to, built or not.
+    pub(crate) fn enforced(&self) -> impl Iterator<Item = &Index> {
+        self.indexes.0.iter().filter(|index| index.definition.is_enforced())
+    }
+
+    /// True when one of those is not built.
+    pub(crate) fn lacks_enforced(&self) -> bool {
+        self.enforced().any(|index| !index.is_complete())
+    }
+
+    /// True when it has these indexes and no others.
+    pub(crate) fn has_indexes(&self, definitions: &[Definition]) -> bool {
+        let known = self.indexes.0.iter().map(|index| &index.definition);
+        known.eq(definitions)
     }
 
     /// Changes the versions of a row, and its entries with them.

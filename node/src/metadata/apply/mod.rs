@@ -2,6 +2,7 @@
 //! here asks a clock, a generator or a hash map's order. Never panics, whatever the command says: what makes no sense
 //! is refused, and a refused command changes nothing but the map's version.
 
+mod indexes;
 mod nodes;
 mod procedures;
 mod reigns;
@@ -54,6 +55,9 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             mode,
         } => tables::create_table(map, table, replication, mode),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
+        Command::CreateIndex { table, index } => indexes::create(map, table, *index),
+        Command::SetIndexState { table, index, state } => indexes::set_state(map, table, index, state),
+        Command::DropIndexes { indexes } => indexes::drop(map, &indexes),
         Command::CreateProcedure { procedure, replace } => procedures::create(map, *procedure, replace),
         Command::DropProcedures { procedures } => procedures::drop(map, &procedures),
         Command::RenameProcedure { procedure, name } => procedures::rename(map, procedure, name),

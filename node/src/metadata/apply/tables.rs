@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use volt_engine::catalog::Table;
+use volt_engine::catalog::{IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
-use super::procedures;
+use super::{indexes, procedures};
 use crate::metadata::command::{Applied, CommandResult, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
@@ -18,7 +18,7 @@ pub(super) fn create_table(
     replication: u32,
     mode: ReplicationMode,
 ) -> CommandResult {
-    if map.table(&new.name).is_some() {
+    if map.has_relation(&new.name) {
         return Err(Refusal::TableExists(new.name));
     }
     check_table(&new)?;
@@ -29,15 +29,21 @@ pub(super) fn create_table(
         Some(group) => group,
         None => create_group(map, replication, mode)?,
     };
-    let table = Table {
+    let mut table = Table {
         id: map.next_table,
         name: new.name,
         columns: new.columns,
         primary_key: new.primary_key,
         partition_column: new.partition_column,
         group,
+        indexes: Vec::new(),
         checks: new.checks,
     };
+    for index in new.indexes {
+        // There are no rows to look through.
+        let index = indexes::defined(map, &table, index, IndexState::Ready)?;
+        table.indexes.push(index);
+    }
     map.next_table += 1;
     map.catalog_version += 1;
     map.tables.insert(table.id, Arc::new(table.clone()));

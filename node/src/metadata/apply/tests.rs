@@ -50,6 +50,7 @@ fn create(map: &mut ClusterMap, name: &str, replication: u32) -> TableId {
         columns: vec![column],
         primary_key: vec![0],
         partition_column: 0,
+        indexes: Vec::new(),
         checks: Vec::new(),
     };
     let command = Command::CreateTable {

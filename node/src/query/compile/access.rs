@@ -1,7 +1,7 @@
 //! How the rows of a statement are found: by the conditions that every one of them must meet.
 
-use volt_engine::catalog::Table;
-use volt_engine::plan::{Access, BinaryOp, Expr, KeyBound, KeyRange};
+use volt_engine::catalog::{Index, Table};
+use volt_engine::plan::{Access, BinaryOp, Expr, IndexRange, KeyBound, KeyRange, UnaryOp};
 
 use super::expr::balanced;
 
@@ -11,10 +11,31 @@ pub(super) struct Found {
     pub(super) filter: Option<Expr>,
     /// The columns that have one value in all of them.
     bound: Vec<usize>,
+    /// What they are ordered by, and whether down.
+    order: Vec<(usize, bool)>,
+    rank: Rank,
 }
 
-/// One of ORDER BY's that is a column: (which, whether descending).
-pub(super) type Order = (usize, bool);
+/// How few rows there may be: the greater, the fewer. The kind of access, columns that have one value, bounds of the next.
+type Rank = (Kind, usize, usize);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    All,
+    Some,
+    /// One, by a unique index.
+    Unique,
+    /// One, by its key.
+    Point,
+}
+
+/// One of ORDER BY's that is a column.
+#[derive(Clone, Copy)]
+pub(super) struct Order {
+    pub(super) column: usize,
+    pub(super) descending: bool,
+    pub(super) nulls_first: bool,
+}
 
 /// What the partition column must be equal to.
 pub(super) fn partition_value(table: &Table, conditions: &[Expr]) -> Option<Expr> {
@@ -24,29 +45,50 @@ pub(super) fn partition_value(table: &Table, conditions: &[Expr]) -> Option<Expr
     values.next().cloned()
 }
 
+/// The way to the fewest rows.
+pub(super) fn find(table: &Table, conditions: Vec<Expr>) -> Found {
+    ways(table, conditions).swap_remove(0)
+}
+
+/// The same, but of several ways that may be as good one that has the rows in this order.
+pub(super) fn find_in_order(table: &Table, conditions: Vec<Expr>, order: &[Order]) -> Found {
+    let mut ways = ways(table, conditions);
+    let best = ways[0].rank;
+    let has_order = |way: &Found| way.rank == best && way.direction(table, order).is_some();
+    let place = ways.iter().position(has_order).unwrap_or(0);
+    ways.swap_remove(place)
+}
+
+/// By the primary key, and by each index that has all rows that are meant; the best first, of equals the key.
+fn ways(table: &Table, conditions: Vec<Expr>) -> Vec<Found> {
+    let of_index = |index: &Index| {
+        let shape = &index.shape;
+        let has_all = shape
+            .predicate
+            .as_ref()
+            .is_none_or(|predicate| follows(predicate, &conditions));
+        has_all.then(|| by_index(table, index, conditions.clone()))
+    };
+    let by_index = table.indexes.iter().filter_map(of_index).collect::<Vec<_>>();
+    let mut ways = vec![by_key(table, conditions)];
+    ways.extend(by_index);
+    ways.sort_by_key(|way| std::cmp::Reverse(way.rank));
+    ways
+}
+
 /// The key, as far as the conditions name it; the rest filters.
-pub(super) fn find(table: &Table, mut conditions: Vec<Expr>) -> Found {
-    let has_value = |condition: &Expr| {
-        let column = |&column: &usize| key_value(condition, column).is_some();
-        (0..table.columns.len()).find(|place| column(place))
-    };
-    let bound = conditions.iter().filter_map(has_value).collect();
-    let mut prefix = Vec::new();
-    for &column in &table.primary_key {
-        let place = conditions
-            .iter()
-            .position(|condition| key_value(condition, column).is_some());
-        let Some(place) = place else { break };
-        let condition = conditions.remove(place);
-        prefix.extend(key_value(&condition, column).cloned());
-    }
-    let (from, to) = match table.primary_key.get(prefix.len()) {
-        Some(&next) => bounds(&conditions, next),
-        None => (None, None),
-    };
+fn by_key(table: &Table, mut conditions: Vec<Expr>) -> Found {
+    let bound = bound(table, &conditions);
+    let order: Vec<_> = table.primary_key.iter().map(|&column| (column, false)).collect();
+    let (prefix, from, to) = narrow(&mut conditions, &order);
+    let bounds = usize::from(from.is_some()) + usize::from(to.is_some());
+    let narrowed = (prefix.len(), bounds);
+    let kind;
     let access = if prefix.len() == table.primary_key.len() {
+        kind = Kind::Point;
         Access::Point(prefix)
-    } else if from.is_some() || to.is_some() {
+    } else if bounds > 0 {
+        kind = Kind::Some;
         Access::Range(KeyRange {
             prefix,
             from,
@@ -54,15 +96,109 @@ pub(super) fn find(table: &Table, mut conditions: Vec<Expr>) -> Found {
             backward: false,
         })
     } else if prefix.is_empty() {
+        kind = Kind::All;
         Access::Scan
     } else {
+        kind = Kind::Some;
         Access::Prefix(prefix)
     };
     Found {
         access,
         filter: balanced(BinaryOp::And, conditions),
         bound,
+        order,
+        rank: (kind, narrowed.0, narrowed.1),
     }
+}
+
+/// The same by an index.
+fn by_index(table: &Table, index: &Index, mut conditions: Vec<Expr>) -> Found {
+    let bound = bound(table, &conditions);
+    let columns = index.shape.columns.iter();
+    let mut order: Vec<_> = columns.map(|column| (column.place, column.descending)).collect();
+    let (prefix, from, to) = narrow(&mut conditions, &order);
+    // Rows with the same values are in the order of their keys.
+    order.extend(table.primary_key.iter().map(|&column| (column, false)));
+    let bounds = usize::from(from.is_some()) + usize::from(to.is_some());
+    let kind = match prefix.len() {
+        // Until it is ready it is no more than it has always been.
+        all if all == index.shape.columns.len() && index.unique => Kind::Unique,
+        0 if bounds == 0 => Kind::All,
+        _ => Kind::Some,
+    };
+    let rank = (kind, prefix.len(), bounds);
+    let range = KeyRange {
+        prefix,
+        from,
+        to,
+        backward: false,
+    };
+    let shape = index.shape.clone();
+    Found {
+        access: Access::Index(Box::new(IndexRange { shape, range })),
+        filter: balanced(BinaryOp::And, conditions),
+        bound,
+        order,
+        rank,
+    }
+}
+
+/// The columns that have one value in all rows.
+fn bound(table: &Table, conditions: &[Expr]) -> Vec<usize> {
+    let has_value = |condition: &Expr| {
+        let column = |&column: &usize| key_value(condition, column).is_some();
+        (0..table.columns.len()).find(|place| column(place))
+    };
+    conditions.iter().filter_map(has_value).collect()
+}
+
+type Narrowed = (Vec<Expr>, Option<KeyBound>, Option<KeyBound>);
+
+/// The values of the first columns, taken out of the conditions, and the bounds of the next one.
+fn narrow(conditions: &mut Vec<Expr>, key: &[(usize, bool)]) -> Narrowed {
+    let mut prefix = Vec::new();
+    for &(column, _) in key {
+        let place = conditions
+            .iter()
+            .position(|condition| key_value(condition, column).is_some());
+        let Some(place) = place else { break };
+        let condition = conditions.remove(place);
+        prefix.extend(key_value(&condition, column).cloned());
+    }
+    let (from, to) = match key.get(prefix.len()) {
+        Some(&(next, _)) => bounds(conditions, next),
+        None => (None, None),
+    };
+    (prefix, from, to)
+}
+
+/// Every row that meets the conditions meets the predicate: each part of it is one of them, or says that a column is not
+/// NULL that one of them compares.
+fn follows(predicate: &Expr, conditions: &[Expr]) -> bool {
+    let mut parts = Vec::new();
+    flatten(predicate.clone(), &mut parts);
+    let is_met = |part: &Expr| {
+        if conditions.contains(part) {
+            return true;
+        }
+        let Expr::Unary {
+            op: UnaryOp::IsNotNull,
+            operand,
+        } = part
+        else {
+            return false;
+        };
+        let Expr::Column(column) = **operand else { return false };
+        let compares = |condition: &Expr| compared(condition, column).is_some_and(|(op, _)| is_comparison(op));
+        conditions.iter().any(compares)
+    };
+    parts.iter().all(is_met)
+}
+
+/// It is not true of NULL.
+fn is_comparison(op: BinaryOp) -> bool {
+    use BinaryOp::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+    matches!(op, Equal | NotEqual | Less | LessOrEqual | Greater | GreaterOrEqual)
 }
 
 /// The first of each kind. They stay among the conditions, for a bound that no key can be says nothing.
@@ -103,6 +239,7 @@ impl Found {
         match &mut self.access {
             Access::Point(_) => {}
             Access::Range(range) => range.backward = true,
+            Access::Index(index) => index.range.backward = true,
             Access::Prefix(prefix) => self.access = Access::Range(range(std::mem::take(prefix))),
             Access::Scan => self.access = Access::Range(range(Vec::new())),
         }
@@ -111,13 +248,16 @@ impl Found {
 
     /// Whether the walk that has this order goes backwards; None: none has it.
     fn direction(&self, table: &Table, order: &[Order]) -> Option<bool> {
-        let is_bound = |column: &usize| self.bound.contains(column);
-        let mut key = table.primary_key.iter().filter(|column| !is_bound(column));
+        let is_bound = |column: usize| self.bound.contains(&column);
+        let mut key = self.order.iter().filter(|(column, _)| !is_bound(*column));
         let mut backward = None;
-        for (column, descending) in order.iter().filter(|(column, _)| !is_bound(column)) {
+        for wanted in order.iter().filter(|order| !is_bound(order.column)) {
             // Beyond the whole key there is one row of each rank.
-            let Some(next) = key.next() else { break };
-            if next != column || *backward.get_or_insert(*descending) != *descending {
+            let Some((column, descending)) = key.next() else { break };
+            let goes_back = wanted.descending != *descending;
+            // NULL is the greatest.
+            let nulls = !table.columns[*column].nullable || wanted.nulls_first == wanted.descending;
+            if *column != wanted.column || *backward.get_or_insert(goes_back) != goes_back || !nulls {
                 return None;
             }
         }

@@ -68,6 +68,21 @@ fn found(program: &Program, access: &Access) -> String {
             by + if *backward { ", backwards" } else { "" }
         }
         Access::Scan => "all rows".to_owned(),
+        Access::Index(index) => {
+            let range = &index.range;
+            let bounded = range.from.is_some() || range.to.is_some();
+            let count = range.prefix.len() + usize::from(bounded);
+            let columns = index.shape.columns.iter().take(count);
+            let names = columns.filter_map(|column| Some(program.columns.get(column.place)?.name.as_str()));
+            let by = match count {
+                0 => "all rows in the order of a secondary index".to_owned(),
+                _ => format!(
+                    "range of a secondary index by ({})",
+                    names.collect::<Vec<_>>().join(", ")
+                ),
+            };
+            by + if range.backward { ", backwards" } else { "" }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan, WriteOp};
 use volt_engine::catalog::{ColumnDefault, Table};
 use volt_engine::error::StatementError;
+use volt_engine::partition::VERSION_COLUMN;
 use volt_engine::plan::{Access, Action, Expr, Function, Program};
 use volt_engine::value::Value;
 
@@ -115,6 +116,63 @@ pub(super) fn program(table: &Table, action: Action) -> Program {
         checks,
         action,
     }
+}
+
+/// Where the rows of a table are that meet a condition.
+pub(super) struct Seek {
+    pub(super) access: Access,
+    /// What the partition column must be equal to.
+    pub(super) partition_key: Option<Expr>,
+}
+
+/// None: nothing can be told.
+pub(super) fn seek(table: &Table, condition: &DfExpr) -> Option<Seek> {
+    let compiler = Compiler(table);
+    let mut conditions = Vec::new();
+    for part in datafusion::logical_expr::utils::split_conjunction(condition) {
+        // What can't be compiled is looked at by somebody else.
+        if let Ok(part) = compiler.expr(part) {
+            flatten(part, &mut conditions);
+        }
+    }
+    let partition_key = partition_value(table, &conditions);
+    let access = find(table, conditions).access;
+    let tells = partition_key.is_some() || access != Access::Scan;
+    tells.then_some(Seek { access, partition_key })
+}
+
+/// A program that gives these columns of the rows that are found so; beyond the table's last there is their version.
+pub(super) fn program_of(table: &Table, access: Access, columns: &[usize]) -> Program {
+    let column = |&column: &usize| match column {
+        VERSION_COLUMN => Expr::Version,
+        column => Expr::Column(column),
+    };
+    let action = Action::Select {
+        access,
+        filter: None,
+        stages: Vec::new(),
+        project: columns.iter().map(column).collect(),
+        limit: None,
+        offset: 0,
+    };
+    program(table, action)
+}
+
+/// The condition of `DELETE FROM table WHERE condition`, as one of the table's row alone. None: no row meets it.
+pub(super) fn compile_condition(plan: &LogicalPlan, table: &Table) -> Result<Option<Expr>, NotCompiled> {
+    let LogicalPlan::Dml(dml) = plan else {
+        return not("this condition");
+    };
+    if is_empty(&dml.input) {
+        return Ok(None);
+    }
+    let compiler = Compiler(table);
+    let mut conditions = Vec::new();
+    for filter in compiler.peel(&dml.input)?.filters {
+        flatten(compiler.expr(filter)?, &mut conditions);
+    }
+    let condition = expr::balanced(volt_engine::plan::BinaryOp::And, conditions);
+    Ok(Some(condition.unwrap_or(Expr::Literal(Value::Boolean(true)))))
 }
 
 /// The expressions of a SELECT without tables. What the optimiser computes once lies in a projection below.

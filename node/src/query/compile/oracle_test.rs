@@ -7,7 +7,7 @@ use datafusion::common::ParamValues;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
-use volt_engine::catalog::{Column, Table};
+use volt_engine::catalog::{Column, Index, IndexColumn, IndexShape, IndexState, Table};
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::Partition;
 use volt_engine::plan::{Access, Action, Program, StatementContext};
@@ -60,8 +60,34 @@ fn table() -> Arc<Table> {
         primary_key: vec![0, 1, 2],
         partition_column: 1,
         group: 1,
+        indexes: Vec::new(),
         checks: Vec::new(),
     })
+}
+
+/// (p, n DESC), (n, d), (x) where b, and (f).
+fn indexes() -> Vec<Index> {
+    let of = |id, columns: &[(usize, bool)], predicate| Index {
+        name: format!("t_{id}"),
+        shape: IndexShape {
+            id,
+            columns: columns
+                .iter()
+                .map(|&(place, descending)| IndexColumn { place, descending })
+                .collect(),
+            predicate,
+        },
+        unique: false,
+        constraint: false,
+        state: IndexState::Ready,
+        source: String::new(),
+    };
+    vec![
+        of(1, &[(1, false), (3, true)], None),
+        of(2, &[(3, false), (4, false)], None),
+        of(3, &[(5, false)], Some(volt_engine::plan::Expr::Column(7))),
+        of(4, &[(6, false)], None),
+    ]
 }
 
 /// One table, in both.
@@ -73,7 +99,20 @@ struct Both {
 
 impl Both {
     fn new(rows: &[Vec<Value>]) -> Self {
-        let table = table();
+        Self::of(table(), rows)
+    }
+
+    /// With indexes, which are built.
+    fn indexed(rows: &[Vec<Value>]) -> Self {
+        let mut table = Table::clone(&table());
+        table.indexes = indexes();
+        let mut both = Self::of(Arc::new(table), rows);
+        both.partition.set_indexes(1, &both.table.indexes);
+        assert!(both.partition.build_indexes(1, 1_000));
+        both
+    }
+
+    fn of(table: Arc<Table>, rows: &[Vec<Value>]) -> Self {
         let mut partition = Partition::new();
         let literals = |row: &Vec<Value>| row.iter().cloned().map(volt_engine::plan::Expr::Literal).collect();
         let insert = super::program(
@@ -342,11 +381,12 @@ proptest! {
 
     #[test]
     fn both_executors_give_the_same(rows in rows(), statements in prop::collection::vec(statement(), 1..8)) {
-        let both = Both::new(&rows);
-        for (sql, is_ordered) in statements {
-            let Some((program, ours, theirs)) = run(both.ask(&sql, &[])) else { continue };
-            let (ours, theirs) = if is_ordered { (ours, theirs) } else { (sorted(ours), sorted(theirs)) };
-            prop_assert_eq!(ours, theirs, "{}\n{:?}", sql, program.action);
+        for both in [Both::new(&rows), Both::indexed(&rows)] {
+            for (sql, is_ordered) in &statements {
+                let Some((program, ours, theirs)) = run(both.ask(sql, &[])) else { continue };
+                let (ours, theirs) = if *is_ordered { (ours, theirs) } else { (sorted(ours), sorted(theirs)) };
+                prop_assert_eq!(ours, theirs, "{}\n{:?}", sql, program.action);
+            }
         }
     }
 }
@@ -415,6 +455,7 @@ fn shape(both: &Both, sql: &str) -> String {
         Access::Point(_) => "point".to_owned(),
         Access::Prefix(values) => format!("prefix of {}", values.len()),
         Access::Scan => "scan".to_owned(),
+        Access::Index(index) => format!("index by {}", index.range.prefix.len()),
         Access::Range(range) => format!(
             "{}range after {}{}{}",
             if range.backward { "backward " } else { "" },
@@ -427,6 +468,33 @@ fn shape(both: &Both, sql: &str) -> String {
     };
     let limit = limit.map_or(String::new(), |limit| format!(", limit {limit}"));
     format!("{access}, {} stages{limit}", stages.len())
+}
+
+#[test]
+fn an_index_is_used_where_it_finds_fewer_or_has_the_order() {
+    let mut both = few();
+    let mut table = Table::clone(&both.table);
+    table.indexes = indexes();
+    both.table = Arc::new(table);
+    both.partition.set_indexes(1, &both.table.indexes);
+    assert!(both.partition.build_indexes(1, 1_000));
+    for (conditions, expected) in [
+        ("p = 1 AND g = 'g' AND k = 2 AND n = 0", "point, 0 stages"),
+        ("p = 1 AND g = 'g' AND n = 0", "prefix of 2, 0 stages"),
+        ("p = 1 AND n = 0", "index by 2, 0 stages"),
+        ("p = 1 AND n > 0", "index by 1, 0 stages"),
+        ("p = 1 AND n = 0 AND d = 1", "index by 2, 0 stages"),
+        ("p = 1 AND f = 1", "index by 1, 0 stages"),
+        ("p = 1 AND x = 'x'", "index by 1, 0 stages"),
+        ("p = 1 AND x = 'x' AND b", "index by 1, 0 stages"),
+        ("p = 1 ORDER BY n DESC LIMIT 1", "index by 1, 0 stages, limit 1"),
+        ("p = 1 ORDER BY n LIMIT 1", "index by 1, 0 stages, limit 1"),
+        ("p = 1 AND n = 1 ORDER BY g, k", "index by 2, 0 stages"),
+        ("p = 1 ORDER BY n NULLS FIRST", "index by 1, 2 stages"),
+    ] {
+        let sql = format!("SELECT g, k FROM t WHERE {conditions}");
+        assert_eq!(shape(&both, &sql), expected, "{sql}");
+    }
 }
 
 #[test]

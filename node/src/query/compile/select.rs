@@ -8,7 +8,7 @@ use volt_engine::catalog::Table;
 use volt_engine::plan::{Action, Aggregate, AggregateFunction, Expr, SortKey, Stage};
 use volt_engine::value::{DataType, Value};
 
-use super::access::{Found, Order, find, flatten, partition_value};
+use super::access::{Found, Order, find, find_in_order, flatten, partition_value};
 use super::expr::compile_expr;
 use super::{Compiled, Compiler, Route, not};
 use crate::query::types::{from_arrow, to_arrow};
@@ -111,13 +111,22 @@ impl Query<'_> {
 
     /// From here on the rows are not the table's.
     fn look(&mut self) -> &mut Found {
+        self.look_for(None)
+    }
+
+    /// The same; perhaps the rows come in the order that is wanted.
+    fn look_for(&mut self, order: Option<&[Order]>) -> &mut Found {
         let (table, conditions) = (self.table, &mut self.conditions);
         let route = &mut self.route;
         self.found.get_or_insert_with(|| {
             if let Some(value) = partition_value(table, conditions) {
                 *route = Route::Single(value);
             }
-            find(table, std::mem::take(conditions))
+            let conditions = std::mem::take(conditions);
+            match order {
+                Some(order) => find_in_order(table, conditions, order),
+                None => find(table, conditions),
+            }
         })
     }
 
@@ -143,12 +152,17 @@ impl Query<'_> {
         let order: Option<Vec<Order>> = keys
             .iter()
             .map(|key| match self.expr(&key.expr, schema).ok()? {
-                Expr::Column(column) => Some((column, !key.asc)),
+                Expr::Column(column) => Some(Order {
+                    column,
+                    descending: !key.asc,
+                    nulls_first: key.nulls_first,
+                }),
                 _ => None,
             })
             .collect();
-        let found = self.look();
-        if of_table && order.is_some_and(|order| found.comes_in(table, &order)) {
+        let order = order.filter(|_| of_table);
+        let found = self.look_for(order.as_deref());
+        if order.is_some_and(|order| found.comes_in(table, &order)) {
             return Ok(());
         }
         self.materialise();

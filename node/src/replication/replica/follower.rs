@@ -100,6 +100,7 @@ impl Replica {
     pub(crate) fn filled(&mut self, engine: Partition, history: EpochHistory, lsn: Lsn) {
         assert_eq!(engine.applied(), lsn, "partition {}: the fill is whole", self.partition);
         self.engine = engine;
+        self.catalog_version = 0; // it has no indexes yet
         self.history = history;
         self.tail.clear();
         (self.appended, self.durable, self.committed) = (lsn, lsn, lsn);

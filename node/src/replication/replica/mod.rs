@@ -103,6 +103,10 @@ pub(crate) struct Replica {
     pub(crate) filling_since: u64,
     /// As `NodeConfig` says.
     pub(crate) tail_margin_bytes: usize,
+    /// The catalog version whose indexes the engine has; 0: none yet.
+    pub(crate) catalog_version: u64,
+    /// Some of its indexes lack rows.
+    pub(crate) is_building: bool,
 }
 
 impl Replica {
@@ -126,6 +130,15 @@ impl Replica {
             fills: 0,
             filling_since: 0,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
+            catalog_version: 0,
+            is_building: false,
+        }
+    }
+
+    /// Before rows are written: what new ones are held to must have all the old ones. Nearly always it has.
+    pub(crate) fn complete_unique_indexes(&mut self) {
+        if self.is_building {
+            self.engine.build_enforced();
         }
     }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::IndexColumn;
+use crate::catalog::{IndexColumn, IndexState};
 use crate::effects::{Effects, EffectsBuilder, LogPayload};
 use crate::key::encode_key;
 use crate::plan::{BinaryOp, Expr, StatementContext};
@@ -52,21 +52,22 @@ fn step() -> impl Strategy<Value = Step> {
 /// (a DESC, b), and (b) of the rows where a > 1.
 fn definitions() -> [Definition; 2] {
     let column = |place, descending| IndexColumn { place, descending };
+    let of = |id, columns, predicate| Definition {
+        name: format!("t_{id}"),
+        shape: IndexShape { id, columns, predicate },
+        unique: false,
+        constraint: false,
+        state: IndexState::Ready,
+        source: String::new(),
+    };
+    let above = Expr::Binary {
+        op: BinaryOp::Greater,
+        left: Box::new(Expr::Column(1)),
+        right: Box::new(Expr::Literal(Value::Int(1))),
+    };
     [
-        Definition {
-            id: 1,
-            columns: vec![column(1, true), column(2, false)],
-            predicate: None,
-        },
-        Definition {
-            id: 2,
-            columns: vec![column(2, false)],
-            predicate: Some(Expr::Binary {
-                op: BinaryOp::Greater,
-                left: Box::new(Expr::Column(1)),
-                right: Box::new(Expr::Literal(Value::Int(1))),
-            }),
-        },
+        of(1, vec![column(1, true), column(2, false)], None),
+        of(2, vec![column(2, false)], Some(above)),
     ]
 }
 
@@ -89,7 +90,7 @@ fn effects(changes: &[Change]) -> Effects {
 /// The rows of a snapshot whose values lie in a span, in the index's order, by looking at all.
 fn expected(
     partition: &Partition,
-    index: &Definition,
+    index: &IndexShape,
     at: Lsn,
     writes: &Writes,
     span: &Span,
@@ -172,9 +173,9 @@ impl Harness {
                     found.push(row.to_vec());
                     true
                 };
-                if partition.rows_by_index(TABLE, definition.id, at, writes, bounds, backward, take) {
+                if partition.rows_by_index(TABLE, definition.shape.id, at, writes, bounds, backward, take) {
                     answers += 1;
-                    let expected = expected(partition, &definition, at, writes, span, backward);
+                    let expected = expected(partition, &definition.shape, at, writes, span, backward);
                     assert_eq!(found, expected, "{definition:?} at {at}");
                 }
             }
@@ -191,7 +192,7 @@ impl Harness {
                 let version = table.get(key).expect("an entry's row has versions");
                 let has = version
                     .rows()
-                    .any(|row| values_of(index.definition(), row).as_ref() == Some(values));
+                    .any(|row| values_of(index.shape(), row).as_ref() == Some(values));
                 assert!(has, "{values:?} of {key:?}");
             }
         }

@@ -128,7 +128,7 @@ fn a_point_is_found_by_a_parameter_of_either_integer_type() {
 fn a_duplicate_tells_whom_it_met() {
     let mut partition = filled();
     let failed = write(&mut partition, &insert(&[9, 2])).unwrap_err();
-    let StatementError::DuplicateKey { table, detail } = failed.error else {
+    let StatementError::DuplicateKey { table, detail, .. } = failed.error else {
         panic!()
     };
     assert_eq!(

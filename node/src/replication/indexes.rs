@@ -1,0 +1,71 @@
+//! Secondary indexes of the replicas here: each has those of the catalog, and they are built while others use it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use volt_engine::GroupId;
+use volt_engine::catalog::Table;
+
+use super::replica::Replica;
+use super::{Replicas, lock};
+use crate::metadata::map::ClusterMap;
+
+/// Rows that are taken into an index at a time: nobody else can use the partition meanwhile, about two milliseconds.
+const ROWS_AT_A_TIME: usize = 2_000;
+
+/// How often somebody looks whether there is something to build.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The replica gets the indexes of this map's catalog, if it has those of an older one.
+pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
+    if replica.catalog_version >= map.catalog_version {
+        return;
+    }
+    replica.catalog_version = map.catalog_version;
+    for table in tables(group, map) {
+        if !replica.engine.has_indexes(table.id, &table.indexes) {
+            replica.engine.set_indexes(table.id, &table.indexes);
+            replica.is_building = true;
+        }
+    }
+}
+
+fn tables(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = &Arc<Table>> {
+    map.tables.values().filter(move |table| table.group == group)
+}
+
+/// Takes some rows into what lacks them.
+fn build_some(replica: &mut Replica, map: &ClusterMap) {
+    let Some(info) = map.partitions.get(&replica.partition) else {
+        return;
+    };
+    define(replica, info.group, map);
+    if !replica.is_building {
+        return;
+    }
+    let mut indexed = tables(info.group, map).filter(|table| !table.indexes.is_empty());
+    let is_built = |table: &Arc<Table>| replica.engine.build_indexes(table.id, ROWS_AT_A_TIME);
+    replica.is_building = !indexed.all(is_built);
+}
+
+impl Replicas {
+    pub(super) async fn build_indexes(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let map = self.metadata.map();
+            for slot in self.all() {
+                loop {
+                    {
+                        let mut replica = lock(&slot);
+                        build_some(&mut replica, &map);
+                        if !replica.is_building {
+                            break;
+                        }
+                    }
+                    // Others come in between.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}
