@@ -8,4 +8,5 @@ pub mod operator;
 pub mod processes;
 pub mod proxy;
 pub mod replicas;
+pub mod serializable;
 pub mod trace;
