@@ -34,6 +34,9 @@ use crate::statement::{CommitWait, Isolation, RowSink, TransactionModes};
 /// What a transaction may remember of its reads in one partition: they travel with its effects in one message.
 const MAX_READS_BYTES: usize = 2 << 20;
 
+/// A cut is taken again when a table was dropped meanwhile, so often.
+const MAX_CUTS: usize = 10;
+
 /// See the module.
 pub struct Interactive {
     coordinator: Arc<Coordinator>,
@@ -158,13 +161,23 @@ impl Interactive {
         self.modes.read_only || self.modes.isolation == Isolation::Snapshot
     }
 
-    /// Takes that cut with the first statement.
+    /// Takes that cut with the first statement. The partitions of a table that is dropped meanwhile are left out of it:
+    /// nobody has named them yet.
     async fn take_cut_if_one_is_due(&mut self) -> Result<(), SqlError> {
         if !self.reads_one_cut() || self.snapshot.moments() > 0 {
             return Ok(());
         }
-        let all: Vec<PartitionId> = self.coordinator.map().partitions.keys().copied().collect();
-        self.coordinator.extend(&self.snapshot, &all).await
+        let mut tries = 1;
+        loop {
+            let all: Vec<PartitionId> = self.coordinator.map().partitions.keys().copied().collect();
+            let taken = self.coordinator.extend(&self.snapshot, &all).await;
+            let map = self.coordinator.map();
+            let is_dropped = |partition| !map.partitions.contains_key(partition);
+            if taken.is_ok() || tries == MAX_CUTS || !all.iter().any(is_dropped) {
+                return taken;
+            }
+            tries += 1;
+        }
     }
 
     async fn attempt(
