@@ -14,6 +14,7 @@ mod observe;
 mod operator;
 mod procedures;
 mod recovery;
+mod serializable;
 mod session;
 mod transactions;
 mod truncate;

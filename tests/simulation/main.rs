@@ -10,6 +10,7 @@ mod determinism;
 mod doors;
 mod plan;
 mod run;
+mod serializable;
 mod shared;
 mod sql;
 mod tables;
@@ -49,7 +50,8 @@ fn seed(seed: u64) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let (answered, refused, unknown) = outcome.counts;
     println!(
-        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} replicas compared, {} filled, {} checkpoints, {} loaded, {:.1} s, trace {:016x}",
+        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} transactions checked, {} replicas compared, {} filled, {} checkpoints, {} loaded, {:.1} s, trace {:016x}",
+        outcome.checked.happened,
         outcome.compared,
         outcome.filled,
         outcome.checkpoints.0,
@@ -65,7 +67,8 @@ fn seed(seed: u64) -> Result<(), String> {
     }
     if !did_something(&outcome) {
         return Err(format!(
-            "seed {seed}: only {answered} operations were answered, {} replicas compared\n  trace: {}",
+            "seed {seed}: only {answered} operations were answered, {} transactions checked, {} replicas compared\n  trace: {}",
+            outcome.checked.happened,
             outcome.compared,
             file.display()
         ));

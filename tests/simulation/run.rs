@@ -15,6 +15,8 @@ use volt_node::world::simulated::{
 use volt_tests::history::{Action, Operation};
 use volt_tests::linearizable::{self, Verdict};
 use volt_tests::replicas::{self, ReplicaSum};
+use volt_tests::serializable::Checked;
+use volt_tests::serializable::clients::{self, Recorder};
 use volt_tests::trace::Trace;
 
 use crate::accounts;
@@ -22,6 +24,7 @@ use crate::control::{self, PEER_PORT};
 use crate::counters;
 use crate::determinism::{self, mix};
 use crate::plan::{self, Fault, FaultKind, NODES};
+use crate::serializable;
 use crate::shared::{Phase, Shared};
 use crate::sql::{self, SQL_PORT, Session};
 use crate::tables;
@@ -57,6 +60,8 @@ pub struct Outcome {
     pub counts: (usize, usize, usize),
     /// Pairs of replicas that could be compared.
     pub compared: usize,
+    /// What the history of transactions consisted of.
+    pub checked: Checked,
     /// Fills that were done.
     pub filled: usize,
     /// Checkpoints that were taken, and that a start went out from.
@@ -79,6 +84,7 @@ pub fn run(seed: u64) -> Outcome {
         .finish();
     let result = tracing::subscriber::with_default(subscriber, || Cluster::new(seed, shared.clone()).run());
     let counts = shared.run().history.counts();
+    let checked = shared.run().checked;
     let (lasted, compared, mut fault) = match result {
         Ok((lasted, compared)) => (lasted, compared, None),
         Err(fault) => (Duration::ZERO, 0, Some(fault)),
@@ -100,6 +106,7 @@ pub fn run(seed: u64) -> Outcome {
         fault,
         counts,
         compared,
+        checked,
         lasted,
     }
 }
@@ -177,6 +184,11 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         .await?;
     counters::make(&setup).await?;
     accounts::make(&setup).await?;
+    clients::make(&setup).await?;
+    let recorder = Recorder::new({
+        let shared = shared.clone();
+        move |transaction| shared.note(transaction)
+    });
     let session = Session::open(1).await.ok_or("node 1 takes no session")?;
     for register in 1..=REGISTERS {
         let action = Action::Insert(shared.unique());
@@ -201,6 +213,10 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     let workers: Vec<_> = (1..=CLIENTS)
         .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
         .chain([tokio::spawn(tables::client(shared.clone(), seed))])
+        .chain(
+            (1..=serializable::CLIENTS)
+                .map(|number| tokio::spawn(serializable::client(shared.clone(), recorder.clone(), number, seed))),
+        )
         .collect();
     for worker in workers {
         worker.await?;
@@ -213,7 +229,10 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     for node in 1..=NODES {
         read_all_from(node, &shared).await?;
     }
-    shared.run().phase = Phase::Done;
+    let checked = serializable::check(&recorder).await?;
+    let mut run = shared.run();
+    run.checked = checked;
+    run.phase = Phase::Done;
     Ok(())
 }
 
@@ -461,5 +480,5 @@ pub fn trace_file(seed: u64) -> PathBuf {
 /// Whether the run proves anything: one in which all was refused, or no two replicas could be compared, checks nothing.
 pub fn did_something(outcome: &Outcome) -> bool {
     let (answered, _, _) = outcome.counts;
-    answered > 100 && outcome.compared > 0
+    answered > 100 && outcome.compared > 0 && outcome.checked.happened >= serializable::MIN_HAPPENED
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use volt_node::node::Node;
 use volt_tests::history::{History, Ledger, Operation};
+use volt_tests::serializable::Checked;
 use volt_tests::trace::Trace;
 
 use crate::accounts::Moves;
@@ -44,6 +45,8 @@ pub struct Run {
     pub unanswered: Vec<Count>,
     /// Tables made while things went wrong.
     pub made: Vec<Made>,
+    /// What the checked history of transactions consisted of.
+    pub checked: Checked,
     /// The living nodes.
     pub nodes: BTreeMap<u32, Weak<Node>>,
     /// Processes started, by node.

@@ -1,0 +1,62 @@
+//! Transactions of every kind over lists and sets, whose history is checked as a whole (`volt_tests::serializable`).
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::sleep;
+use volt_tests::serializable::clients::{Recorder, Session};
+use volt_tests::serializable::{self, Checked};
+
+use crate::determinism::mix;
+use crate::plan::NODES;
+use crate::shared::{Phase, Shared};
+use crate::sql;
+
+/// Clients at a time.
+pub const CLIENTS: u32 = 3;
+/// Their numbers begin here.
+const FIRST: u32 = 20;
+/// After this time an answer is taken for lost.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// Between two transactions of a client.
+const MAX_THINK_MILLIS: u64 = 65;
+/// A run in which less happened checks nothing.
+pub const MIN_HAPPENED: usize = 20;
+
+async fn open(node: u32, number: u32, recorder: &Recorder) -> Option<Session> {
+    let client = sql::connect(node).await?;
+    Session::open(client, recorder, number, ANSWER_LIMIT).await
+}
+
+/// One client, until the workload is over.
+pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) {
+    let number = FIRST + number;
+    let mut random = StdRng::seed_from_u64(mix(seed ^ (u64::from(number) << 32)));
+    let is_on = || shared.run().phase == Phase::Work;
+    while is_on() {
+        let node = random.random_range(1..=NODES);
+        let Some(session) = open(node, number, &recorder).await else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        // Now and then a good session is left for another node.
+        while is_on() && random.random_range(0..100) != 0 && session.transaction(&mut random).await {
+            sleep(Duration::from_millis(random.random_range(1..=MAX_THINK_MILLIS))).await;
+        }
+    }
+}
+
+/// Everything as each node tells it at the end, then the whole history.
+pub async fn check(recorder: &Recorder) -> Result<Checked, String> {
+    for node in 1..=NODES {
+        let session = open(node, FIRST, recorder).await;
+        let session = session.ok_or_else(|| format!("node {node} takes no session at the end"))?;
+        if !session.read_everything().await {
+            return Err(format!("node {node} does not read lists and sets at the end"));
+        }
+    }
+    let history = recorder.history();
+    serializable::check(&history)
+        .map_err(|anomalies| format!("invariant 3: {}", serializable::explain(&history, &anomalies)))
+}
