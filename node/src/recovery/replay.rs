@@ -11,6 +11,7 @@ use volt_engine::partition::Partition;
 
 use super::log::{LogEntry, OF_THE_NODE};
 use crate::replication::Record;
+use crate::replication::epochs::EpochHistory;
 use crate::replication::replica::Replica;
 
 /// The log contradicts itself: its checksums are right, but its records can't have been written in this order.
@@ -99,9 +100,17 @@ impl Replay {
                 if let Err(error) = LogPayload::decode(&payload) {
                     return failed(partition, format!("record {lsn}: {error}"));
                 }
+                let last = replica.history.epoch_at(replica.appended);
+                if epoch < last {
+                    return failed(partition, format!("record {lsn} of epoch {epoch} after epoch {last}"));
+                }
                 replica.replay(Record { lsn, epoch, payload });
             }
-            LogEntry::Committed { lsn } => self.replica(partition).replay_committed(lsn),
+            LogEntry::Committed { lsn } => {
+                if let Err(error) = self.replica(partition).replay_committed(lsn) {
+                    return failed(partition, format!("committed up to {lsn}: {error}"));
+                }
+            }
             LogEntry::Truncate { after, .. } => {
                 let replica = self.replica(partition);
                 if after < replica.committed {
@@ -126,7 +135,8 @@ impl Replay {
                 let Some(engine) = self.filling.remove(&partition) else {
                     return failed(partition, "the end of a fill without its beginning".to_owned());
                 };
-                let Ok(history) = postcard::from_bytes(&epochs) else {
+                let history = postcard::from_bytes::<EpochHistory>(&epochs).ok();
+                let Some(history) = history.filter(|history| history.is_sound(lsn)) else {
                     return failed(partition, "unreadable epochs of a fill".to_owned());
                 };
                 if engine.applied() != lsn {

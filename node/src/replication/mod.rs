@@ -9,7 +9,7 @@
 //! A transaction appends under its partition's mutex and goes on; everything behind that is batched: one log for all
 //! partitions, one stream to each other node. Nothing is awaited under the mutex.
 
-mod epochs;
+pub(crate) mod epochs;
 pub(crate) mod fill;
 #[cfg(test)]
 mod fill_tests;

@@ -231,7 +231,7 @@ type State = (Lsn, Vec<Epoch>, u64, Option<TransactionId>, Vec<Option<bool>>);
 
 fn state(replica: &mut Replica, transactions: u64) -> State {
     let end = replica.appended;
-    replica.replay_committed(end);
+    replica.replay_committed(end).expect("its own records");
     let epochs = (1..=end).map(|lsn| replica.history.epoch_at(lsn)).collect();
     let prepared = replica.engine.prepared().map(|prepared| prepared.transaction);
     let decisions = (0..=transactions).map(|number| replica.engine.decision(transaction(number)));

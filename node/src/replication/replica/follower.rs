@@ -127,9 +127,10 @@ impl Replica {
     }
 
     /// A mark of the log on disk, at a restart: everything up to `lsn` was committed.
-    pub(crate) fn replay_committed(&mut self, lsn: Lsn) {
+    pub(crate) fn replay_committed(&mut self, lsn: Lsn) -> Result<(), volt_engine::error::CorruptError> {
         self.committed = self.committed.max(lsn.min(self.appended));
-        self.apply_until(self.committed);
+        self.try_apply_until(self.committed)?;
         self.engine.commit_to(self.committed);
+        Ok(())
     }
 }
