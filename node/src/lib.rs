@@ -8,6 +8,9 @@ pub mod config;
 pub mod control;
 pub mod dev;
 pub mod error;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod membership;
 pub mod metadata;

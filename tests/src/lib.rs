@@ -1,6 +1,7 @@
 //! What the tests across processes share: histories and the checkers of the invariants that they must satisfy, and
 //! real processes.
 
+pub mod fuzzing;
 pub mod history;
 pub mod http;
 pub mod linearizable;

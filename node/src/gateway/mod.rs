@@ -15,6 +15,8 @@ mod codec;
 mod command;
 mod connection;
 mod extended;
+#[cfg(feature = "simulation")]
+pub(crate) mod fuzzing;
 mod messages;
 mod metrics;
 mod output;

@@ -8,6 +8,8 @@ mod control;
 mod ddl;
 mod errors;
 mod execute;
+#[cfg(feature = "simulation")]
+pub(crate) mod fuzzing;
 mod hint;
 mod index;
 mod insert;

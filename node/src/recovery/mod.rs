@@ -1,6 +1,8 @@
 //! What survives: the node's log and its checkpoints, reading them back, and bringing a node back into sync.
 
 pub(crate) mod checkpoint;
+#[cfg(feature = "simulation")]
+pub(crate) mod fuzzing;
 pub mod log;
 pub(crate) mod rejoin;
 pub(crate) mod replay;
@@ -43,7 +45,7 @@ pub(crate) async fn recover(world: &World, config: &NodeConfig, cluster: Uuid) -
     };
     let loaded = match config.durability {
         Durability::Memory => None,
-        Durability::Async | Durability::Fsync => checkpoint::load(world, cluster, &mut take).await?,
+        Durability::Async | Durability::Fsync => checkpoint::load(world.disk.as_ref(), cluster, &mut take).await?,
     };
     let mut options = LogOptions::new(config.durability);
     options.segment_bytes = DEFAULT_SEGMENT_BYTES.min(config.checkpoint_bytes / SEGMENTS_A_CHECKPOINT);

@@ -7,6 +7,8 @@ mod body;
 mod call;
 mod compile;
 mod emit;
+#[cfg(feature = "simulation")]
+pub(super) mod fuzzing;
 mod header;
 mod loops;
 mod parse;

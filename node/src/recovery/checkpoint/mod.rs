@@ -34,7 +34,7 @@ use crate::world::{Disk, World};
 
 /// The folder of checkpoints in the node's data directory.
 const FOLDER: &str = "checkpoint";
-const SUFFIX: &str = "checkpoint";
+pub(super) const SUFFIX: &str = "checkpoint";
 /// What a checkpoint is called while it is not yet whole.
 const UNFINISHED: &str = "unfinished";
 /// How often the log's length is looked at.
@@ -68,7 +68,7 @@ pub(crate) struct Loaded {
     pub(crate) first_segment: u64,
 }
 
-fn path_of(number: u64, suffix: &str) -> PathBuf {
+pub(super) fn path_of(number: u64, suffix: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{number:020}.{suffix}"))
 }
 
@@ -91,11 +91,10 @@ async fn files(disk: &dyn Disk) -> Result<Vec<PathBuf>, LogError> {
 /// Gives the entries of the newest checkpoint, if there is one, to `take`. One that is damaged is an error: the log that
 /// an older one needs is gone.
 pub(crate) async fn load(
-    world: &World,
+    disk: &dyn Disk,
     cluster: Uuid,
     take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
 ) -> Result<Option<Loaded>, LogError> {
-    let disk = world.disk.as_ref();
     let newest = files(disk).await?.iter().filter_map(|file| number_of(file)).max();
     let Some(number) = newest else { return Ok(None) };
     let path = path_of(number, SUFFIX);

@@ -15,7 +15,7 @@ const SUFFIX: &str = "log";
 
 /// Where the log ends, and goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct End {
+pub(in crate::recovery) struct End {
     /// The segment to go on with; 0 when there is none yet.
     pub sequence: u64,
     /// Its good bytes; fewer than a header: it is to be started again.
@@ -27,13 +27,13 @@ pub(super) struct End {
 }
 
 /// The file of a segment.
-pub(super) fn segment_file(folder: &Path, sequence: u64) -> PathBuf {
+pub(in crate::recovery) fn segment_file(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(format!("{sequence:020}.{SUFFIX}"))
 }
 
 /// Gives every entry from segment `first` on, in order, to `take`; finds the end, and what is torn behind it, which the
 /// writer will cut.
-pub(super) async fn replay(
+pub(in crate::recovery) async fn replay(
     disk: &dyn Disk,
     (folder, first): (&Path, u64),
     cluster: Uuid,
