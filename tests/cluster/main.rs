@@ -7,6 +7,7 @@ mod dev;
 mod failures;
 mod golden;
 mod idempotency;
+mod indexes;
 mod load;
 mod memory;
 mod network;

@@ -126,10 +126,8 @@ impl Readings {
                         counts: false,
                     });
                 }
-                Step::Scan { sets, values, found } => {
-                    if !self.follow_scan(reader, &journal, sets, values, found) {
-                        self.anomalies.push(internal);
-                    }
+                Step::Scan { sets, values, found } if !self.follow_scan(reader, &journal, sets, values, found) => {
+                    self.anomalies.push(internal);
                 }
                 _ => {}
             }

@@ -443,7 +443,10 @@ fn limits_may_be_parameters() {
 
 /// How the rows are found, and how many stages follow.
 fn shape(both: &Both, sql: &str) -> String {
-    let (program, ours, theirs) = run(both.ask(sql, &[])).unwrap();
+    let (program, mut ours, mut theirs) = run(both.ask(sql, &[])).unwrap();
+    if !sql.contains("ORDER BY") {
+        (ours, theirs) = (sorted(ours), sorted(theirs));
+    }
     assert_eq!(ours, theirs, "{sql}");
     let Action::Select {
         access, stages, limit, ..

@@ -51,7 +51,7 @@ impl Session {
         let (from, to) = (from as i64, (from + OBJECTS_OF_AN_ERA) as i64);
         let rows = self.query(&self.statements.read_texts, &[&from, &to]).await?;
         assert_eq!(rows.len(), OBJECTS_OF_AN_ERA as usize, "texts are never removed");
-        steps.extend(rows.iter().map(|row| text_read(row)));
+        steps.extend(rows.iter().map(text_read));
         Ok(())
     }
 
