@@ -1,6 +1,7 @@
 //! Selects of every shape over random rows, against loops over a map.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::effects::EffectsBuilder;
 use crate::effects::{LogPayload, MAX_EFFECTS_BYTES};
 use crate::plan::{BinaryOp, UnaryOp};
 use crate::value::DataType;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::Partition;
 use super::super::view::{Newest, View};
-use super::{Run, duplicate};
+use super::Run;
+use super::write::duplicate;
 use crate::effects::Effects;
 use crate::error::StatementError;
 use crate::key::Key;

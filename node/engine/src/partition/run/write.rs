@@ -1,0 +1,207 @@
+//! Programs that write: their effects, which are not applied here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::view::View;
+use super::{Run, Written};
+use crate::TableId;
+use crate::effects::EffectsBuilder;
+use crate::error::StatementError;
+use crate::key::{Key, KeyBuffer};
+use crate::plan::cast::assign;
+use crate::plan::eval::{Datum, NULL};
+use crate::plan::{Access, Expr, Program};
+use crate::row::{RowRef, encode_row_into};
+use crate::value::ValueRef;
+
+impl<'a, V: View<'a>> Run<'a, V> {
+    pub(super) fn insert(&mut self, rows: &'a [Vec<Expr>]) -> Written {
+        let mut effects = EffectsBuilder::default();
+        let mut keys = BTreeSet::new();
+        let mut encoded = Vec::new();
+        let mut uniques = self.uniques();
+        for row in rows {
+            if row.len() != self.program.columns.len() {
+                return Err(StatementError::TypeMismatch(
+                    "a row has not one value a column".to_owned(),
+                ));
+            }
+            let mut values = Vec::with_capacity(row.len());
+            for (place, expr) in row.iter().enumerate() {
+                values.push(self.fit(place, expr.evaluate(&self.scope)?)?);
+            }
+            encode(&mut encoded, &values);
+            self.check(&encoded)?;
+            let key = self.key_of(&values)?;
+            if self.is_taken(&key) || keys.contains(&key) {
+                return Err(self.duplicate(&values));
+            }
+            effects.put(self.program.table, key.as_bytes(), &encoded);
+            effects.check_size()?;
+            self.put_unique(&mut uniques, &key, None, &encoded)?;
+            if rows.len() > 1 {
+                keys.insert(key);
+            }
+        }
+        self.check_unique(&uniques)?;
+        Ok((rows.len() as u64, effects.finish_if_any()))
+    }
+
+    /// Whether a row has this key; what there is, or was, has been observed.
+    fn is_taken(&mut self, key: &Key) -> bool {
+        let Some(seen) = self.view.get(key) else {
+            return false;
+        };
+        self.observed = self.observed.max(seen.lsn);
+        seen.row.is_some()
+    }
+
+    pub(super) fn update(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
+        if set.iter().any(|(column, _)| self.program.primary_key.contains(column)) {
+            return self.update_keys(access, filter, set);
+        }
+        let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
+        let (mut values, mut encoded) = (Vec::new(), Vec::new());
+        let mut uniques = self.uniques();
+        self.each(access, filter, |run, key, row| {
+            run.updated(row, set, &mut values)?;
+            encode(&mut encoded, &values);
+            run.check(&encoded)?;
+            effects.put(run.program.table, key.as_bytes(), &encoded);
+            effects.check_size()?;
+            run.put_unique(&mut uniques, key, Some(row), &encoded)?;
+            affected += 1;
+            Ok(true)
+        })?;
+        self.check_unique(&uniques)?;
+        Ok((affected, effects.finish_if_any()))
+    }
+
+    /// An update that may move rows to other keys: a new key must be free, or be one that is moving away. As in
+    /// standard SQL the whole statement counts; PostgreSQL would refuse some orders.
+    fn update_keys(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
+        let (mut changed, mut encoded) = (Vec::new(), Vec::new());
+        self.each(access, filter, |run, key, row| {
+            let mut values = Vec::new();
+            run.updated(row, set, &mut values)?;
+            encode(&mut encoded, &values);
+            run.check(&encoded)?;
+            changed.push((key.clone(), values));
+            Ok(true)
+        })?;
+        let old: BTreeSet<Key> = changed.iter().map(|(key, _)| key.clone()).collect();
+        let mut new = BTreeMap::new();
+        for (_, values) in &changed {
+            let key = self.key_of(values)?;
+            if (self.is_taken(&key) && !old.contains(&key)) || new.insert(key, values).is_some() {
+                return Err(self.duplicate(values));
+            }
+        }
+        let mut effects = EffectsBuilder::default();
+        let mut uniques = self.uniques();
+        old.iter().for_each(|key| uniques.goes(key));
+        for key in old.iter().filter(|key| !new.contains_key(*key)) {
+            effects.remove(self.program.table, key.as_bytes());
+        }
+        for (key, values) in &new {
+            encode(&mut encoded, values);
+            effects.put(self.program.table, key.as_bytes(), &encoded);
+            effects.check_size()?;
+            self.put_unique(&mut uniques, key, None, &encoded)?;
+        }
+        self.check_unique(&uniques)?;
+        Ok((changed.len() as u64, effects.finish_if_any()))
+    }
+
+    /// The row's values with those that `set` changes, which are evaluated on the old row.
+    fn updated(
+        &self,
+        row: RowRef<'a>,
+        set: &'a [(usize, Expr)],
+        values: &mut Vec<Datum<'a>>,
+    ) -> Result<(), StatementError> {
+        let scope = self.scope(row);
+        values.clear();
+        values.extend(row.values().map(Datum::Ref));
+        // A row from before a column was added lacks it.
+        values.resize(values.len().max(self.program.columns.len()), NULL);
+        for (column, expr) in set {
+            let fitted = self.fit(*column, expr.evaluate(&scope)?)?;
+            values[*column] = fitted;
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, access: &'a Access, filter: Option<&'a Expr>) -> Written {
+        let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
+        self.each(access, filter, |run, key, _| {
+            effects.remove(run.program.table, key.as_bytes());
+            effects.check_size()?;
+            affected += 1;
+            Ok(true)
+        })?;
+        Ok((affected, effects.finish_if_any()))
+    }
+
+    /// How many rows go is not counted.
+    pub(super) fn truncate(&self, others: &[TableId]) -> Written {
+        let mut effects = EffectsBuilder::default();
+        for &table in [self.program.table].iter().chain(others) {
+            effects.clear(table);
+            effects.check_size()?;
+        }
+        Ok((0, effects.finish_if_any()))
+    }
+
+    /// A value as its column takes it.
+    fn fit(&self, place: usize, value: Datum<'a>) -> Result<Datum<'a>, StatementError> {
+        let column = self.column(place)?;
+        if value.is_null() && (!column.nullable || self.program.primary_key.contains(&place)) {
+            return Err(StatementError::NotNull {
+                table: self.program.table_name.clone(),
+                column: column.name.clone(),
+            });
+        }
+        assign(value, column.data_type)
+    }
+
+    fn key_of(&self, values: &[Datum<'_>]) -> Result<Key, StatementError> {
+        let mut key = KeyBuffer::new();
+        for &column in &self.program.primary_key {
+            self.column(column)?;
+            key.push_value(values.get(column).map_or(ValueRef::Null, Datum::as_ref));
+        }
+        Ok(key.to_key())
+    }
+
+    fn duplicate(&self, values: &[Datum<'_>]) -> StatementError {
+        let value = |place: usize| values.get(place).map_or(ValueRef::Null, Datum::as_ref);
+        let constraint = format!("{}_pkey", self.program.table_name);
+        let columns = self.program.primary_key.iter().copied();
+        duplicate(self.program, constraint, columns, value)
+    }
+}
+
+/// What a unique index, or the primary key, has already.
+pub(super) fn duplicate<'r>(
+    program: &Program,
+    constraint: String,
+    columns: impl Iterator<Item = usize>,
+    value: impl Fn(usize) -> ValueRef<'r>,
+) -> StatementError {
+    let (mut names, mut texts) = (Vec::new(), Vec::new());
+    for place in columns {
+        names.push(program.columns.get(place).map_or("?", |column| column.name.as_str()));
+        texts.push(value(place).to_text());
+    }
+    StatementError::DuplicateKey {
+        table: program.table_name.clone(),
+        constraint,
+        detail: format!("Key ({})=({}) already exists.", names.join(", "), texts.join(", ")),
+    }
+}
+
+fn encode(out: &mut Vec<u8>, values: &[Datum<'_>]) {
+    out.clear();
+    encode_row_into(out, values.iter().map(Datum::as_ref));
+}
