@@ -13,6 +13,7 @@ mod run;
 mod serializable;
 mod shared;
 mod sql;
+mod steady;
 mod tables;
 mod workload;
 

@@ -27,6 +27,7 @@ use crate::plan::{self, Fault, FaultKind, NODES};
 use crate::serializable;
 use crate::shared::{Phase, Shared};
 use crate::sql::{self, SQL_PORT, Session};
+use crate::steady;
 use crate::tables;
 use crate::workload::{self, CLIENTS, REGISTERS};
 
@@ -213,6 +214,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     let workers: Vec<_> = (1..=CLIENTS)
         .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
         .chain([tokio::spawn(tables::client(shared.clone(), seed))])
+        .chain((1..=NODES).map(|node| tokio::spawn(steady::client(shared.clone(), node, seed))))
         .chain(
             (1..=serializable::CLIENTS)
                 .map(|number| tokio::spawn(serializable::client(shared.clone(), recorder.clone(), number, seed))),
