@@ -19,6 +19,8 @@ pub const DEFAULT_PARTITIONS: u32 = 12;
 /// Most procedures of a cluster.
 pub const MAX_PROCEDURES: usize = 10_000;
 
+/// Most columns of a table: PostgreSQL's bound.
+pub const MAX_COLUMNS: usize = 1_600;
 /// Most secondary indexes of a table.
 pub const MAX_INDEXES: usize = 64;
 
@@ -76,6 +78,13 @@ pub enum Command {
     DropTables {
         /// Which.
         tables: BTreeSet<TableId>,
+    },
+    /// Adds a column to a table, behind the others: nullable and without a default, for the rows that are there lack it.
+    AddColumn {
+        /// The table.
+        table: TableId,
+        /// The column.
+        column: Column,
     },
     /// Makes a secondary index of a table, which is then to be built.
     CreateIndex {
@@ -353,6 +362,14 @@ pub enum Refusal {
     /// The name is taken.
     #[error("relation \"{0}\" already exists")]
     TableExists(String),
+    /// The name is taken.
+    #[error("column \"{column}\" of relation \"{table}\" already exists")]
+    ColumnExists {
+        /// The column.
+        column: String,
+        /// The table.
+        table: String,
+    },
     /// No such index.
     #[error("there is no index with the number {0}")]
     NoSuchIndex(IndexId),

@@ -67,6 +67,7 @@ impl From<ProposeError> for SqlError {
                 Refusal::NoSuchTable(_) => Self::new("42P01", text),
                 Refusal::ProcedureExists(_) => Self::new("42723", text),
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
+                Refusal::ColumnExists { .. } => Self::new("42701", text),
                 Refusal::NoSuchIndex(_) => Self::new("42704", text),
                 Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),
                 Refusal::Needed { .. } => Self::new("2BP01", text).hint("Drop the procedure first."),

@@ -16,10 +16,8 @@ use super::syntax::{TableClauses, position_of};
 use super::types::FREE_NUMERIC;
 use super::version::VERSION;
 use crate::error::SqlError;
-use crate::metadata::command::NewTable;
+use crate::metadata::command::{MAX_COLUMNS, NewTable};
 
-/// Columns of a table, at most: PostgreSQL's bound.
-const MAX_COLUMNS: usize = 1_600;
 /// Columns of a primary key, at most: PostgreSQL's bound.
 const MAX_KEY_COLUMNS: usize = 32;
 /// Bytes of a name, at most. PostgreSQL cuts longer ones; we refuse them, for two could become one.
@@ -170,7 +168,7 @@ fn located(error: SqlError, sql: &str, name: &str) -> SqlError {
     }
 }
 
-fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Column, SqlError> {
+pub(super) fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -> Result<Column, SqlError> {
     let name = name_of(&definition.name);
     check_name(&name, sql)?;
     if name == VERSION {

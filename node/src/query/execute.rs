@@ -127,6 +127,13 @@ impl SqlEngine {
                     ..done(plan.tag())
                 })
             }
+            Plan::AlterTable(plan) => {
+                let notices = self.alter_table(plan, &planned.sql).await?;
+                Ok(Completion {
+                    notices,
+                    ..done("ALTER TABLE")
+                })
+            }
             Plan::Index(plan) => {
                 let notices = self.run_index_plan(plan, &planned.sql).await?;
                 Ok(Completion {

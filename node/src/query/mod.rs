@@ -1,11 +1,13 @@
 //! From SQL text to rows. DataFusion parses, binds, coerces and optimises every statement once; a plan of
 //! transactional shape becomes a row program that runs inside its partition, the rest runs in DataFusion over a snapshot.
 
+mod alter;
 mod checks;
 mod compile;
 mod complexity;
 mod control;
 mod ddl;
+mod definitions;
 mod errors;
 mod execute;
 #[cfg(feature = "simulation")]

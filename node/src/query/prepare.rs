@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::FieldRef;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
+use datafusion::sql::sqlparser::ast::Statement;
 use volt_engine::catalog::{ColumnDefault, Table};
 use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::plan::Program;
@@ -15,6 +15,7 @@ use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId, TableId};
 
 use super::SqlEngine;
+use super::alter::AlterPlan;
 use super::compile::{Route, compile, explain, refused};
 use super::control::control;
 use super::ddl;
@@ -64,6 +65,8 @@ pub(super) enum Plan {
         replication: u32,
         if_not_exists: bool,
     },
+    /// ALTER TABLE.
+    AlterTable(AlterPlan),
     /// DROP TABLE.
     DropTable { names: Vec<String>, if_exists: bool },
     /// CREATE INDEX and DROP INDEX.
@@ -201,7 +204,7 @@ impl Planned {
     }
 }
 
-fn text_column(name: &str) -> Vec<ResultColumn> {
+pub(super) fn text_column(name: &str) -> Vec<ResultColumn> {
     vec![ResultColumn {
         name: name.to_owned(),
         data_type: DataType::Text,
@@ -272,55 +275,9 @@ impl SqlEngine {
                 self.plan_by_datafusion(sql, statement, types, map, has_versions).await
             }
             Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map, has_versions).await,
-            Statement::Drop {
-                object_type: ObjectType::Table,
-                if_exists,
-                names,
-                ..
-            } => {
-                let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
-                Ok(simple(
-                    Plan::DropTable {
-                        names,
-                        if_exists: *if_exists,
-                    },
-                    Vec::new(),
-                ))
-            }
-            Statement::CreateIndex(create) => {
-                let plan = Plan::Index(self.plan_index(create, sql, map).await?);
-                Ok(simple(plan, Vec::new()))
-            }
-            Statement::Drop {
-                object_type: ObjectType::Index,
-                if_exists,
-                names,
-                ..
-            } => {
-                let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
-                let if_exists = *if_exists;
-                Ok(simple(Plan::Index(IndexPlan::Drop { names, if_exists }), Vec::new()))
-            }
-            Statement::Truncate(truncate) => {
-                let names = super::truncate::names(truncate)?;
-                Ok(simple(Plan::Truncate { names }, Vec::new()))
-            }
-            Statement::Set(_) | Statement::Reset(_) => Ok(simple(Plan::Set, Vec::new())),
-            Statement::ShowVariable { variable } => {
-                let name = variable
-                    .iter()
-                    .map(|part| part.value.to_lowercase())
-                    .collect::<Vec<_>>()
-                    .join("_");
-                let value = setting(&name).ok_or_else(|| {
-                    SqlError::new("42704", format!("unrecognized configuration parameter \"{name}\""))
-                })?;
-                Ok(simple(Plan::Show(value.to_owned()), text_column(&name)))
-            }
             other => {
-                let text = other.to_string();
-                let words = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-                Err(SqlError::unsupported(words))
+                let (plan, columns) = self.plan_definition(other, sql, map).await?;
+                Ok(simple(plan, columns))
             }
         }
     }
@@ -475,23 +432,6 @@ fn tables_read(plan: &LogicalPlan, map: &ClusterMap) -> Vec<(TableId, Vec<Partit
         Ok(TreeNodeRecursion::Continue)
     });
     tables.into_iter().collect()
-}
-
-/// The settings that drivers ask for.
-fn setting(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "server_version" => "15.0",
-        "server_encoding" | "client_encoding" => "UTF8",
-        "datestyle" => "ISO, MDY",
-        "timezone" | "time_zone" => "UTC",
-        "standard_conforming_strings" | "integer_datetimes" => "on",
-        "search_path" => "public",
-        "statement_timeout" | "lock_timeout" => "0",
-        "application_name" => "",
-        "extra_float_digits" => "1",
-        "max_identifier_length" => "63",
-        _ => return None,
-    })
 }
 
 /// What a column without a value becomes, for the planner.

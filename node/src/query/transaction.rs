@@ -55,6 +55,7 @@ impl SqlEngine {
             // A procedure's statements run in the transaction too.
             Plan::Call(plan) => return Box::pin(self.call_in(transaction, plan, parameters, sink)).await,
             Plan::Procedure(plan) => return Err(not_inside(plan.tag())),
+            Plan::AlterTable(_) => return Err(not_inside("ALTER TABLE")),
             Plan::Index(plan) => return Err(not_inside(plan.tag())),
             Plan::CreateTable { .. } => return Err(not_inside("CREATE TABLE")),
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),

@@ -55,6 +55,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             mode,
         } => tables::create_table(map, table, replication, mode),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
+        Command::AddColumn { table, column } => tables::add_column(map, table, column),
         Command::CreateIndex { table, index } => indexes::create(map, table, *index),
         Command::SetIndexState { table, index, state } => indexes::set_state(map, table, index, state),
         Command::DropIndexes { indexes } => indexes::drop(map, &indexes),

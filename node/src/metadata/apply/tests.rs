@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use volt_engine::catalog::Column;
+use volt_engine::catalog::{Column, IndexColumn, IndexState};
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, TableId};
 
 use super::apply;
-use crate::metadata::command::{Applied, Command, Joining, NewTable, Refusal};
+use crate::metadata::command::{Applied, Command, Joining, NewIndex, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 
 fn joining(node_id: NodeId, boot_id: u64, incarnation: u64) -> Joining {
@@ -124,4 +124,118 @@ fn a_table_that_is_not_there_is_not_dropped() {
 
 fn drop(table: TableId) -> Command {
     Command::DropTables { tables: [table].into() }
+}
+
+fn column(name: &str, nullable: bool) -> Column {
+    Column {
+        name: name.to_owned(),
+        data_type: DataType::Int,
+        nullable,
+        default: None,
+    }
+}
+
+#[test]
+fn a_column_is_added_behind_the_others_and_rows_may_lack_it() {
+    let mut map = cluster();
+    let table = create(&mut map, "t", 1);
+    let before = Arc::clone(&map.tables[&table]);
+    let add = |column| Command::AddColumn { table, column };
+    let version = map.catalog_version;
+    apply(&mut map, add(column("a", true))).expect("a new one");
+    assert!(map.catalog_version > version);
+    assert_eq!(before.columns.len(), 1, "who holds the old one goes on with it");
+    let names: Vec<_> = map.tables[&table].columns.iter().map(|column| &*column.name).collect();
+    assert_eq!(names, ["id", "a"]);
+    assert!(matches!(
+        apply(&mut map, add(column("a", true))),
+        Err(Refusal::ColumnExists { .. })
+    ));
+    assert!(matches!(
+        apply(&mut map, add(column("b", false))),
+        Err(Refusal::Invalid(_))
+    ));
+}
+
+#[test]
+fn an_index_has_a_name_of_its_own_and_goes_with_its_table() {
+    let mut map = cluster();
+    let (first, second) = (create(&mut map, "first", 1), create(&mut map, "second", 1));
+    apply(
+        &mut map,
+        Command::AddColumn {
+            table: first,
+            column: column("a", true),
+        },
+    )
+    .expect("a new one");
+    let new = |name: &str, place, unique| NewIndex {
+        name: name.to_owned(),
+        columns: vec![IndexColumn {
+            place,
+            descending: false,
+        }],
+        predicate: None,
+        unique,
+        constraint: false,
+        source: String::new(),
+    };
+    let make = |table, index| Command::CreateIndex {
+        table,
+        index: Box::new(index),
+    };
+    assert_eq!(
+        apply(&mut map, make(first, new("i", 1, false))),
+        Ok(Applied::IndexCreated(1))
+    );
+    for name in ["i", "first", "second"] {
+        let refused = apply(&mut map, make(second, new(name, 0, false)));
+        assert_eq!(refused, Err(Refusal::TableExists(name.to_owned())));
+    }
+    assert!(matches!(
+        apply(&mut map, make(first, new("u", 1, true))),
+        Err(Refusal::Invalid(_))
+    ));
+    assert!(matches!(
+        apply(&mut map, make(second, new("u", 1, true))),
+        Err(Refusal::Invalid(_))
+    ));
+    assert_eq!(
+        apply(&mut map, make(second, new("u", 0, true))),
+        Ok(Applied::IndexCreated(2))
+    );
+    let state = IndexState::Checking;
+    apply(
+        &mut map,
+        Command::SetIndexState {
+            table: second,
+            index: 2,
+            state,
+        },
+    )
+    .expect("it is there");
+    assert!(map.index("u").is_some_and(|(_, index)| index.is_enforced()));
+    let indexes = [1, 3].into();
+    assert_eq!(
+        apply(&mut map, Command::DropIndexes { indexes }),
+        Err(Refusal::NoSuchIndex(3))
+    );
+    assert!(map.index("i").is_some(), "all or none");
+    apply(&mut map, Command::DropIndexes { indexes: [1].into() }).expect("it is there");
+    apply(&mut map, drop(second)).expect("it is there");
+    assert!(map.index("i").is_none() && map.index("u").is_none());
+    let state = IndexState::Ready;
+    let late = apply(
+        &mut map,
+        Command::SetIndexState {
+            table: second,
+            index: 2,
+            state,
+        },
+    );
+    assert_eq!(late, Err(Refusal::NoSuchTable(second)));
+    assert_eq!(
+        apply(&mut map, make(first, new("i", 1, false))),
+        Ok(Applied::IndexCreated(3))
+    );
 }
