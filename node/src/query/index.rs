@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     CreateIndex, Expr as AstExpr, Ident, IndexColumn as AstColumn, ObjectName, Query, Visit, Visitor,
 };
-use volt_engine::IndexId;
 use volt_engine::catalog::{Column, IndexColumn, IndexState, Table};
 use volt_engine::plan::{Expr, Function};
+use volt_engine::{IndexId, TableId};
 
 use super::SqlEngine;
 use super::compile::{compile_condition, refused};
@@ -28,7 +28,7 @@ const MAX_INDEX_COLUMNS: usize = 32;
 pub(super) enum IndexPlan {
     /// CREATE INDEX.
     Create {
-        table: String,
+        table: TableId,
         index: Box<NewIndex>,
         if_not_exists: bool,
     },
@@ -95,7 +95,7 @@ impl SqlEngine {
             source: written.to_string(),
         };
         Ok(IndexPlan::Create {
-            table: table.name.clone(),
+            table: table.id,
             index: Box::new(index),
             if_not_exists: create.if_not_exists,
         })
@@ -134,14 +134,12 @@ impl SqlEngine {
                 table,
                 index,
                 if_not_exists,
-            } => self.create_index(table, index, *if_not_exists).await,
+            } => self.create_index(*table, index, *if_not_exists).await,
             IndexPlan::Drop { names, if_exists } => self.drop_indexes(names, *if_exists, sql).await,
         }
     }
 
-    async fn create_index(&self, table: &str, index: &NewIndex, if_not_exists: bool) -> Result<Notices, SqlError> {
-        let missing = || SqlError::new("42P01", format!("relation \"{table}\" does not exist"));
-        let id = self.metadata.map().table(table).ok_or_else(missing)?.id;
+    async fn create_index(&self, id: TableId, index: &NewIndex, if_not_exists: bool) -> Result<Notices, SqlError> {
         let command = Command::CreateIndex {
             table: id,
             index: Box::new(index.clone()),
@@ -161,20 +159,24 @@ impl SqlEngine {
             if let Some(values) = self.await_index((id, number), true).await? {
                 let indexes = BTreeSet::from([number]);
                 self.metadata.propose(Command::DropIndexes { indexes }).await?;
-                return Err(self.duplicated(table, index, &values));
+                return Err(self.duplicated(id, index, &values));
             }
         }
         self.set_index_state((id, number), IndexState::Ready).await?;
         Ok(Vec::new())
     }
 
-    async fn set_index_state(&self, (table, index): (u32, IndexId), state: IndexState) -> Result<(), SqlError> {
+    async fn set_index_state(&self, (table, index): (TableId, IndexId), state: IndexState) -> Result<(), SqlError> {
         let command = Command::SetIndexState { table, index, state };
         self.metadata.propose(command).await?;
         Ok(())
     }
 
-    async fn await_index(&self, (table, index): (u32, IndexId), looks: bool) -> Result<Option<Vec<String>>, SqlError> {
+    async fn await_index(
+        &self,
+        (table, index): (TableId, IndexId),
+        looks: bool,
+    ) -> Result<Option<Vec<String>>, SqlError> {
         let map = self.metadata.map();
         let group = map.tables.get(&table).and_then(|table| map.groups.get(&table.group));
         let dropped = || SqlError::new("42P01", "the table was dropped while its index was built");
@@ -184,9 +186,9 @@ impl SqlEngine {
             .await
     }
 
-    fn duplicated(&self, table: &str, index: &NewIndex, values: &[String]) -> SqlError {
+    fn duplicated(&self, table: TableId, index: &NewIndex, values: &[String]) -> SqlError {
         let map = self.metadata.map();
-        let columns = map.table(table).map_or(&[][..], |table| &table.columns);
+        let columns = map.tables.get(&table).map_or(&[][..], |table| &table.columns);
         let names = index.columns.iter().filter_map(|column| columns.get(column.place));
         let names: Vec<&str> = names.map(|column| column.name.as_str()).collect();
         let message = format!("could not create unique index \"{}\"", index.name);

@@ -38,18 +38,16 @@ pub fn segment(bytes: &[u8]) -> bool {
     is_read
 }
 
-/// The same of a checkpoint, whose entries are read and not applied: those that fit each other are for the log's target.
+/// The same of a checkpoint, whose entries are applied as at a start.
 pub fn checkpoint(bytes: &[u8]) -> bool {
     let mut is_read = false;
     for bytes in [bytes.to_vec(), put_right(bytes)] {
         let disk = SimulatedDisk::new(SimulatedRandom::new(0), false);
         disk.put(&checkpoint::path_of(1, checkpoint::SUFFIX), bytes);
-        let mut take = |_, entry| match entry {
-            LogEntry::Record { payload, .. } => LogPayload::decode(&payload)
-                .map(drop)
-                .map_err(|error| error.to_string()),
-            LogEntry::FillChunk { chunk } => Partition::new().load_chunk(&chunk).map_err(|error| error.to_string()),
-            _ => Ok(()),
+        let mut replay = Replay::default();
+        let mut take = |partition, entry| {
+            let taken = replay.take_checkpoint(partition, entry);
+            taken.map_err(|error| error.to_string())
         };
         is_read = block_on(checkpoint::load(&disk.mount(), CLUSTER, &mut take)).is_ok();
     }

@@ -119,7 +119,8 @@ impl Replay {
                         format!("cut to {after} below committed {}", replica.committed),
                     );
                 }
-                replica.cut(after);
+                // Beyond the end there is nothing to cut, and the end stays where it is.
+                replica.cut(after.min(replica.appended));
             }
             LogEntry::Reset { .. } => {
                 self.replica(partition).emptied();

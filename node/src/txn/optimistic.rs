@@ -104,6 +104,9 @@ impl Participant {
         }
         let attempt = self.replicas.with(request.partition, |replica| {
             // A replica that was filled, or given up and taken again, has none of the old one's pins.
+            if !request.program.is_read_only() {
+                replica.complete_unique_indexes();
+            }
             let kept = replica.engine.is_pinned(snapshot);
             kept.then(|| run(replica, request, snapshot, writes, rows))
         });
@@ -136,6 +139,9 @@ impl Participant {
                     lsn,
                     false,
                 )));
+            }
+            if !request.program.is_read_only() {
+                replica.complete_unique_indexes();
             }
             let snapshot = replica.committed;
             let attempt = run(replica, request, snapshot, writes, rows);
