@@ -79,15 +79,21 @@ impl<'a> Uniques<'a> {
 }
 
 impl<'a, V: View<'a>> Run<'a, V> {
+    #[inline]
     pub(super) fn uniques(&self) -> Uniques<'a> {
         Uniques::of(self.view.enforced())
     }
 
     /// Whether the rows that stay leave the values free.
+    #[inline]
     pub(super) fn check_unique(&mut self, uniques: &Uniques<'a>) -> Result<(), StatementError> {
         if uniques.indexes.is_empty() {
             return Ok(());
         }
+        self.check_taken(uniques)
+    }
+
+    fn check_taken(&mut self, uniques: &Uniques<'a>) -> Result<(), StatementError> {
         let (observed, taken) = taken(&mut self.view, uniques);
         self.observed = self.observed.max(observed);
         match taken {
@@ -100,6 +106,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 
     /// A row that the statement writes.
+    #[inline]
     pub(super) fn put_unique(
         &self,
         uniques: &mut Uniques<'a>,
@@ -107,6 +114,9 @@ impl<'a, V: View<'a>> Run<'a, V> {
         old: Option<RowRef<'_>>,
         new: &[u8],
     ) -> Result<(), StatementError> {
+        if uniques.indexes.is_empty() {
+            return Ok(());
+        }
         uniques.add(key, old, new).map_err(|twice| self.twice(&twice))
     }
 
