@@ -8,6 +8,7 @@ use crate::error::StatementError;
 use crate::key::Key;
 use crate::plan::{Program, StatementContext};
 use crate::span::Span;
+use crate::table::{Table, Version};
 use crate::transaction::{Reads, Writes};
 use crate::value::{Value, ValueRef};
 use crate::{IndexId, Lsn, TableId};
@@ -71,30 +72,32 @@ impl Partition {
 
     /// What had, or has, a value in the span is in the index while the snapshot is pinned.
     fn index_stands(&self, table: TableId, index: IndexId, from: &[u8], to: Option<&[u8]>, snapshot: Lsn) -> bool {
-        if !self.is_pinned(snapshot) {
-            return false;
-        }
-        let Some(table) = self.tables.get(&table) else {
-            return true;
-        };
-        if table.newest() <= snapshot {
-            return true;
-        }
-        let Some(index) = table.index(index) else {
-            return false;
-        };
-        let span = Span {
-            from: Key::new(from),
-            to: to.map(Key::new),
-        };
-        let mut entries = index.entries(&span, false);
-        let looked_at = entries.by_ref().take(MAX_ENTRIES_VALIDATED);
-        let is_old = |(_, key): &(Key, Key)| table.get(key).is_none_or(|version| version.lsn() <= snapshot);
-        let unchanged = looked_at.into_iter().all(is_old);
-        unchanged && entries.next().is_none()
+        self.unchanged_since(table, snapshot, |table| {
+            let span = Span {
+                from: Key::new(from),
+                to: to.map(Key::new),
+            };
+            let entries = table.index(index)?.entries(&span, false);
+            Some(entries.filter_map(|(_, key)| table.get(key)))
+        })
     }
 
     fn range_stands(&self, table: TableId, from: &[u8], to: Option<&[u8]>, snapshot: Lsn) -> bool {
+        self.unchanged_since(table, snapshot, |table| {
+            let entries = table.from(&Key::new(from));
+            let within = entries.take_while(move |(key, _)| to.is_none_or(|to| key.as_bytes() < to));
+            Some(within.map(|(_, version)| version))
+        })
+    }
+
+    /// True when none of these rows of a table is newer than a snapshot that is pinned, or nothing in the table is. None:
+    /// they can't be looked at.
+    fn unchanged_since<'a, I: Iterator<Item = &'a Version>>(
+        &'a self,
+        table: TableId,
+        snapshot: Lsn,
+        rows: impl FnOnce(&'a Table) -> Option<I>,
+    ) -> bool {
         if !self.is_pinned(snapshot) {
             return false;
         }
@@ -104,12 +107,11 @@ impl Partition {
         if table.newest() <= snapshot {
             return true;
         }
-        let mut entries = table
-            .from(&Key::new(from))
-            .take_while(|(key, _)| to.is_none_or(|to| key.as_bytes() < to));
-        let looked_at = entries.by_ref().take(MAX_ENTRIES_VALIDATED);
-        let unchanged = looked_at.into_iter().all(|(_, version)| version.lsn() <= snapshot);
-        unchanged && entries.next().is_none()
+        let Some(mut rows) = rows(table) else {
+            return false;
+        };
+        let mut looked_at = rows.by_ref().take(MAX_ENTRIES_VALIDATED);
+        looked_at.all(|version| version.lsn() <= snapshot) && rows.next().is_none()
     }
 }
 

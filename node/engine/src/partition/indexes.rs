@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 
 use super::Partition;
-use super::view::{Seen, seen_at};
+use super::view::Seen;
 use crate::catalog::{Index as Definition, IndexShape};
 use crate::key::Key;
 use crate::span::Span;
 use crate::table::{Table, Version, values_of};
-use crate::transaction::{Writes, Written};
-use crate::{IndexId, Lsn, TableId};
+use crate::transaction::Written;
+use crate::{IndexId, TableId};
 
 /// A row that an index found: its values there, its key, what there is.
 pub(super) type Found<'a> = (Key, Key, Seen<'a>);
@@ -48,36 +48,6 @@ impl Partition {
     pub fn build_indexes(&mut self, table: TableId, max_rows: usize) -> bool {
         let table = self.tables.get_mut(&table);
         table.is_none_or(|table| table.build_indexes(max_rows))
-    }
-
-    /// Calls `take` with each row that a snapshot sees, with a transaction's `writes` in the places of what they change,
-    /// and whose values in an index lie from `from` on, below `to`: in the index's order, or from the last to the first,
-    /// until that says stop. False: the index can't be read by, because there is none, or it is not complete.
-    #[allow(clippy::too_many_arguments)] // each is one clause of the query
-    pub fn rows_by_index(
-        &self,
-        table: TableId,
-        index: IndexId,
-        snapshot: Lsn,
-        writes: &Writes,
-        (from, to): (&[u8], Option<&[u8]>),
-        backward: bool,
-        mut take: impl FnMut(&[u8]) -> bool,
-    ) -> bool {
-        let span = Span {
-            from: Key::new(from),
-            to: to.map(Key::new),
-        };
-        let stored = self.tables.get(&table);
-        let Some(found) = by_index(stored, index, seen_at(snapshot), writes.table(table), &span, backward) else {
-            return false;
-        };
-        for (_, _, seen) in found {
-            if seen.row.is_some_and(|row| !take(row)) {
-                break;
-            }
-        }
-        true
     }
 }
 

@@ -47,8 +47,8 @@ pub(super) trait View<'a> {
     ) -> Option<impl Iterator<Item = Found<'a>> + use<'a, Self>>;
     /// All of this was looked at, by `by_index`.
     fn looked_at_index(&mut self, index: IndexId, values: Span);
-    /// The unique indexes that new rows are held to.
-    fn enforced(&self) -> Option<&'a Table>;
+    /// The table as it is stored; None: nothing was ever written to it.
+    fn table(&self) -> Option<&'a Table>;
     /// A row that a range gave is to be changed.
     fn changes(&mut self, key: &Key, lsn: Lsn);
 }
@@ -93,7 +93,7 @@ impl<'a> View<'a> for Newest<'a> {
 
     fn looked_at_index(&mut self, _: IndexId, _: Span) {}
 
-    fn enforced(&self) -> Option<&'a Table> {
+    fn table(&self) -> Option<&'a Table> {
         self.0
     }
 
@@ -152,7 +152,7 @@ impl<'a> View<'a> for Own<'a> {
         self.reads.note_index(self.id, index, values.from.as_bytes(), to);
     }
 
-    fn enforced(&self) -> Option<&'a Table> {
+    fn table(&self) -> Option<&'a Table> {
         self.table
     }
 
@@ -215,7 +215,7 @@ impl<'a> View<'a> for Serial<'a> {
 
     fn looked_at_index(&mut self, _: IndexId, _: Span) {}
 
-    fn enforced(&self) -> Option<&'a Table> {
+    fn table(&self) -> Option<&'a Table> {
         self.table
     }
 

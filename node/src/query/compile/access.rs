@@ -121,7 +121,7 @@ fn by_index(table: &Table, index: &Index, mut conditions: Vec<Expr>) -> Found {
     order.extend(table.primary_key.iter().map(|&column| (column, false)));
     let bounds = usize::from(from.is_some()) + usize::from(to.is_some());
     let kind = match prefix.len() {
-        // Until it is ready it is no more than it has always been.
+        // While it is being made there may be more; that is slower, not wrong.
         all if all == index.shape.columns.len() && index.unique => Kind::Unique,
         0 if bounds == 0 => Kind::All,
         _ => Kind::Some,

@@ -2,12 +2,15 @@
 
 use proptest::prelude::*;
 
+use super::super::view::seen_at;
 use super::*;
+use crate::Lsn;
 use crate::catalog::{IndexColumn, IndexState};
 use crate::effects::{Effects, EffectsBuilder, LogPayload};
 use crate::key::encode_key;
 use crate::plan::{BinaryOp, Expr, StatementContext};
 use crate::row::{RowRef, encode_row};
+use crate::transaction::Writes;
 use crate::value::{Value, ValueRef};
 
 const CONTEXT: StatementContext = StatementContext { now_micros: 0 };
@@ -85,6 +88,38 @@ fn effects(changes: &[Change]) -> Effects {
         }
     }
     effects.finish()
+}
+
+impl Partition {
+    /// Calls `take` with each row that a snapshot sees, with a transaction's `writes` in the places of what they change,
+    /// and whose values in an index lie from `from` on, below `to`: in the index's order, or from the last to the first,
+    /// until that says stop. False: the index can't be read by, because there is none, or it is not complete.
+    #[allow(clippy::too_many_arguments)] // each is one clause of the query
+    fn rows_by_index(
+        &self,
+        table: TableId,
+        index: IndexId,
+        snapshot: Lsn,
+        writes: &Writes,
+        (from, to): (&[u8], Option<&[u8]>),
+        backward: bool,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let span = Span {
+            from: Key::new(from),
+            to: to.map(Key::new),
+        };
+        let stored = self.tables.get(&table);
+        let Some(found) = by_index(stored, index, seen_at(snapshot), writes.table(table), &span, backward) else {
+            return false;
+        };
+        for (_, _, seen) in found {
+            if seen.row.is_some_and(|row| !take(row)) {
+                break;
+            }
+        }
+        true
+    }
 }
 
 /// The rows of a snapshot whose values lie in a span, in the index's order, by looking at all.

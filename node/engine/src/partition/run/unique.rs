@@ -81,7 +81,7 @@ impl<'a> Uniques<'a> {
 impl<'a, V: View<'a>> Run<'a, V> {
     #[inline]
     pub(super) fn uniques(&self) -> Uniques<'a> {
-        Uniques::of(self.view.enforced())
+        Uniques::of(self.view.table())
     }
 
     /// Whether the rows that stay leave the values free.
