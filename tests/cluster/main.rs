@@ -20,6 +20,7 @@ mod session;
 mod transactions;
 mod truncate;
 mod version;
+mod views;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

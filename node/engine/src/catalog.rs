@@ -6,6 +6,10 @@ use crate::plan::{Check, Expr};
 use crate::value::{DataType, Value};
 use crate::{GroupId, IndexId, TableId};
 
+mod view;
+
+pub use view::{MAX_SUMMED_PRECISION, ViewAggregate, ViewShape};
+
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Column {
@@ -47,6 +51,8 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// Its CHECK constraints, by name.
     pub checks: Vec<CheckConstraint>,
+    /// Its rows are a materialized view's: partitions make them of another table's rows, nobody writes them.
+    pub view: Option<Box<ViewShape>>,
 }
 
 impl Table {
@@ -76,6 +82,8 @@ pub struct Index {
     pub unique: bool,
     /// It belongs to a UNIQUE constraint of CREATE TABLE.
     pub constraint: bool,
+    /// The materialized view that it serves, and goes with.
+    pub view: Option<TableId>,
     /// How far it has come.
     pub state: IndexState,
     /// The statement that makes it.

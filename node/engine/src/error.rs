@@ -126,6 +126,12 @@ pub enum StatementError {
         /// The table.
         table: String,
     },
+    /// A materialized view is not built yet: whoever runs the statement builds it and runs it again.
+    #[error("the materialized view is not built yet")]
+    ViewNotBuilt,
+    /// SQLSTATE 40001.
+    #[error("the transaction's snapshot is older than the materialized view")]
+    ViewTooYoung,
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -215,7 +221,8 @@ impl StatementError {
             Self::NegativeCount { .. } => "2201X",
             Self::InvalidKey | Self::KeyInUse { .. } => "22023",
             Self::TooManyKeys => "53400",
-            Self::IndexNotBuilt { .. } => "57P03",
+            Self::IndexNotBuilt { .. } | Self::ViewNotBuilt => "57P03",
+            Self::ViewTooYoung => "40001",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",
         }

@@ -9,7 +9,8 @@
 //! `run` executes a row program without applying its effects (see run); `apply_record`, `commit_to`, `undo_after`,
 //! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an
 //! interactive transaction and `stands` says whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
-//! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept).
+//! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept); `set_views` keeps
+//! materialized views (materialized).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,6 +28,7 @@ mod decisions;
 mod dump;
 mod indexes;
 mod kept;
+mod materialized;
 mod run;
 mod scan;
 mod view;
@@ -37,6 +39,7 @@ use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
 pub use kept::Kept;
+use materialized::Views;
 pub use run::{Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, Outcome};
 pub use scan::{ScanChunk, VERSION_COLUMN};
 
@@ -66,6 +69,8 @@ pub struct Partition {
     touched: VecDeque<Touch>,
     /// The keys that have versions which a pin keeps: to be pruned when it goes.
     kept: BTreeMap<Lsn, BTreeSet<(TableId, Key)>>,
+    /// The tables whose rows are made of others.
+    views: Views,
 }
 
 /// A record wrote a key.

@@ -169,6 +169,13 @@ impl Reads {
         self.bytes
     }
 
+    /// The tables that were read, each once or more.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = TableId> {
+        let keys = self.keys.keys().map(|(table, _)| *table);
+        let indexes = self.indexes.iter().map(|(_, (table, ..))| *table);
+        keys.chain(self.ranges.iter().map(|(table, ..)| *table)).chain(indexes)
+    }
+
     /// (table, key, LSN) of each key.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (TableId, &[u8], Lsn)> {
         self.keys

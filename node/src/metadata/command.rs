@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use volt_engine::catalog::{CheckConstraint, Column, IndexColumn, IndexState, Table};
+use volt_engine::catalog::{CheckConstraint, Column, IndexColumn, IndexState, Table, ViewShape};
 use volt_engine::plan::Expr;
 use volt_engine::procedure::Procedure;
+use volt_engine::value::DataType;
 use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, TableId};
 
-use super::map::ReplicationMode;
+use super::map::{ReplicationMode, ViewWeight};
 
 /// Most partitions of a replication group.
 pub const MAX_PARTITIONS: u32 = 1024;
@@ -21,6 +22,10 @@ pub const MAX_PROCEDURES: usize = 10_000;
 
 /// Most columns of a table: PostgreSQL's bound.
 pub const MAX_COLUMNS: usize = 1_600;
+/// Most views of a cluster.
+pub const MAX_VIEWS: usize = 10_000;
+/// Most materialized views of a table: each is looked at by every write.
+pub const MAX_MATERIALIZED_VIEWS: usize = 32;
 /// Most secondary indexes of a table.
 pub const MAX_INDEXES: usize = 64;
 
@@ -125,6 +130,23 @@ pub enum Command {
         procedure: ProcedureId,
         /// The name.
         name: String,
+    },
+    /// Makes a view.
+    CreateView {
+        /// What it is.
+        view: Box<NewView>,
+        /// A view of the same name is replaced; not by, and not for, a materialized one.
+        replace: bool,
+    },
+    /// Every partition has made the rows of a materialized view.
+    ViewBuilt {
+        /// The table of its rows.
+        table: TableId,
+    },
+    /// Drops views, all of them or none.
+    DropViews {
+        /// Which.
+        views: BTreeSet<String>,
     },
     /// A primary's wish for its own partition; refused as a whole when stale.
     ChangePartition {
@@ -259,6 +281,40 @@ pub struct NewIndex {
     pub source: String,
 }
 
+/// A view to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewView {
+    /// Its name.
+    pub name: String,
+    /// Its query, as it was written.
+    pub query: String,
+    /// Its columns' names and types.
+    pub columns: Vec<(String, DataType)>,
+    /// The tables that its query reads.
+    pub tables: BTreeSet<TableId>,
+    /// The views that it reads.
+    pub views: BTreeSet<String>,
+    /// What its query calls its columns.
+    pub fields: Vec<String>,
+    /// How much a statement takes on that reads it.
+    pub weight: ViewWeight,
+    /// Of a materialized one.
+    pub materialized: Option<NewMaterialized>,
+}
+
+/// What a materialized view has besides, before its table has a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewMaterialized {
+    /// What its rows are made of. The indexes that it names are places in `indexes`.
+    pub shape: ViewShape,
+    /// The columns of its rows.
+    pub columns: Vec<Column>,
+    /// The place in `columns` of the source's partition key; None: rows of one group are in many partitions.
+    pub partition_column: Option<usize>,
+    /// The indexes of the source that it needs.
+    pub indexes: Vec<NewIndex>,
+}
+
 /// A partition's next configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartitionChange {
@@ -308,6 +364,8 @@ pub enum Applied {
     TableCreated(Table),
     /// The index, with its number.
     IndexCreated(IndexId),
+    /// The view; of a materialized one, the number of the table of its rows.
+    ViewCreated(Option<TableId>),
     /// The partition's new epoch.
     Changed {
         /// The number of the reign that began.
@@ -380,6 +438,20 @@ pub enum Refusal {
         index: String,
         /// Its table.
         table: String,
+    },
+    /// A view can't become what it would be.
+    #[error("{0}")]
+    CannotReplace(String),
+    /// No such view.
+    #[error("view \"{0}\" does not exist")]
+    NoSuchView(String),
+    /// Something else would be left without what it needs.
+    #[error("cannot drop {what} because view {view} depends on it")]
+    NeededByView {
+        /// What is to go: `table t`, `view v`.
+        what: String,
+        /// What needs it.
+        view: String,
     },
     /// No such procedure.
     #[error("there is no procedure with the number {0}")]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use volt_engine::catalog::{Index, Table};
 use volt_engine::procedure::Procedure;
+use volt_engine::value::DataType;
 use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, TableId};
 
 /// Who holds what, and what the tables are.
@@ -39,7 +40,9 @@ pub struct ClusterMap {
     pub procedures: BTreeMap<ProcedureId, Arc<Procedure>>,
     /// The next `ProcedureId`.
     pub next_procedure: ProcedureId,
-    /// Changes with every change of `tables` and `procedures`; plans made at another one are stale.
+    /// The views, by name.
+    pub views: BTreeMap<String, Arc<View>>,
+    /// Changes with every change of `tables`, `procedures` and `views`; plans made at another one are stale.
     pub catalog_version: u64,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
     pub recovering: BTreeSet<NodeId>,
@@ -111,6 +114,47 @@ pub struct ReplicationGroup {
     pub partitions: Vec<PartitionId>,
 }
 
+/// A view.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// Its name; relations have no name in common.
+    pub name: String,
+    /// Its query, as it was written.
+    pub query: String,
+    /// Its columns' names and types.
+    pub columns: Vec<(String, DataType)>,
+    /// The tables that its query reads.
+    pub tables: BTreeSet<TableId>,
+    /// The views that it reads.
+    pub views: BTreeSet<String>,
+    /// What its query calls its columns: a `*` may mean more of them by now.
+    pub fields: Vec<String>,
+    /// How much a statement takes on that reads it.
+    pub weight: ViewWeight,
+    /// Of a materialized one.
+    pub materialized: Option<MaterializedView>,
+}
+
+/// What a view's query adds to a statement's, with those of the views that it reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewWeight {
+    /// Operators on a way from the top of an expression to its bottom.
+    pub depth: usize,
+    /// Queries in each other.
+    pub queries: usize,
+    /// Tables that are read, each as often as it is.
+    pub relations: usize,
+}
+
+/// What a materialized view has besides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaterializedView {
+    /// The table of its rows, which has its name.
+    pub table: TableId,
+    /// Every partition has made its rows.
+    pub is_ready: bool,
+}
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ReplicationMode {
@@ -159,8 +203,13 @@ pub struct Failover {
 }
 
 impl ClusterMap {
-    /// The table with this name.
+    /// The table with this name; a view is none.
     pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
+        self.rows(name).filter(|table| table.view.is_none())
+    }
+
+    /// The table with this name, or the one that has the rows of the materialized view with this name.
+    pub fn rows(&self, name: &str) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.name == name)
     }
 
@@ -170,9 +219,9 @@ impl ClusterMap {
         tables.find_map(|table| Some((table, table.index(name)?)))
     }
 
-    /// True when a table or an index has this name.
+    /// True when a table, an index or a view has this name.
     pub fn has_relation(&self, name: &str) -> bool {
-        self.table(name).is_some() || self.index(name).is_some()
+        self.table(name).is_some() || self.index(name).is_some() || self.views.contains_key(name)
     }
 
     /// The procedure with this name.

@@ -48,6 +48,7 @@ impl From<ProposeError> for Status {
                 | Refusal::NoSuchPartition(_)
                 | Refusal::NoSuchTable(_)
                 | Refusal::NoSuchIndex(_)
+                | Refusal::NoSuchView(_)
                 | Refusal::NoSuchProcedure(_) => Self::not_found(text),
                 Refusal::Invalid(_) => Self::invalid_argument(text),
                 _ => Self::failed_precondition(text),
@@ -70,6 +71,9 @@ impl From<ProposeError> for SqlError {
                 Refusal::ColumnExists { .. } => Self::new("42701", text),
                 Refusal::NoSuchIndex(_) => Self::new("42704", text),
                 Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),
+                Refusal::NoSuchView(_) => Self::new("42P01", text),
+                Refusal::CannotReplace(_) => Self::new("42P16", text),
+                Refusal::NeededByView { .. } => Self::new("2BP01", text).hint("Drop the view first."),
                 Refusal::Needed { .. } => Self::new("2BP01", text).hint("Drop the procedure first."),
                 Refusal::NoSuchNode(_) | Refusal::NoSuchPartition(_) => Self::new("42704", text),
                 Refusal::StaleEpoch { .. } | Refusal::StaleBoot(_) => Self::new("40001", text),

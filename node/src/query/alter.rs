@@ -61,6 +61,9 @@ impl SqlEngine {
             map = self.metadata.map();
         }
         let Some(table) = map.table(&plan.table) else {
+            if map.views.contains_key(&plan.table) {
+                return Err(super::views::not_a_table(&map, &plan.table));
+            }
             let message = format!("relation \"{}\" does not exist", plan.table);
             if plan.if_exists {
                 return Ok(vec![("NOTICE", "00000", message + ", skipping")]);

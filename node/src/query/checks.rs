@@ -102,6 +102,7 @@ fn table_of(new: &NewTable) -> Table {
         group: 0,
         indexes: Vec::new(),
         checks: Vec::new(),
+        view: None,
     }
 }
 

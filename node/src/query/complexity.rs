@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Statement, Visit, Visitor};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -49,6 +51,25 @@ pub(super) fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     Ok(())
 }
 
+/// How deep a text's expressions become, and how many queries lie in each other.
+pub(super) fn depth_and_queries(tokens: &[TokenWithSpan]) -> (usize, usize) {
+    let Shape { depth, queries, .. } = shape(tokens.iter().map(|token| &token.token));
+    (depth, queries)
+}
+
+/// Refuses a plan that reads too many tables, those of views among them.
+pub(super) fn check_scans(plan: &LogicalPlan) -> Result<usize, SqlError> {
+    let mut scans = 0;
+    let _ = plan.apply_with_subqueries(|node| {
+        scans += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if scans as u64 > MAX_RELATIONS {
+        return Err(too_complex(format_args!("it reads more than {MAX_RELATIONS} tables")));
+    }
+    Ok(scans)
+}
+
 /// Refuses a statement that reads too many tables.
 pub(super) fn check_relations(statement: &Statement) -> Result<(), SqlError> {
     let mut count = Relations::default();
@@ -58,7 +79,7 @@ pub(super) fn check_relations(statement: &Statement) -> Result<(), SqlError> {
     }
 }
 
-fn too_complex(why: std::fmt::Arguments<'_>) -> SqlError {
+pub(super) fn too_complex(why: std::fmt::Arguments<'_>) -> SqlError {
     SqlError::new("54001", format!("statement too complex: {why}"))
 }
 

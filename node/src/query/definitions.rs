@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
 
 use super::index::IndexPlan;
 use super::prepare::{Plan, text_column};
+use super::views::ViewPlan;
 use super::{SqlEngine, alter, ddl, truncate};
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
@@ -45,6 +46,27 @@ impl SqlEngine {
                 let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
                 let if_exists = *if_exists;
                 Ok((Plan::Index(IndexPlan::Drop { names, if_exists }), Vec::new()))
+            }
+            Statement::CreateView(create) => {
+                let plan = Plan::View(self.plan_view(create, sql, map).await?);
+                Ok((plan, Vec::new()))
+            }
+            Statement::Drop {
+                object_type: object_type @ (ObjectType::View | ObjectType::MaterializedView),
+                if_exists,
+                names,
+                cascade,
+                ..
+            } => {
+                if *cascade {
+                    return Err(SqlError::unsupported("DROP VIEW ... CASCADE"));
+                }
+                let plan = ViewPlan::Drop {
+                    names: names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?,
+                    if_exists: *if_exists,
+                    materialized: *object_type == ObjectType::MaterializedView,
+                };
+                Ok((Plan::View(plan), Vec::new()))
             }
             Statement::Truncate(truncate) => {
                 let names = truncate::names(truncate)?;

@@ -141,6 +141,13 @@ impl SqlEngine {
                     ..done(plan.tag())
                 })
             }
+            Plan::View(plan) => {
+                let notices = self.run_view_plan(plan, &planned.sql).await?;
+                Ok(Completion {
+                    notices,
+                    ..done(plan.tag())
+                })
+            }
             Plan::CreateTable {
                 table,
                 replication,
@@ -382,6 +389,7 @@ impl SqlEngine {
                 Some(table) => {
                     tables.insert(table.id);
                 }
+                None if map.views.contains_key(name) => return Err(super::views::not_a_table(&map, name)),
                 None if if_exists => {
                     notices.push(("NOTICE", "00000", format!("table \"{name}\" does not exist, skipping")));
                 }

@@ -55,6 +55,9 @@ impl SqlEngine {
     ) -> Result<IndexPlan, SqlError> {
         refuse_clauses(create)?;
         let on = table_name(&create.table_name)?;
+        if map.views.contains_key(&on) {
+            return Err(SqlError::unsupported("an index of a view"));
+        }
         let table = map.table(&on).ok_or_else(|| {
             let error = SqlError::new("42P01", format!("relation \"{on}\" does not exist"));
             at(error, sql, &on)
@@ -182,7 +185,7 @@ impl SqlEngine {
         let dropped = || SqlError::new("42P01", "the table was dropped while its index was built");
         let partitions = &group.ok_or_else(dropped)?.partitions;
         self.coordinator
-            .await_index(partitions, (table, index), map.catalog_version, looks)
+            .await_index(partitions, (table, Some(index)), map.catalog_version, looks)
             .await
     }
 
@@ -319,7 +322,7 @@ fn generated_name(table: &Table, columns: &[IndexColumn], is_taken: impl Fn(&str
     free_name(&format!("{}_{}_idx", table.name, names.join("_")), is_taken)
 }
 
-fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+pub(super) fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let numbered = (1..).map(|number| format!("{name}{number}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);
     names.find(|name| !is_taken(name)).unwrap_or_default()

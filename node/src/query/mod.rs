@@ -28,6 +28,7 @@ mod transaction;
 mod truncate;
 mod types;
 mod version;
+mod views;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -116,12 +117,8 @@ impl SqlEngine {
     ) -> Result<SessionState, SqlError> {
         let context = new_context(runtime);
         let failed = |error| errors::from_datafusion(error, "");
-        for table in map.tables.values() {
-            let partitions = map
-                .groups
-                .get(&table.group)
-                .map_or_else(Vec::new, |group| group.partitions.clone());
-            let provider = Arc::new(VoltTable::new(Arc::clone(table), partitions, has_versions));
+        for table in map.tables.values().filter(|table| table.view.is_none()) {
+            let provider = Arc::new(VoltTable::of(map, table, has_versions));
             let name = datafusion::common::TableReference::bare(table.name.as_str());
             context.register_table(name, provider).map_err(failed)?;
         }
@@ -136,6 +133,7 @@ impl SqlEngine {
             .catalog("volt")
             .ok_or_else(|| SqlError::internal("no catalog"))?;
         catalog.register_schema("system", schema).map_err(failed)?;
+        views::register(&context, map)?;
         Ok(context.state())
     }
 

@@ -17,6 +17,7 @@ use volt_engine::{NodeId, PartitionId, TableId};
 use super::SqlEngine;
 use super::alter::AlterPlan;
 use super::compile::{Route, compile, explain, refused};
+use super::complexity::check_scans;
 use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
@@ -28,6 +29,7 @@ use super::procedure::{CallPlan, ProcedurePlan};
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
 use super::version;
+use super::views::{self, ViewPlan};
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
 use crate::metadata::map::ClusterMap;
@@ -71,6 +73,8 @@ pub(super) enum Plan {
     DropTable { names: Vec<String>, if_exists: bool },
     /// CREATE INDEX and DROP INDEX.
     Index(IndexPlan),
+    /// CREATE VIEW and DROP VIEW, materialized or not.
+    View(ViewPlan),
     /// TRUNCATE.
     Truncate { names: Vec<String> },
     /// RECOVER NODE.
@@ -270,6 +274,7 @@ impl SqlEngine {
             name_columns(insert, map)?;
         }
         refuse_clauses(&statement)?;
+        views::check_target(&statement, map)?;
         match &statement {
             Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 self.plan_by_datafusion(sql, statement, types, map, has_versions).await
@@ -294,10 +299,12 @@ impl SqlEngine {
         let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
         let parsed = DfStatement::Statement(Box::new(statement.clone()));
-        let plan = session.statement_to_plan(parsed).await.map_err(failed)?;
+        let plan = session.statement_to_plan(parsed).await.map_err(failed);
+        let plan = plan.map_err(|error| views::unready(error, map))?;
+        check_scans(&plan)?;
         let parameters = parameters(&plan, types).map_err(failed)?;
         let plan = session.optimize(&plan).map_err(failed)?;
-        let find = |name: &str| map.table(name).cloned();
+        let find = |name: &str| map.rows(name).cloned();
         if let LogicalPlan::Explain(explained) = &plan
             && let Ok((program, route)) = compile(&explained.plan, find)
         {
@@ -424,7 +431,7 @@ fn tables_read(plan: &LogicalPlan, map: &ClusterMap) -> Vec<(TableId, Vec<Partit
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.schema().is_none_or(|schema| schema == "public")
-            && let Some(table) = map.table(scan.table_name.table())
+            && let Some(table) = map.rows(scan.table_name.table())
             && let Some(group) = map.groups.get(&table.group)
         {
             tables.insert(table.id, group.partitions.clone());

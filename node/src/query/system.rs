@@ -12,7 +12,7 @@ use volt_engine::value::{DataType, Value};
 use super::procedure::{Counts, Statistics};
 use super::tables::{SystemTable, system_schema};
 use crate::metadata::Metadata;
-use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo};
+use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
 use crate::txn::{MemoryFigures, MemoryGuard};
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
@@ -97,6 +97,18 @@ const TABLES: &[Definition] = &[
             ("definition", TEXT),
         ],
         indexes,
+    ),
+    (
+        "views",
+        &[
+            ("name", TEXT),
+            ("is_materialized", BOOLEAN),
+            ("state", TEXT),
+            ("columns", TEXT),
+            ("source", TEXT),
+            ("definition", TEXT),
+        ],
+        views,
     ),
     (
         "checks",
@@ -290,7 +302,27 @@ fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
         row.extend(copies(fewest, wanted));
         row
     };
-    map.tables.values().map(row).collect()
+    let tables = map.tables.values().filter(|table| table.view.is_none());
+    tables.map(row).collect()
+}
+
+/// A view that is not materialized may have many sources; it has none here.
+fn views(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |view: &Arc<View>| {
+        let materialized = view.materialized.as_ref();
+        let shape = materialized.and_then(|view| map.tables.get(&view.table)?.view.as_ref());
+        let source = shape.and_then(|shape| map.tables.get(&shape.source));
+        let is_ready = materialized.is_none_or(|view| view.is_ready);
+        vec![
+            text(&view.name),
+            Value::Boolean(materialized.is_some()),
+            text(if is_ready { "ready" } else { "building" }),
+            text(list_of(&view.columns)),
+            source.map_or(Value::Null, |source| text(&source.name)),
+            text(&view.query),
+        ]
+    };
+    map.views.values().map(row).collect()
 }
 
 fn indexes(map: &ClusterMap) -> Vec<Vec<Value>> {

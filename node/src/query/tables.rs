@@ -21,6 +21,7 @@ use volt_engine::value::{DataType, Value};
 use super::compile::program_of;
 use super::types::{schema_of, to_arrow, to_batch};
 use super::version::VERSION;
+use crate::metadata::map::ClusterMap;
 use crate::txn::{AllWrites, Coordinator, Snapshot, Wanted};
 
 /// What a query reads: put into its session's configuration.
@@ -65,6 +66,13 @@ impl VoltTable {
             schema,
             defaults,
         }
+    }
+
+    /// With the partitions that the map says it has.
+    pub(super) fn of(map: &ClusterMap, table: &Arc<Table>, has_versions: bool) -> Self {
+        let group = map.groups.get(&table.group);
+        let partitions = group.map_or_else(Vec::new, |group| group.partitions.clone());
+        Self::new(Arc::clone(table), partitions, has_versions)
     }
 
     /// The same for a scan that wants the rows of some partitions that are found so.

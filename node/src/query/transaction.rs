@@ -59,6 +59,7 @@ impl SqlEngine {
             Plan::Index(plan) => return Err(not_inside(plan.tag())),
             Plan::CreateTable { .. } => return Err(not_inside("CREATE TABLE")),
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
+            Plan::View(plan) => return Err(not_inside(plan.tag())),
             Plan::Truncate { .. } => return Err(SqlError::unsupported("TRUNCATE inside a transaction block")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),

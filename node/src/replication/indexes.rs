@@ -1,22 +1,23 @@
-//! Secondary indexes of the replicas here: each has those of the catalog, and they are built while others use it.
+//! Secondary indexes and materialized views of the replicas here: each has those of the catalog, and they are built while
+//! others use it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use volt_engine::GroupId;
-use volt_engine::catalog::Table;
+use volt_engine::catalog::{Table, ViewShape};
+use volt_engine::{GroupId, TableId};
 
 use super::replica::Replica;
 use super::{Replicas, lock};
 use crate::metadata::map::ClusterMap;
 
-/// Rows that are taken into an index at a time: nobody else can use the partition meanwhile, about two milliseconds.
+/// Rows that are taken into an index or a view at a time: nobody else can use the partition meanwhile, about two milliseconds.
 const ROWS_AT_A_TIME: usize = 2_000;
 
 /// How often somebody looks whether there is something to build.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The replica gets the indexes of this map's catalog, if it has those of an older one.
+/// The replica gets the indexes and views of this map's catalog, if it has those of an older one.
 pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
     if replica.catalog_version >= map.catalog_version {
         return;
@@ -28,6 +29,18 @@ pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
             replica.is_building = true;
         }
     }
+    if !replica.engine.has_views(views(group, map)) {
+        replica.engine.set_views(views(group, map));
+        replica.is_building = true;
+    }
+    let ready = map.views.values().filter_map(|view| view.materialized.as_ref());
+    let ready = ready.filter(|view| view.is_ready).map(|view| view.table);
+    let is_here = |id: &TableId| map.tables.get(id).is_some_and(|table| table.group == group);
+    replica.ready_views = ready.filter(is_here).collect();
+}
+
+fn views(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = (TableId, &ViewShape)> {
+    tables(group, map).filter_map(|table| Some((table.id, table.view.as_deref()?)))
 }
 
 fn tables(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = &Arc<Table>> {
@@ -45,7 +58,8 @@ fn build_some(replica: &mut Replica, map: &ClusterMap) {
     }
     let mut indexed = tables(info.group, map).filter(|table| !table.indexes.is_empty());
     let is_built = |table: &Arc<Table>| replica.engine.build_indexes(table.id, ROWS_AT_A_TIME);
-    replica.is_building = !indexed.all(is_built);
+    // A view asks an index for a value in the place of one that went.
+    replica.is_building = !(indexed.all(is_built) && replica.engine.build_views(ROWS_AT_A_TIME));
 }
 
 impl Replicas {

@@ -36,10 +36,14 @@ impl Participant {
 
 fn progress(replica: &Replica, request: &IndexRequest) -> IndexProgress {
     let (table, index) = (request.table, request.index);
-    if replica.catalog_version < request.catalog_version || !replica.engine.has_built(table, index) {
+    let is_built = match index {
+        Some(index) => replica.engine.has_built(table, index),
+        None => replica.engine.has_built_view(table),
+    };
+    if replica.catalog_version < request.catalog_version || !is_built {
         return IndexProgress::NotYet;
     }
-    let Some(after) = &request.duplicates else {
+    let (Some(after), Some(index)) = (&request.duplicates, index) else {
         return IndexProgress::Done;
     };
     // A transaction that holds it may have looked before new rows were held to the index.
@@ -58,12 +62,13 @@ fn progress(replica: &Replica, request: &IndexRequest) -> IndexProgress {
 }
 
 impl Coordinator {
-    /// Waits until the primaries of these partitions, having heard of this catalog, have all rows in an index; if
+    /// Waits until the primaries of these partitions, having heard of this catalog, have all rows in an index, or have made
+    /// all of a materialized view's (`index` is None); if
     /// `looks` is set, also until they have looked for two rows with the same values: those, if there are any.
     pub async fn await_index(
         &self,
         partitions: &[PartitionId],
-        (table, index): (TableId, IndexId),
+        (table, index): (TableId, Option<IndexId>),
         catalog_version: u64,
         looks: bool,
     ) -> Result<Option<Vec<String>>, SqlError> {

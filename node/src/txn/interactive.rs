@@ -196,7 +196,7 @@ impl Interactive {
             partition,
             snapshot: at.map(|(_, lsn)| lsn),
             writes: writes
-                .map(|writes| writes.of_table(program.table, None))
+                .map(|writes| self.coordinator.writes_seen(writes, program.table, None))
                 .unwrap_or_default(),
             program: program.clone(),
             parameters: parameters.to_vec(),

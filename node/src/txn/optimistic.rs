@@ -2,6 +2,7 @@
 
 use tokio::time::{Instant, timeout_at};
 use volt_engine::effects::{Effects, LogPayload};
+use volt_engine::error::StatementError;
 use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::{Attempt, Partition};
 use volt_engine::transaction::Writes;
@@ -76,6 +77,9 @@ impl Participant {
             None => self.attempt_first(request, writes, &mut rows)?,
         };
         let Attempt { reads, result } = attempt;
+        if result == Err(StatementError::ViewNotBuilt) {
+            return Err(NotRun::NotPrimary);
+        }
         let result = match result {
             // Its end will be asked again; but who can't write should not go on as if he could.
             Ok((affected, effects)) => {

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use volt_engine::effects::{LogPayload, TransactionId};
+use volt_engine::error::StatementError;
 use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::{Failed, Outcome, Partition};
 use volt_engine::plan::{Program, StatementContext};
@@ -119,6 +120,7 @@ impl Participant {
             }
             let outcome = match result {
                 Ok(outcome) => outcome,
+                Err(failed) if failed.error == StatementError::ViewNotBuilt => return Ran::NotPrimary,
                 Err(failed) => {
                     let wait = read_wait(replica, partition, failed.observed);
                     return Ran::Failed {

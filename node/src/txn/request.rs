@@ -154,12 +154,13 @@ pub(crate) struct AttemptRequest {
     pub(crate) context: StatementContext,
 }
 
-/// A question about an index in one partition.
+/// A question about an index, or a materialized view, in one partition.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct IndexRequest {
     pub(crate) partition: PartitionId,
     pub(crate) table: TableId,
-    pub(crate) index: IndexId,
+    /// None: the table is a view's.
+    pub(crate) index: Option<IndexId>,
     /// The catalog that has it in the state asked about.
     pub(crate) catalog_version: u64,
     /// Look for two rows with the same values, from these on.

@@ -201,6 +201,14 @@ impl Participant {
         partitions: Vec<PartitionId>,
         pin_for: Option<TransactionId>,
     ) -> Reply {
+        // A snapshot is taken when all can be read at it.
+        let lacks_view = |&partition: &PartitionId| {
+            let lacks = self.replicas.with(partition, |replica| replica.lacks_view());
+            lacks.unwrap_or(false)
+        };
+        if pin_for.is_some() && partitions.iter().any(lacks_view) {
+            return Reply::Failed(Failure::NotPrimary);
+        }
         match self.hold_all(transaction, &partitions).await {
             Ok(held) => {
                 if let Some(snapshot) = pin_for {

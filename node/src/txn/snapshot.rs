@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
-use volt_engine::effects::TransactionId;
+use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::plan::{Program, StatementContext};
+use volt_engine::transaction::Writes;
 use volt_engine::{Lsn, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
@@ -201,6 +202,16 @@ impl Coordinator {
         Ok(())
     }
 
+    /// What of a transaction's writes whoever reads a table beyond a key must know: its own there, or, of a materialized
+    /// view, all of its source's.
+    pub(super) fn writes_seen(&self, writes: &Writes, table: TableId, after: Option<&[u8]>) -> Effects {
+        let map = self.map();
+        match map.tables.get(&table).and_then(|table| table.view.as_ref()) {
+            Some(view) => writes.of_table(view.source, None),
+            None => writes.of_table(table, after),
+        }
+    }
+
     /// The rows of a table in one partition at the cut, with these writes over them, in key order: encoded rows, a chunk
     /// at a time.
     pub fn scan(
@@ -253,7 +264,11 @@ impl Scan {
             return Some(Err(SqlError::internal("a partition outside the snapshot")));
         };
         let writes = self.writes.get(&self.wanted.partition);
-        let writes = writes.map(|writes| writes.of_table(self.wanted.table, after.as_deref()));
+        let seen = |writes| {
+            self.coordinator
+                .writes_seen(writes, self.wanted.table, after.as_deref())
+        };
+        let writes = writes.map(seen);
         let request = Request::Scan(ScanRequest {
             transaction: self.snapshot.transaction,
             partition: self.wanted.partition,

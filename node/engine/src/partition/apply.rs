@@ -5,7 +5,7 @@ use super::{Partition, Prepared, Touch};
 use crate::effects::{Effects, LogPayload, TransactionId};
 use crate::error::CorruptError;
 use crate::key::Key;
-use crate::table::Replaced;
+use crate::table::{Replaced, Version};
 use crate::{Lsn, TableId};
 
 impl Partition {
@@ -92,6 +92,16 @@ impl Partition {
     }
 
     fn apply_effect(&mut self, lsn: Lsn, table: TableId, key: Key, row: Option<&[u8]>) {
+        if !self.views.has_source(table) {
+            return self.write_row(lsn, table, key, row);
+        }
+        let version = self.tables.get(&table).and_then(|rows| rows.get(&key));
+        let before: Option<Box<[u8]>> = version.and_then(Version::row).map(Box::from);
+        self.write_row(lsn, table, key.clone(), row);
+        self.maintain_views(lsn, table, &key, before.as_deref());
+    }
+
+    fn write_row(&mut self, lsn: Lsn, table: TableId, key: Key, row: Option<&[u8]>) {
         let rows = self.tables.entry(table).or_default();
         if let Some(replaced) = rows.write(&key, lsn, row) {
             let replaced = replaced == Replaced::Version;
@@ -110,8 +120,9 @@ impl Partition {
         let live = rows.after(None).filter(|(_, version)| version.row().is_some());
         let keys: Vec<Key> = live.map(|(key, _)| key).collect();
         for key in keys {
-            self.apply_effect(lsn, table, key, None);
+            self.write_row(lsn, table, key, None);
         }
+        self.clear_views(lsn, table);
     }
 
     /// Everything up to `committed`, as far as it is applied, is committed: versions that nobody needs any more go.
@@ -159,6 +170,7 @@ impl Partition {
         if lsn >= self.applied {
             return;
         }
+        self.undo_views_after(lsn);
         while let Some(touch) = self.touched.pop_back_if(|touch| touch.lsn > lsn) {
             if let Some(rows) = self.tables.get_mut(&touch.table) {
                 rows.undo_after(&touch.key, lsn);

@@ -37,15 +37,19 @@ impl Partition {
         context: &StatementContext,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Attempt {
+        let derived = self.view_under(program.table, writes, snapshot);
         let view = Own {
             id: program.table,
             table: self.tables.get(&program.table),
             snapshot,
-            writes: writes.table(program.table),
+            derived: derived.is_some(),
+            writes: derived.as_ref().or_else(|| writes.table(program.table)),
             reads: Reads::default(),
         };
         let mut run = Run::new(program, view, parameters, context);
-        let result = run.perform(sink);
+        let result = self
+            .check_view(program.table, snapshot)
+            .and_then(|()| run.perform(sink));
         Attempt {
             reads: run.into_view().reads,
             result,
@@ -55,6 +59,9 @@ impl Partition {
     /// True when everything that was read at `snapshot` is still so in the newest state. A range stands only while its
     /// snapshot is pinned, for a removal leaves no other trace.
     pub fn stands(&self, reads: &Reads, snapshot: Lsn) -> bool {
+        if reads.tables().any(|table| self.check_view(table, snapshot).is_err()) {
+            return false;
+        }
         let newest = |table, key: &[u8]| {
             let version = self.tables.get(&table)?.get(&Key::new(key))?;
             version.row().map(|_| version.lsn())

@@ -135,8 +135,10 @@ impl Call<'_> {
                 .add(&last)
                 .map_err(|_| malformed("effects that can't be read"))?;
         }
+        self.partition.check_view(program.table, Lsn::MAX)?;
         let table = self.partition.tables.get(&program.table);
-        let (result, observed) = match self.writes.table(program.table) {
+        let derived = self.partition.view_under(program.table, &self.writes, Lsn::MAX);
+        let (result, observed) = match derived.as_ref().or_else(|| self.writes.table(program.table)) {
             None => {
                 let mut run = Run::new(program, Newest(table), frame, self.context);
                 (run.perform(sink), run.observed())

@@ -1,7 +1,7 @@
 //! A partition's whole state at a snapshot, in chunks: for a learner's fill, and for checkpoints.
 //!
 //! The snapshot is pinned from before the first chunk until after the last; records may be applied in between. Rows
-//! keep the LSNs that wrote them. Every chunk can be loaded on its own, again, and in any order after the first.
+//! keep the LSNs that wrote them; those of materialized views are left out. Every chunk can be loaded on its own, again, and in any order after the first.
 //!
 //! A chunk: layout version (1), snapshot u64, then items until its end:
 //! 1 prepared: lsn u64, transaction, home u32, counted effects; 2 decision: lsn u64, transaction, committed u8;
@@ -98,6 +98,9 @@ impl Partition {
         out: &mut Vec<u8>,
     ) -> Option<Place> {
         for (&table, rows) in self.tables.range(after.map_or(0, |(table, _)| table)..) {
+            if self.views.contains(table) {
+                continue;
+            }
             let after = after.filter(|(begun, _)| *begun == table).map(|(_, key)| key);
             for (key, version) in rows.after(after) {
                 let Some((lsn, row)) = version.at(snapshot) else {
@@ -195,7 +198,7 @@ impl Partition {
     /// same records have the same. Reads everything.
     pub fn checksum_at(&self, snapshot: Lsn) -> u64 {
         let mut checksum = Hasher::new();
-        for (table, rows) in &self.tables {
+        for (table, rows) in self.tables.iter().filter(|(table, _)| !self.views.contains(**table)) {
             for (key, version) in rows.after(None) {
                 let Some((lsn, row)) = version.at(snapshot) else {
                     continue;

@@ -59,7 +59,10 @@ impl Partition {
     ) -> Result<Outcome, Failed> {
         let view = Newest(self.tables.get(&program.table));
         let mut run = Run::new(program, view, parameters, context);
-        match run.perform(sink) {
+        let result = self
+            .check_view(program.table, Lsn::MAX)
+            .and_then(|()| run.perform(sink));
+        match result {
             Ok((affected, effects)) => Ok(Outcome {
                 observed: run.observed,
                 affected,

@@ -49,7 +49,10 @@ impl Partition {
     ) -> Result<ScanChunk, StatementError> {
         let after = after.map(Key::new);
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let entries = entries(self.tables.get(&table), writes.table(table), snapshot, from);
+        self.check_view(table, snapshot)?;
+        let derived = self.view_under(table, writes, snapshot);
+        let writes = derived.as_ref().or_else(|| writes.table(table));
+        let entries = entries(self.tables.get(&table), writes, snapshot, from);
         // All rows lie in one buffer, cut up at the end.
         let (mut out, mut ends, mut next) = (Vec::new(), Vec::new(), None);
         for (place, (key, seen)) in entries.enumerate() {

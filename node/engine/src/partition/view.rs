@@ -106,12 +106,17 @@ pub(super) struct Own<'a> {
     pub(super) table: Option<&'a Table>,
     pub(super) snapshot: Lsn,
     pub(super) writes: Option<&'a BTreeMap<Key, Written>>,
+    /// The writes are made of what is stored: who reads one has read that too.
+    pub(super) derived: bool,
     pub(super) reads: Reads,
 }
 
 impl<'a> View<'a> for Own<'a> {
     fn get(&mut self, key: &Key) -> Option<Seen<'a>> {
-        if let Some(row) = self.writes.and_then(|writes| writes.get(key)) {
+        let own = self.writes.and_then(|writes| writes.get(key));
+        if let Some(row) = own
+            && !self.derived
+        {
             let row = row.as_deref();
             return Some(Seen { lsn: 0, row });
         }
@@ -121,6 +126,10 @@ impl<'a> View<'a> for Own<'a> {
             .and_then(|version| version.at(self.snapshot));
         self.reads
             .note_key(self.id, key.as_bytes(), found.map_or(0, |(lsn, _)| lsn));
+        if let Some(row) = own {
+            let row = row.as_deref();
+            return Some(Seen { lsn: 0, row });
+        }
         found.map(|(lsn, row)| Seen { lsn, row: Some(row) })
     }
 
@@ -223,7 +232,7 @@ impl<'a> View<'a> for Serial<'a> {
 }
 
 /// What a snapshot sees of a row.
-pub(super) fn seen_at(snapshot: Lsn) -> impl Fn(&Version) -> Seen<'_> {
+pub(super) fn seen_at(snapshot: Lsn) -> impl Fn(&Version) -> Seen<'_> + Copy {
     move |version| match version.at(snapshot) {
         Some((lsn, row)) => Seen { lsn, row: Some(row) },
         None => Seen::NOTHING,

@@ -134,7 +134,7 @@ impl Accumulator {
 }
 
 /// A value's digits at a scale; None: there is no room for them.
-fn mantissa(value: Decimal, scale: u32) -> Option<i128> {
+pub(crate) fn mantissa(value: Decimal, scale: u32) -> Option<i128> {
     let value = value.round_dp_with_strategy(scale, RoundingStrategy::MidpointAwayFromZero);
     let zeros = 10_i128.checked_pow(scale - value.scale())?;
     value.mantissa().checked_mul(zeros)

@@ -38,6 +38,7 @@ pub(super) fn defined(map: &mut ClusterMap, table: &Table, new: NewIndex, state:
         },
         unique: new.unique,
         constraint: new.constraint,
+        view: None,
         state,
         source: new.source,
     })
@@ -67,6 +68,10 @@ pub(super) fn drop(map: &mut ClusterMap, indexes: &BTreeSet<IndexId>) -> Command
             if !indexes.contains(&index.shape.id) {
                 continue;
             }
+            if let Some(view) = index.view.and_then(|view| map.tables.get(&view)) {
+                let (what, view) = (format!("index {}", index.name), view.name.clone());
+                return Err(Refusal::NeededByView { what, view });
+            }
             if index.constraint {
                 let (index, table) = (index.name.clone(), table.name.clone());
                 return Err(Refusal::IndexNeeded { index, table });
@@ -87,7 +92,7 @@ pub(super) fn drop(map: &mut ClusterMap, indexes: &BTreeSet<IndexId>) -> Command
 }
 
 /// Whoever holds the table as it was goes on with it.
-fn change(map: &mut ClusterMap, id: TableId, change: impl FnOnce(&mut Table)) {
+pub(super) fn change(map: &mut ClusterMap, id: TableId, change: impl FnOnce(&mut Table)) {
     if let Some(table) = map.tables.get_mut(&id) {
         change(Arc::make_mut(table));
         map.catalog_version += 1;

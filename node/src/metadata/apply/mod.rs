@@ -7,6 +7,7 @@ mod nodes;
 mod procedures;
 mod reigns;
 mod tables;
+mod views;
 
 use volt_engine::NodeId;
 
@@ -59,6 +60,9 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         Command::CreateIndex { table, index } => indexes::create(map, table, *index),
         Command::SetIndexState { table, index, state } => indexes::set_state(map, table, index, state),
         Command::DropIndexes { indexes } => indexes::drop(map, &indexes),
+        Command::CreateView { view, replace } => views::create(map, *view, replace),
+        Command::ViewBuilt { table } => views::built(map, table),
+        Command::DropViews { views } => views::drop(map, &views),
         Command::CreateProcedure { procedure, replace } => procedures::create(map, *procedure, replace),
         Command::DropProcedures { procedures } => procedures::drop(map, &procedures),
         Command::RenameProcedure { procedure, name } => procedures::rename(map, procedure, name),

@@ -7,7 +7,7 @@ use volt_engine::catalog::{Column, IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
-use super::{indexes, procedures};
+use super::{indexes, procedures, views};
 use crate::metadata::command::{Applied, CommandResult, MAX_COLUMNS, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
@@ -38,6 +38,7 @@ pub(super) fn create_table(
         group,
         indexes: Vec::new(),
         checks: new.checks,
+        view: None,
     };
     for index in new.indexes {
         // There are no rows to look through.
@@ -134,6 +135,7 @@ pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> C
     }
     for table in tables {
         procedures::check_unneeded(map, *table)?;
+        views::check_unneeded(map, *table)?;
     }
     for table in tables {
         drop_table(map, *table)?;
@@ -142,7 +144,7 @@ pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> C
 }
 
 /// With its last table a replication group goes, and its partitions: nothing may ask for copies of what is nothing.
-fn drop_table(map: &mut ClusterMap, table: TableId) -> Result<(), Refusal> {
+pub(super) fn drop_table(map: &mut ClusterMap, table: TableId) -> Result<(), Refusal> {
     let dropped = map.tables.remove(&table).ok_or(Refusal::NoSuchTable(table))?;
     map.catalog_version += 1;
     if !map.tables.values().any(|other| other.group == dropped.group) {

@@ -108,7 +108,7 @@ fn chain(top: &BinaryExpr) -> Vec<&DfExpr> {
 }
 
 /// A tree over these operands, in their order and no deeper than it must be: evaluation recurses. None: there are none.
-pub(super) fn balanced(op: BinaryOp, mut operands: Vec<Expr>) -> Option<Expr> {
+pub(in crate::query) fn balanced(op: BinaryOp, mut operands: Vec<Expr>) -> Option<Expr> {
     while operands.len() > 1 {
         let mut left = operands.into_iter();
         let mut pairs = Vec::with_capacity(left.len().div_ceil(2));

@@ -18,7 +18,9 @@ use super::version::VERSION;
 use crate::error::SqlError;
 use access::{find, flatten, partition_value};
 pub(super) use explain::explain;
+pub(super) use expr::balanced;
 use expr::compile_expr;
+pub(super) use select::{Aggregated, aggregated};
 
 /// Where a program runs.
 #[derive(Clone, Debug)]
@@ -171,7 +173,7 @@ pub(super) fn compile_condition(plan: &LogicalPlan, table: &Table) -> Result<Opt
     for filter in compiler.peel(&dml.input)?.filters {
         flatten(compiler.expr(filter)?, &mut conditions);
     }
-    let condition = expr::balanced(volt_engine::plan::BinaryOp::And, conditions);
+    let condition = balanced(volt_engine::plan::BinaryOp::And, conditions);
     Ok(Some(condition.unwrap_or(Expr::Literal(Value::Boolean(true)))))
 }
 

@@ -65,6 +65,7 @@ fn table() -> Arc<Table> {
         group: 1,
         indexes: Vec::new(),
         checks: Vec::new(),
+        view: None,
     })
 }
 
@@ -82,6 +83,7 @@ fn indexes() -> Vec<Index> {
         },
         unique: false,
         constraint: false,
+        view: None,
         state: IndexState::Ready,
         source: String::new(),
     };

@@ -20,6 +20,8 @@ struct Query<'a> {
     conditions: Vec<Expr>,
     route: Route,
     found: Option<Found>,
+    /// The conditions that the rows were looked for by.
+    looked_for: Vec<Expr>,
     stages: Vec<Stage>,
     /// What the columns of the node at hand are, of rows of the last stage, or of the table's.
     columns: Vec<Expr>,
@@ -27,19 +29,54 @@ struct Query<'a> {
 
 /// Compiles it.
 pub(super) fn select(table: &Table, plan: &LogicalPlan) -> Compiled<(Action, Route)> {
-    let mut query = Query {
-        table,
-        conditions: Vec::new(),
-        route: Route::All,
-        found: None,
-        stages: Vec::new(),
-        columns: Vec::new(),
-    };
+    let mut query = Query::new(table);
     query.node(plan)?;
     Ok(query.finish())
 }
 
-impl Query<'_> {
+/// The aggregates of a table's rows.
+pub(in crate::query) struct Aggregated {
+    /// What rows must satisfy to count, all of it.
+    pub(in crate::query) conditions: Vec<Expr>,
+    pub(in crate::query) group: Vec<Expr>,
+    pub(in crate::query) aggregates: Vec<Aggregate>,
+    /// For each column of the plan, its place among the groups and then the aggregates.
+    pub(in crate::query) columns: Vec<usize>,
+}
+
+/// Compiles a plan whose top is an aggregate.
+pub(in crate::query) fn aggregated(table: &Table, plan: &LogicalPlan) -> Compiled<Aggregated> {
+    let mut query = Query::new(table);
+    query.node(plan)?;
+    let mut stages = query.stages.into_iter();
+    let (Some(Stage::Aggregate { group, aggregates }), None) = (stages.next(), stages.next()) else {
+        return not("more than groups and aggregates of a table's own columns");
+    };
+    let column = |column: &Expr| match column {
+        Expr::Column(place) => Ok(*place),
+        _ => not("more than groups and aggregates"),
+    };
+    Ok(Aggregated {
+        conditions: query.looked_for,
+        columns: query.columns.iter().map(column).collect::<Compiled<_>>()?,
+        group,
+        aggregates,
+    })
+}
+
+impl<'a> Query<'a> {
+    fn new(table: &'a Table) -> Self {
+        Self {
+            table,
+            conditions: Vec::new(),
+            route: Route::All,
+            found: None,
+            looked_for: Vec::new(),
+            stages: Vec::new(),
+            columns: Vec::new(),
+        }
+    }
+
     fn node(&mut self, plan: &LogicalPlan) -> Compiled<()> {
         match plan {
             LogicalPlan::TableScan(scan) => {
@@ -117,12 +154,13 @@ impl Query<'_> {
     /// The same; perhaps the rows come in the order that is wanted.
     fn look_for(&mut self, order: Option<&[Order]>) -> &mut Found {
         let (table, conditions) = (self.table, &mut self.conditions);
-        let route = &mut self.route;
+        let (route, looked_for) = (&mut self.route, &mut self.looked_for);
         self.found.get_or_insert_with(|| {
             if let Some(value) = partition_value(table, conditions) {
                 *route = Route::Single(value);
             }
             let conditions = std::mem::take(conditions);
+            looked_for.clone_from(&conditions);
             match order {
                 Some(order) => find_in_order(table, conditions, order),
                 None => find(table, conditions),

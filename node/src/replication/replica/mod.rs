@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::Partition;
-use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId, TableId};
 
 use super::epochs::EpochHistory;
 use super::hold::Hold;
@@ -105,8 +105,10 @@ pub(crate) struct Replica {
     pub(crate) tail_margin_bytes: usize,
     /// The catalog version whose indexes the engine has; 0: none yet.
     pub(crate) catalog_version: u64,
-    /// Some of its indexes lack rows.
+    /// Some of its indexes or views lack rows.
     pub(crate) is_building: bool,
+    /// The views that may be read.
+    pub(crate) ready_views: Vec<TableId>,
 }
 
 impl Replica {
@@ -132,6 +134,7 @@ impl Replica {
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             catalog_version: 0,
             is_building: false,
+            ready_views: Vec::new(),
         }
     }
 
@@ -140,6 +143,12 @@ impl Replica {
         if self.is_building {
             self.engine.build_enforced();
         }
+    }
+
+    /// A view that may be read is not complete yet, as after a restart. It is built beside other work: whoever needs it
+    /// comes again.
+    pub(crate) fn lacks_view(&self) -> bool {
+        self.is_building && self.ready_views.iter().any(|view| !self.engine.has_built_view(*view))
     }
 
     /// The reign, if this is the primary.

@@ -59,6 +59,7 @@ fn definitions() -> [Definition; 2] {
         name: format!("t_{id}"),
         shape: IndexShape { id, columns, predicate },
         unique: false,
+        view: None,
         constraint: false,
         state: IndexState::Ready,
         source: String::new(),

@@ -67,6 +67,7 @@ fn definition(descending: bool, partial: bool, unique: bool) -> Definition {
         },
         unique,
         constraint: false,
+        view: None,
         state: IndexState::Ready,
         source: String::new(),
     }
