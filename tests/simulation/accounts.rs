@@ -1,4 +1,5 @@
-//! Accounts between which procedures move money: whole at every moment, and no move that was acknowledged is lost.
+//! Accounts between which procedures move money: whole at every moment, and no move that was acknowledged is lost. A
+//! materialized view of them has at every moment what its query gives.
 
 use tokio_postgres::Client;
 
@@ -19,6 +20,14 @@ BEGIN
   UPDATE accounts SET balance = has - 1, moves = so_far + 1 WHERE id = source;
   UPDATE accounts SET balance = gets + 1 WHERE id = target;
 END $$";
+
+const HOLDINGS: &str = "CREATE MATERIALIZED VIEW holdings AS \
+    SELECT sum(balance) AS balance, sum(moves) AS moves, min(balance) AS least, max(moves) AS most FROM accounts";
+
+/// The view's row, and what its query gives.
+const SUMS: &str = "SELECT h.balance, h.moves, h.least, h.most, a.balance, a.moves, a.least, a.most FROM holdings AS h, \
+    (SELECT CAST(sum(balance) AS BIGINT) AS balance, CAST(sum(moves) AS BIGINT) AS moves, min(balance) AS least, \
+    max(moves) AS most FROM accounts) AS a";
 
 /// The same inside one partition: what the account gives it gets back, and the move is counted.
 const TURN: &str = "CREATE PROCEDURE turn(which BIGINT) PARTITION ON TABLE accounts COLUMN id AS $$
@@ -45,6 +54,7 @@ pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
         let insert = format!("INSERT INTO accounts VALUES ({account}, {EACH}, 0)");
         client.batch_execute(&insert).await?;
     }
+    client.batch_execute(HOLDINGS).await?;
     client.batch_execute(MOVE).await?;
     client.batch_execute(TURN).await
 }
@@ -67,8 +77,10 @@ pub async fn call(client: &Client, shared: &Shared, source: u64, target: u64) ->
 
 /// The balances' sum at one moment, which no move changes, and the moves so far.
 async fn sums(client: &Client) -> Result<(i64, i64), Failure> {
-    let sums = "SELECT CAST(sum(balance) AS BIGINT), CAST(sum(moves) AS BIGINT) FROM accounts";
-    let row = answer(client.query_one(sums, &[])).await?;
+    let row = answer(client.query_one(SUMS, &[])).await?;
+    let columns = |from: usize| (from..from + 4).map(|column| row.get(column)).collect::<Vec<i64>>();
+    let (view, query) = (columns(0), columns(4));
+    assert_eq!(view, query, "invariant 3: the view is not what its query gives");
     Ok((row.get(0), row.get(1)))
 }
 
