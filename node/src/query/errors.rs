@@ -17,6 +17,11 @@ pub(super) fn from_datafusion(error: DataFusionError, sql: &str) -> SqlError {
             Ok(inner) => from_datafusion(inner, sql),
             Err(shared) => match shared.find_root() {
                 DataFusionError::ResourcesExhausted(what) => out_of_memory(what),
+                // What both sides of a join wait for, and one of them has not heard of yet.
+                DataFusionError::External(error) => match error.downcast_ref::<SqlError>() {
+                    Some(error) => at_literal(error.clone(), sql),
+                    None => SqlError::internal(error),
+                },
                 root => from_text(&root.to_string(), sql, "XX000"),
             },
         },
@@ -178,5 +183,19 @@ pub(super) fn from_arrow(error: ArrowError) -> SqlError {
             Err(other) => SqlError::internal(other),
         },
         other => SqlError::internal(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_several_wait_for_keeps_its_sqlstate() {
+        let lost = SqlError::unavailable("its primary was lost");
+        let shared = Arc::new(DataFusionError::External(Box::new(lost.clone())));
+        let other = Arc::clone(&shared);
+        assert_eq!(from_datafusion(DataFusionError::Shared(shared), "SELECT 1"), lost);
+        assert_eq!(from_datafusion(DataFusionError::Shared(other), "SELECT 1"), lost);
     }
 }
