@@ -17,6 +17,7 @@ mod steady;
 mod tables;
 mod workload;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use determinism::on_seeded_thread;
 use run::{did_something, run, trace_file};
+use volt_node::world::CrashPoint;
 
 const DEFAULT_SEEDS: u64 = 50;
 /// Seeds at a time.
@@ -51,12 +53,13 @@ fn seed(seed: u64) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let (answered, refused, unknown) = outcome.counts;
     println!(
-        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} transactions checked, {} replicas compared, {} filled, {} checkpoints, {} loaded, {:.1} s, trace {:016x}",
+        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} transactions checked, {} replicas compared, {} filled, {} checkpoints, {} loaded, {} met, {:.1} s, trace {:016x}",
         outcome.checked.happened,
         outcome.compared,
         outcome.filled,
         outcome.checkpoints.0,
         outcome.checkpoints.1,
+        outcome.met.as_deref().unwrap_or("no point"),
         outcome.lasted.as_secs_f64(),
         outcome.trace.hash()
     );
@@ -78,11 +81,13 @@ fn seed(seed: u64) -> Result<(), String> {
 }
 
 /// What a seed's line says that it did.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Did {
     fills: u64,
     /// Starts from a checkpoint.
     loads: u64,
+    /// The point at which a process ended.
+    met: Option<String>,
 }
 
 /// Runs a seed in a process of its own, which is this program again. Err: what it said.
@@ -104,18 +109,21 @@ fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<Did, String> {
         return Ok(Did {
             fills: number(" filled"),
             loads: number(" loaded"),
+            met: summary
+                .and_then(|summary| word_before(summary, " met"))
+                .map(str::to_owned),
         });
     }
     Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The number before this word in a seed's line.
+/// What stands before this word in a seed's line.
+fn word_before<'s>(summary: &'s str, what: &str) -> Option<&'s str> {
+    summary.split(", ").find_map(|part| part.strip_suffix(what))
+}
+
 fn number_before(summary: &str, what: &str) -> Option<u64> {
-    summary
-        .split(", ")
-        .find_map(|part| part.strip_suffix(what))?
-        .parse()
-        .ok()
+    word_before(summary, what)?.parse().ok()
 }
 
 #[test]
@@ -127,6 +135,7 @@ fn seeds() {
     let count = number("SEEDS").unwrap_or(DEFAULT_SEEDS);
     let next = AtomicU64::new(1);
     let (fills, loads) = (AtomicU64::new(0), AtomicU64::new(0));
+    let met = Mutex::new(BTreeSet::new());
     let faults = Mutex::new(Vec::new());
     let traces = run::traces();
     std::thread::scope(|scope| {
@@ -141,6 +150,7 @@ fn seeds() {
                         Ok(did) => {
                             fills.fetch_add(did.fills, Ordering::Relaxed);
                             loads.fetch_add(did.loads, Ordering::Relaxed);
+                            met.lock().expect("no panic").extend(did.met);
                         }
                         Err(fault) => {
                             println!("{fault}");
@@ -162,6 +172,13 @@ fn seeds() {
     assert!(
         fills > 0 && loads > 0 || count < DEFAULT_SEEDS,
         "in {count} seeds {fills} replicas were filled, and {loads} starts went out from a checkpoint"
+    );
+    let met = met.into_inner().expect("no panic");
+    let missed = CrashPoint::ALL.iter().map(|point| format!("{point:?}"));
+    let missed: Vec<String> = missed.filter(|point| !met.contains(point)).collect();
+    assert!(
+        missed.is_empty() || count < DEFAULT_SEEDS,
+        "in {count} seeds no process ended at {missed:?}"
     );
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use volt_node::world::CrashPoint;
+
 use crate::determinism::mix;
 
 /// Nodes of the simulated cluster.
@@ -39,16 +41,36 @@ pub enum FaultKind {
     },
     /// The node and the next one don't hear each other; the third hears both.
     Apart,
+    /// The first process that comes to this point, after others have passed it `passes` times, ends there.
+    At {
+        /// Where.
+        point: CrashPoint,
+        /// How often it is passed first.
+        passes: u64,
+        /// Its machine loses power; otherwise it is killed.
+        with_power: bool,
+    },
 }
 
+/// A point that no process comes to for so long is given up.
+const POINT_LIMIT: Duration = Duration::from_secs(4);
+
 impl Fault {
+    /// For how long it goes on; one that waits for a point, as long as it may wait.
+    pub fn limit(&self) -> Duration {
+        match self.kind {
+            FaultKind::At { .. } => POINT_LIMIT,
+            _ => self.lasts,
+        }
+    }
+
     /// The other one of two that are apart.
     pub fn next_node(&self) -> u32 {
         self.node % NODES + 1
     }
 }
 
-/// The faults of a run, in order; they don't overlap, but the next may come before the cluster is whole.
+/// The faults of a run, in order, the last of which is a crash at a point; they don't overlap, but the next may come before the cluster is whole.
 pub fn plan(seed: u64) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(mix(seed ^ 0xfa17));
     let mut at = Duration::from_millis(random.random_range(300..1500));
@@ -74,6 +96,14 @@ pub fn plan(seed: u64) -> Vec<Fault> {
             kind,
         });
         at += lasts + Duration::from_millis(random.random_range(1000..3000));
+    }
+    if let Some(last) = faults.last_mut() {
+        last.lasts = Duration::from_millis(random.random_range(300..2500));
+        last.kind = FaultKind::At {
+            point: CrashPoint::ALL[(seed % CrashPoint::ALL.len() as u64) as usize],
+            passes: random.random_range(0..4),
+            with_power: random.random_bool(0.5),
+        };
     }
     faults
 }
@@ -101,6 +131,10 @@ fn fifty_seeds_meet_every_kind_of_fault() {
         FaultKind::Apart,
     ] {
         assert!(kinds.contains(&kind), "{kind:?}");
+    }
+    for wanted in CrashPoint::ALL {
+        let is_wanted = |kind: &&FaultKind| matches!(kind, FaultKind::At { point, .. } if *point == wanted);
+        assert!(kinds.iter().filter(is_wanted).count() > 1, "{wanted:?}");
     }
     assert_eq!(plan(7), plan(7));
     assert_ne!(plan(7), plan(8));

@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use turmoil::Sim;
 use volt_node::config::NodeConfig;
 use volt_node::node::Node;
-use volt_node::world::World;
 use volt_node::world::simulated::{
     EPOCH_MICROS, Faults, SimulatedClock, SimulatedDisk, SimulatedNetwork, SimulatedRandom,
 };
+use volt_node::world::{CrashPoint, Fate, World};
 use volt_tests::history::{Action, Operation};
 use volt_tests::linearizable::{self, Verdict};
 use volt_tests::replicas::{self, ReplicaSum};
@@ -25,7 +25,7 @@ use crate::counters;
 use crate::determinism::{self, mix};
 use crate::plan::{self, Fault, FaultKind, NODES};
 use crate::serializable;
-use crate::shared::{Phase, Shared};
+use crate::shared::{Armed, Phase, Shared};
 use crate::sql::{self, SQL_PORT, Session};
 use crate::steady;
 use crate::tables;
@@ -51,6 +51,9 @@ const LOADED: &str = "recovery::checkpoint: loaded a checkpoint ";
 /// What a node logs when a fill is done.
 const FILLED: &str = "replication::fill: filled ";
 
+/// What the trace says when a process has ended at a point.
+const MET: &str = "MET ";
+
 /// What came of a run.
 pub struct Outcome {
     /// Everything that happened.
@@ -67,6 +70,8 @@ pub struct Outcome {
     pub filled: usize,
     /// Checkpoints that were taken, and that a start went out from.
     pub checkpoints: (usize, usize),
+    /// The point at which a process ended, if one came to that of this seed.
+    pub met: Option<String>,
     /// Simulated time.
     pub lasted: Duration,
 }
@@ -99,10 +104,15 @@ pub fn run(seed: u64) -> Outcome {
     let said = String::from_utf8_lossy(&bytes);
     let count = |what| said.matches(what).count();
     let (filled, checkpoints) = (count(FILLED), (count(TAKEN), count(LOADED)));
+    let met = said
+        .split_once(MET)
+        .and_then(|(_, point)| point.split(' ').next())
+        .map(str::to_owned);
     drop(said);
     Outcome {
         filled,
         checkpoints,
+        met,
         trace: shared.trace,
         fault,
         counts,
@@ -142,12 +152,17 @@ async fn process(
     let age = turmoil::sim_elapsed().unwrap_or_default();
     // Calendars are wrong by some seconds, each by its own.
     let skew_micros = (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000;
-    let world = World::simulated(
+    let mut world = World::simulated(
         SimulatedClock::new(age, skew_micros),
         Arc::new(SimulatedNetwork::new(&name(node), faults)),
-        disk,
+        Arc::clone(&disk),
         SimulatedRandom::new(mix(seed ^ (u64::from(node) << 40) ^ (start << 48))),
     );
+    world.fate = Some(Arc::new(Ends {
+        node,
+        disk,
+        shared: shared.clone(),
+    }));
     let mut config = NodeConfig::new(node, "");
     config.advertise = name(node);
     config.listen = "0.0.0.0".to_owned();
@@ -160,12 +175,46 @@ async fn process(
         .map(|other| format!("{}:{PEER_PORT}", name(other)))
         .collect();
     shared.note(&format!("node {node} starts"));
-    let running = Node::start(config, world)
-        .await
-        .map_err(|error| format!("node {node}: {error:#}"))?;
-    shared.run().nodes.insert(node, Arc::downgrade(&running));
-    let ended = running.run_until_stopped().await;
-    Err(format!("node {node} can't go on: {ended:?}").into())
+    let started = Node::start(config, world).await;
+    let ended = match started {
+        Ok(running) => {
+            shared.run().nodes.insert(node, Arc::downgrade(&running));
+            format!("{:?}", running.run_until_stopped().await)
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    if shared.run().ended == Some(node) {
+        // A dead process says nothing.
+        std::future::pending::<()>().await;
+    }
+    Err(format!("node {node} can't go on: {ended}").into())
+}
+
+/// Ends a process at the point that is armed: from then on its disk takes nothing from it.
+struct Ends {
+    node: u32,
+    disk: Arc<SimulatedDisk>,
+    shared: Shared,
+}
+
+impl Fate for Ends {
+    fn ends_at(&self, point: CrashPoint) -> bool {
+        let mut run = self.shared.run();
+        let Some(armed) = run.armed.as_mut().filter(|armed| armed.point == point) else {
+            return false;
+        };
+        if armed.passes > 0 {
+            armed.passes -= 1;
+            return false;
+        }
+        match armed.with_power {
+            true => self.disk.crash(),
+            false => self.disk.kill(),
+        }
+        run.armed = None;
+        run.ended = Some(self.node);
+        true
+    }
 }
 
 /// All that the clients' host does.
@@ -362,7 +411,7 @@ impl Cluster {
         let mut work_began = None;
         let mut begun = 0;
         let mut active: Option<Fault> = None;
-        let end = plan::end(&self.plan) + WORK_AFTER;
+        let mut end = plan::end(&self.plan) + WORK_AFTER;
         loop {
             let is_over = self.sim.step().map_err(|error| error.to_string())?;
             let now = self.sim.elapsed();
@@ -376,9 +425,11 @@ impl Cluster {
                 continue;
             }
             let age = now - *work_began.get_or_insert(now);
-            if let Some(fault) = active.filter(|fault| age >= fault.at + fault.lasts) {
+            active = active.map(|fault| self.met(fault, age));
+            if let Some(fault) = active.filter(|fault| age >= fault.at + fault.limit()) {
                 self.put_right(fault);
                 active = None;
+                end = end.max(age + WORK_AFTER);
             }
             if let Some(fault) = self
                 .plan
@@ -390,10 +441,33 @@ impl Cluster {
                 active = Some(fault);
                 begun += 1;
             }
-            if age >= end {
+            if age >= end && active.is_none() && begun == self.plan.len() {
                 self.shared.run().phase = Phase::Heal;
             }
         }
+    }
+
+    /// A process that has come to the point where it was to end is dead from now on: what goes on is that.
+    fn met(&mut self, fault: Fault, age: Duration) -> Fault {
+        let FaultKind::At { point, with_power, .. } = fault.kind else {
+            return fault;
+        };
+        let Some(node) = self.shared.run().ended.take() else {
+            return fault;
+        };
+        self.note(&format!("{MET}{point:?} by node {node}"));
+        let kind = match with_power {
+            true => FaultKind::PowerCut,
+            false => FaultKind::Kill,
+        };
+        let met = Fault {
+            at: age,
+            node,
+            kind,
+            ..fault
+        };
+        self.go_wrong(met);
+        met
     }
 
     fn note(&self, what: &str) {
@@ -414,6 +488,17 @@ impl Cluster {
             FaultKind::PowerCut => self.power_off(fault.node),
             FaultKind::PowerCutOfAll => (1..=NODES).for_each(|node| self.power_off(node)),
             FaultKind::Apart => self.sim.hold(name(fault.node), name(fault.next_node())),
+            FaultKind::At {
+                point,
+                passes,
+                with_power,
+            } => {
+                self.shared.run().armed = Some(Armed {
+                    point,
+                    passes,
+                    with_power,
+                });
+            }
             FaultKind::CutOff { from_clients_too } => {
                 for other in Self::others(fault.node) {
                     self.sim.hold(name(fault.node), other);
@@ -431,6 +516,8 @@ impl Cluster {
             FaultKind::Kill | FaultKind::PowerCut => self.start(fault.node),
             FaultKind::PowerCutOfAll => (1..=NODES).for_each(|node| self.start(node)),
             FaultKind::Apart => self.sim.release(name(fault.node), name(fault.next_node())),
+            // Nobody came there.
+            FaultKind::At { .. } => self.shared.run().armed = None,
             FaultKind::CutOff { from_clients_too } => {
                 for other in Self::others(fault.node) {
                     self.sim.release(name(fault.node), other);

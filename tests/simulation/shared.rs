@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use volt_node::node::Node;
+use volt_node::world::CrashPoint;
 use volt_tests::history::{History, Ledger, Operation};
 use volt_tests::serializable::Checked;
 use volt_tests::trace::Trace;
@@ -24,6 +25,17 @@ pub enum Phase {
     Heal,
     /// What is there has been read.
     Done,
+}
+
+/// A point at which a process is to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed {
+    /// Which.
+    pub point: CrashPoint,
+    /// How often it is still passed.
+    pub passes: u64,
+    /// The machine loses what it had not flushed.
+    pub with_power: bool,
 }
 
 /// The state of a run.
@@ -49,6 +61,10 @@ pub struct Run {
     pub checked: Checked,
     /// The living nodes.
     pub nodes: BTreeMap<u32, Weak<Node>>,
+    /// Where the next process that comes there ends.
+    pub armed: Option<Armed>,
+    /// The node whose process has ended at a point, and is still to be found dead.
+    pub ended: Option<u32>,
     /// Processes started, by node.
     pub starts: BTreeMap<u32, u64>,
     moment: u64,

@@ -14,6 +14,7 @@ use super::participant::{EncodedRows, Participant, Ran};
 use super::request::{AttemptRequest, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
+use crate::world::CrashPoint;
 
 /// Longest wait for a partition that others hold.
 pub(super) const HOLD_WAIT: Duration = Duration::from_secs(5);
@@ -295,7 +296,10 @@ impl Participant {
                 Err(failure) => return Reply::Failed(failure),
             }
         }
-        match self.committed(&waits).await {
+        self.replicas.world.pass(CrashPoint::VoteAppended).await;
+        let committed = self.committed(&waits).await;
+        self.replicas.world.pass(CrashPoint::VoteCommitted).await;
+        match committed {
             Ok(()) => Reply::Done,
             Err(failure) => Reply::Failed(failure),
         }
@@ -313,7 +317,10 @@ impl Participant {
                 Err(failure) => return Reply::Failed(failure),
             }
         }
-        match self.committed(&waits).await {
+        self.replicas.world.pass(CrashPoint::DecisionAppended).await;
+        let committed = self.committed(&waits).await;
+        self.replicas.world.pass(CrashPoint::DecisionCommitted).await;
+        match committed {
             Ok(()) => Reply::Decision(Some(decision)),
             Err(failure) => Reply::Failed(failure),
         }

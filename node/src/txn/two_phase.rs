@@ -19,6 +19,7 @@ use super::keyed::is_key_of;
 use super::request::{Failure, KeyedAt, Part, Reply, Request, Work};
 use super::{Coordinator, Retry, busy, settled};
 use crate::error::SqlError;
+use crate::world::CrashPoint;
 
 /// How one try ended.
 enum Try {
@@ -133,10 +134,12 @@ impl Coordinator {
             return Try::Committed(affected);
         };
         let key = key.map(|at| (at.clone(), affected));
+        self.replicas.world.pass(CrashPoint::TwoPhaseRun).await;
         if !self.vote_everywhere(transaction, &nodes, home, key.as_ref()).await {
             self.decide_everywhere(transaction, nodes, home, false).await;
             return Try::Again("a participant could not vote");
         }
+        self.replicas.world.pass(CrashPoint::TwoPhaseVoted).await;
         match self.decide_everywhere(transaction, nodes, home, true).await {
             Some(true) => Try::Committed(affected),
             Some(false) => Try::Again("it was aborted by its home partition"),
@@ -260,6 +263,7 @@ impl Coordinator {
     ) -> Option<bool> {
         let decision = self.decide_home(transaction, home, commit).await;
         let commit = decision?;
+        self.replicas.world.pass(CrashPoint::TwoPhaseDecided).await;
         let coordinator = Arc::clone(self);
         tokio::spawn(async move {
             // One who isn't reached asks the home partition himself, a second later.

@@ -4,6 +4,7 @@
 //! Timers and tasks are tokio's (`tokio::time`, `tokio::spawn`), which a simulation controls too; `std::time` and
 //! `std::thread` are not used outside this folder.
 
+mod points;
 pub mod production;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
@@ -16,6 +17,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use points::CrashPoint;
+#[cfg(any(test, feature = "simulation"))]
+pub use points::Fate;
 
 /// The doors of one node; cheap to clone.
 #[derive(Clone)]
@@ -30,6 +35,9 @@ pub struct World {
     pub random: Arc<dyn Random>,
     /// How much memory there is.
     pub memory: Arc<dyn Memory>,
+    /// Who decides whether the process ends at a `CrashPoint`; None: it never does.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fate: Option<Arc<dyn Fate>>,
 }
 
 /// The clock's door.

@@ -46,6 +46,8 @@ impl World {
             disk: Arc::new(Directory::open(data_dir)?),
             random: Arc::new(KernelRandom),
             memory: Arc::new(KernelMemory),
+            #[cfg(any(test, feature = "simulation"))]
+            fate: None,
         })
     }
 }

@@ -30,7 +30,7 @@ use volt_engine::PartitionId;
 use super::log::{Log, LogEntry, LogError};
 use crate::replication::replica::capture::{Capture, Captured};
 use crate::replication::{Slot, lock};
-use crate::world::{Disk, World};
+use crate::world::{CrashPoint, Disk, World};
 
 /// The folder of checkpoints in the node's data directory.
 const FOLDER: &str = "checkpoint";
@@ -185,16 +185,21 @@ impl Checkpointer {
         let begun = self.world.random.next_u64();
         let slots = replicas_at(begun);
         let mut file = file::Writer::create(&self.world, unfinished.clone(), self.cluster, (number, begun)).await?;
+        self.world.pass(CrashPoint::CheckpointBegun).await;
         for slot in slots {
             if let Some(filling_since) = self.add(&mut file, &slot).await? {
                 first_segment = first_segment.min(filling_since);
             }
+            self.world.pass(CrashPoint::CheckpointPartly).await;
         }
         let bytes = file.finish(first_segment).await?;
+        self.world.pass(CrashPoint::CheckpointWritten).await;
         // A mark that a power cut takes away, and the file does not, would make the log unreadable.
         self.log.wait_flushed(self.log.last_ticket()).await?;
+        self.world.pass(CrashPoint::CheckpointMarked).await;
         let renamed = disk.rename(&unfinished, &path).await;
         renamed.map_err(|error| LogError::io(format!("naming {}", path.display()), &error))?;
+        self.world.pass(CrashPoint::CheckpointNamed).await;
         self.number = number;
         self.tidy(first_segment).await;
         let took = began.elapsed();

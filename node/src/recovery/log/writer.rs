@@ -15,7 +15,7 @@ use volt_engine::PartitionId;
 use super::layout::{self, HEADER_BYTES, Header, SEGMENT, VERSION};
 use super::reader::{End, replay, segment_file};
 use super::{ASYNC_FLUSH_INTERVAL, Durability, LogEntry, LogError, LogOptions, MAX_PAYLOAD_BYTES, Ticket};
-use crate::world::{AppendFile, World};
+use crate::world::{AppendFile, CrashPoint, World};
 
 /// The open log. Dropping it lets its task write what is queued and end.
 pub struct Log {
@@ -183,6 +183,7 @@ impl Log {
             let removed = world.disk.remove(&path).await;
             removed.map_err(|error| LogError::io(format!("removing {}", path.display()), &error))?;
             self.shared.lengths().remove(&number);
+            world.pass(CrashPoint::LogSegmentRemoved).await;
         }
         Ok(())
     }
@@ -304,7 +305,9 @@ async fn write_until_closed(shared: &Shared, segments: &mut Segments) -> Result<
         match take(shared) {
             Taken::Batch(batch, last) => {
                 let size = batch.len();
+                segments.world.pass(CrashPoint::LogTaken).await;
                 segments.write(batch, is_fsync).await?;
+                segments.world.pass(CrashPoint::LogFlushed).await;
                 written = last;
                 shared.queued.fetch_sub(size, Ordering::Relaxed);
                 shared.written.fetch_add(size as u64, Ordering::Relaxed);
@@ -413,7 +416,9 @@ impl Segments {
         if self.length >= self.options.segment_bytes {
             // A segment that has a successor is whole: replay relies on it.
             self.flush().await?;
+            self.world.pass(CrashPoint::LogSegmentFull).await;
             *self = Self::begin(&self.world, self.options.clone(), self.cluster, self.sequence + 1).await?;
+            self.world.pass(CrashPoint::LogSegmentBegun).await;
         }
         let mut buffers: Vec<Bytes> = Vec::with_capacity(2);
         if self.marked < self.flushed {

@@ -128,6 +128,7 @@ impl World {
             disk: Arc::new(disk.mount()),
             random: Arc::new(random),
             memory: Arc::new(SimulatedMemory::default()),
+            fate: None,
         }
     }
 }
