@@ -11,7 +11,7 @@ use volt_engine::catalog::Column;
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::{Home, Partition};
 use volt_engine::plan::{Access, Action, BinaryOp, Expr, Program};
-use volt_engine::procedure::{Code, Into, Op, Parameter, PartitionBy, Procedure, Statement};
+use volt_engine::procedure::{Body, Code, Into, Op, Parameter, PartitionBy, Procedure, Statement};
 use volt_engine::value::{DataType, Value};
 
 const CONTESTANTS: TableId = 1;
@@ -155,6 +155,7 @@ fn vote() -> Procedure {
     };
     let statement = |program: Program| Statement {
         sql: String::new(),
+        parameters: Vec::new(),
         tables: vec![program.table],
         program: Some(program),
         keys: Vec::new(),
@@ -172,12 +173,12 @@ fn vote() -> Procedure {
             data_type: bigint,
             parameter: 0,
         }),
-        code: Code {
+        body: Body::Code(Code {
             slots: vec![bigint, bigint, DataType::Boolean, bigint, DataType::Text, bigint],
             ops,
             found: 2,
             row_count: 3,
-        },
+        }),
         statements: programs.map(statement).into(),
     }
 }

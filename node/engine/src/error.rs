@@ -174,6 +174,44 @@ pub enum StatementError {
         limit: u64,
     },
     /// SQLSTATE 54000.
+    #[error("procedure {name} used up its {limit} units of fuel")]
+    OutOfFuel {
+        /// The procedure.
+        name: String,
+        /// Units allowed.
+        limit: u64,
+    },
+    /// SQLSTATE 54000.
+    #[error("procedure {name} needs more than {} MiB of memory", limit_bytes >> 20)]
+    TooMuchMemory {
+        /// The procedure.
+        name: String,
+        /// Bytes allowed.
+        limit_bytes: usize,
+    },
+    /// SQLSTATE 53400.
+    #[error("more than {limit} calls of WebAssembly procedures run at a time on this node")]
+    TooManyModules {
+        /// Calls allowed.
+        limit: u32,
+    },
+    /// SQLSTATE 38000.
+    #[error("procedure {name} trapped: {reason}")]
+    Trapped {
+        /// The procedure.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// SQLSTATE 39000: a module has called a function of its host in a way that can't be served.
+    #[error("procedure {name} is wrong: {what}")]
+    WrongRequest {
+        /// The procedure.
+        name: String,
+        /// What it did.
+        what: String,
+    },
+    /// SQLSTATE 54000.
     #[error("procedure {name} keeps more than {} MiB of rows", limit_bytes >> 20)]
     TooManyRowsKept {
         /// The procedure.
@@ -205,6 +243,10 @@ impl StatementError {
             Self::SubqueryRows => "21000",
             Self::NullVariable(_) => "22004",
             Self::RanTooLong { .. } | Self::TooManyRowsKept { .. } => "54000",
+            Self::OutOfFuel { .. } | Self::TooMuchMemory { .. } => "54000",
+            Self::TooManyModules { .. } => "53400",
+            Self::Trapped { .. } => "38000",
+            Self::WrongRequest { .. } => "39000",
             Self::OtherPartition { .. } => "0A000",
             Self::DuplicateKey { .. } => "23505",
             Self::NotNull { .. } => "23502",

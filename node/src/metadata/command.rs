@@ -19,6 +19,8 @@ pub const DEFAULT_PARTITIONS: u32 = 12;
 
 /// Most procedures of a cluster.
 pub const MAX_PROCEDURES: usize = 10_000;
+/// Bytes of all WebAssembly modules of a cluster: they are part of each snapshot of the map.
+pub const MAX_MODULES_BYTES: usize = 64 << 20;
 
 /// Most columns of a table: PostgreSQL's bound.
 pub const MAX_COLUMNS: usize = 1_600;

@@ -13,6 +13,7 @@ use volt_engine::partition::{Failed, Outcome, Partition};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
+use volt_wasm::Modules;
 
 use super::memory::MemoryGuard;
 use super::optimistic::{conflict, still_right};
@@ -41,6 +42,7 @@ pub(crate) struct Participant {
     pub(crate) replicas: Arc<Replicas>,
     pub(super) pins: Pins,
     pub(crate) memory: Arc<MemoryGuard>,
+    pub(super) modules: Modules,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -63,6 +65,7 @@ impl Participant {
             replicas,
             pins: Pins::default(),
             memory,
+            modules: Modules::default(),
             repeats: AtomicU64::default(),
         }
     }

@@ -9,7 +9,7 @@ use crate::error::StatementError;
 use crate::placement::partition_index;
 use crate::plan::StatementContext;
 use crate::plan::eval::{Scope, cast_value};
-use crate::procedure::{Collector, Execution, Next, Notice, Procedure, RowsTaken, Statement};
+use crate::procedure::{Collector, Execution, Machine, Next, Notice, Procedure, RowsTaken, Statement};
 use crate::transaction::Writes;
 use crate::value::{Value, ValueRef};
 
@@ -46,12 +46,26 @@ struct Call<'a> {
 }
 
 impl Partition {
-    /// Runs a partitioned procedure, which must be valid; the rows that it returns go to `sink`, one at a time. Rows given
-    /// before an error don't count.
+    /// Runs a partitioned procedure that is code, as `call_by` does.
     pub fn call(
         &self,
         procedure: &Procedure,
         arguments: &[Value],
+        home: Home,
+        context: &StatementContext,
+        sink: &mut dyn FnMut(&[ValueRef<'_>]),
+    ) -> Result<Called, Failed> {
+        let execution = Execution::new(procedure, arguments, *context);
+        let mut execution = execution.map_err(|error| Failed { observed: 0, error })?;
+        self.call_by(&mut execution, procedure, home, context, sink)
+    }
+
+    /// Runs a partitioned procedure, which must be valid, by a machine that was made for the call; the rows that it returns
+    /// go to `sink`, one at a time. Rows given before an error don't count.
+    pub fn call_by(
+        &self,
+        machine: &mut dyn Machine,
+        procedure: &Procedure,
         home: Home,
         context: &StatementContext,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
@@ -66,7 +80,7 @@ impl Partition {
             last: None,
             bytes: 0,
         };
-        match call.run(arguments, sink) {
+        match call.run(machine, sink) {
             Ok((affected, notices)) => Ok(Called {
                 outcome: Outcome {
                     observed: call.observed,
@@ -86,18 +100,18 @@ impl Partition {
 impl Call<'_> {
     fn run(
         &mut self,
-        arguments: &[Value],
+        machine: &mut dyn Machine,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<(u64, Vec<Notice>), StatementError> {
-        let mut execution = Execution::new(self.procedure, arguments, *self.context)?;
         loop {
-            match execution.advance()? {
+            match machine.advance()? {
                 Next::Execute { statement, rows } => {
-                    let (affected, kept) = self.execute(statement, execution.frame(), rows, sink)?;
-                    execution.executed(affected, kept)?;
+                    let (affected, kept) = self.execute(statement, machine.frame(), rows, sink)?;
+                    machine.executed(affected, kept)?;
                 }
+                Next::Pause => {}
                 Next::Row(row) => sink(&row.iter().map(Value::as_ref).collect::<Vec<_>>()),
-                Next::Done => return Ok((execution.returned(), execution.take_notices())),
+                Next::Done => return Ok((machine.returned(), machine.take_notices())),
             }
         }
     }

@@ -1,24 +1,21 @@
-//! The machine that runs a procedure's code. Pure: it asks for each statement's execution and is told what came of it.
+//! The machine that runs a procedure's code.
 
 use std::collections::VecDeque;
 
-use super::{Code, Into, Level, Notice, Op, Piece, Procedure, Raise};
+use super::machine::{MAX_KEPT_BYTES, Machine, Next, RowsTaken, arguments_of, as_variable, size_of_row, too_many};
+use super::{Body, Code, Into, Level, MAX_NOTICES, Notice, Op, Piece, Procedure, Raise};
 use crate::error::StatementError;
-use crate::plan::cast::{assign, cast};
 use crate::plan::eval::{Datum, Scope};
 use crate::plan::{Expr, StatementContext};
-use crate::value::{DataType, Value, ValueRef};
+use crate::value::{DataType, Value};
 
 /// Instructions that one call may execute; a second or so, during which its partition does nothing else.
 pub const MAX_STEPS: u64 = 5_000_000;
-/// Bytes of rows that the loops of one call may keep, about.
-const MAX_KEPT_BYTES: usize = 16 << 20;
-/// Notices of one call.
-const MAX_NOTICES: usize = 1_000;
 
 /// A call on its way.
 pub struct Execution<'p> {
     procedure: &'p Procedure,
+    code: &'p Code,
     context: StatementContext,
     frame: Vec<Value>,
     /// The next instruction.
@@ -33,68 +30,6 @@ pub struct Execution<'p> {
     executing: Option<&'p Into>,
 }
 
-/// What the machine needs next.
-#[derive(Debug, PartialEq)]
-pub enum Next {
-    /// Execute this statement with `Execution::frame` as its parameters, then tell `Execution::executed`.
-    Execute {
-        /// Its place in `Procedure::statements`.
-        statement: usize,
-        /// What to do with its rows.
-        rows: RowsTaken,
-    },
-    /// Give this row to the caller.
-    Row(Vec<Value>),
-    /// It has ended; all that it did counts.
-    Done,
-}
-
-/// What to do with a statement's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowsTaken {
-    /// Collect at most so many for `executed`, and drop the rest.
-    Kept(usize),
-    /// Give them to the caller.
-    Caller,
-}
-
-/// Collects the rows of a statement that the machine is to be told.
-#[derive(Debug)]
-pub struct Collector {
-    limit: usize,
-    rows: Vec<Vec<Value>>,
-    bytes: usize,
-}
-
-impl Collector {
-    /// At most so many rows are kept, the first ones.
-    pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            rows: Vec::new(),
-            bytes: 0,
-        }
-    }
-
-    /// One row.
-    pub fn row(&mut self, values: &[ValueRef<'_>]) {
-        if self.rows.len() >= self.limit || self.bytes > MAX_KEPT_BYTES {
-            return;
-        }
-        let row: Vec<Value> = values.iter().map(|value| value.to_value()).collect();
-        self.bytes += size_of_row(&row);
-        self.rows.push(row);
-    }
-
-    /// The rows; an error when they were more bytes than a call may keep.
-    pub fn finish(self, procedure: &Procedure) -> Result<Vec<Vec<Value>>, StatementError> {
-        if self.bytes > MAX_KEPT_BYTES {
-            return Err(too_many(procedure));
-        }
-        Ok(self.rows)
-    }
-}
-
 impl<'p> Execution<'p> {
     /// A call with these arguments, one a parameter that is given (IN, INOUT), of its type or NULL.
     pub fn new(
@@ -102,27 +37,22 @@ impl<'p> Execution<'p> {
         arguments: &[Value],
         context: StatementContext,
     ) -> Result<Self, StatementError> {
-        let inputs = procedure
-            .parameters
-            .iter()
-            .filter(|parameter| parameter.is_input)
-            .count();
-        if inputs != arguments.len() {
-            let name = &procedure.name;
-            let message = format!("procedure {name} takes {inputs} arguments, not {}", arguments.len());
+        let Body::Code(code) = &procedure.body else {
+            let message = format!("procedure {} is a module, not code", procedure.name);
             return Err(StatementError::TypeMismatch(message));
-        }
-        let mut frame = vec![Value::Null; procedure.code.slots.len()];
-        let mut arguments = arguments.iter();
+        };
+        let mut frame = vec![Value::Null; code.slots.len()];
+        let mut given = arguments_of(procedure, arguments)?.into_iter();
         for (slot, parameter) in procedure.parameters.iter().enumerate() {
             if parameter.is_input
-                && let Some(argument) = arguments.next()
+                && let Some(argument) = given.next()
             {
-                frame[slot] = as_variable(Datum::Ref(argument.as_ref()), parameter.data_type)?;
+                frame[slot] = argument;
             }
         }
         let mut execution = Self {
             procedure,
+            code,
             context,
             frame,
             at: 0,
@@ -133,37 +63,32 @@ impl<'p> Execution<'p> {
             returned: 0,
             executing: None,
         };
-        execution.set(procedure.code.found, Value::Boolean(false));
-        execution.set(procedure.code.row_count, Value::BigInt(0));
+        execution.set(code.found, Value::Boolean(false));
+        execution.set(code.row_count, Value::BigInt(0));
         Ok(execution)
     }
+}
 
-    /// The slots' values: the parameters of the statement at hand.
-    pub fn frame(&self) -> &[Value] {
+impl Machine for Execution<'_> {
+    /// The slots' values.
+    fn frame(&self) -> &[Value] {
         &self.frame
     }
 
-    /// What RAISE told so far.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
+    fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Rows that were returned to the caller.
-    pub fn returned(&self) -> u64 {
+    fn returned(&self) -> u64 {
         self.returned
     }
 
-    fn code(&self) -> &'p Code {
-        &self.procedure.code
-    }
-
-    /// Runs until something is needed from outside.
-    pub fn advance(&mut self) -> Result<Next, StatementError> {
+    fn advance(&mut self) -> Result<Next, StatementError> {
         debug_assert!(
             self.executing.is_none(),
             "what came of the last statement has been told"
         );
-        while let Some(op) = self.code().ops.get(self.at) {
+        while let Some(op) = self.code.ops.get(self.at) {
             self.steps += 1;
             if self.steps > MAX_STEPS {
                 let name = self.procedure.name.clone();
@@ -210,8 +135,7 @@ impl<'p> Execution<'p> {
         Ok(Next::Done)
     }
 
-    /// What came of the statement: rows returned or changed, and those that were to be kept.
-    pub fn executed(&mut self, affected: u64, mut rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
+    fn executed(&mut self, affected: u64, mut rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
         let Some(into) = self.executing.take() else {
             return Err(StatementError::TypeMismatch("no statement was asked for".to_owned()));
         };
@@ -248,11 +172,13 @@ impl<'p> Execution<'p> {
         }
         Ok(())
     }
+}
 
+impl Execution<'_> {
     /// FOUND and the row count.
     fn tell(&mut self, affected: u64) {
-        self.set(self.code().found, Value::Boolean(affected > 0));
-        self.set(self.code().row_count, Value::BigInt(affected as i64));
+        self.set(self.code.found, Value::Boolean(affected > 0));
+        self.set(self.code.row_count, Value::BigInt(affected as i64));
     }
 
     fn keep(&mut self, number: usize, rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
@@ -328,13 +254,13 @@ impl<'p> Execution<'p> {
     }
 
     fn convert(&self, slot: usize, value: &Expr) -> Result<Value, StatementError> {
-        let data_type = self.code().slots.get(slot).copied().unwrap_or(DataType::Text);
+        let data_type = self.code.slots.get(slot).copied().unwrap_or(DataType::Text);
         self.value(value, data_type)
     }
 
     /// A slot takes a value of any type.
     fn take(&mut self, slot: usize, value: Value) -> Result<(), StatementError> {
-        let data_type = self.code().slots.get(slot).copied().unwrap_or(DataType::Text);
+        let data_type = self.code.slots.get(slot).copied().unwrap_or(DataType::Text);
         let value = match value {
             Value::Null => Value::Null,
             value => as_variable(Datum::Ref(value.as_ref()), data_type)?,
@@ -347,13 +273,6 @@ impl<'p> Execution<'p> {
         if let Some(place) = self.frame.get_mut(slot) {
             *place = value;
         }
-    }
-}
-
-fn too_many(procedure: &Procedure) -> StatementError {
-    StatementError::TooManyRowsKept {
-        name: procedure.name.clone(),
-        limit_bytes: MAX_KEPT_BYTES,
     }
 }
 
@@ -374,22 +293,4 @@ fn check_one(affected: u64, is_statement: bool) -> Result<(), StatementError> {
         (2.., false) => Err(StatementError::SubqueryRows),
         _ => Ok(()),
     }
-}
-
-/// What a variable of this type takes: everything that can be cast, but no text too long for VARCHAR(n).
-fn as_variable(value: Datum<'_>, data_type: DataType) -> Result<Value, StatementError> {
-    let value = match data_type {
-        DataType::Varchar(_) => assign(cast(value, DataType::Text)?, data_type)?,
-        _ => cast(value, data_type)?,
-    };
-    Ok(value.into_value())
-}
-
-fn size_of_row(row: &[Value]) -> usize {
-    let size = |value: &Value| match value.as_ref() {
-        ValueRef::Text(text) => text.len(),
-        ValueRef::Bytea(bytes) => bytes.len(),
-        _ => 0,
-    };
-    size_of_val(row) + row.iter().map(size).sum::<usize>()
 }

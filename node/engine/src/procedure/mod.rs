@@ -1,16 +1,20 @@
-//! Stored procedures: several statements with variables and control flow between them, compiled once to flat code.
+//! Stored procedures: several statements with variables and control flow between them, compiled once.
 //!
-//! Variables live in slots, the parameters first; a statement sees slot `n` as its parameter `n`. `Execution` (execution)
-//! is the machine: it says which statement is next and takes what came of it, so that one machine serves both a partition,
-//! which runs a partitioned procedure's row programs there and then (`Partition::call`), and a coordinator, which runs any
-//! procedure's statements in a transaction over several partitions.
+//! A call is run by a `Machine`: it says which statement is next and takes what came of it, so that one machine serves both
+//! a partition, which runs a partitioned procedure's row programs there and then (`Partition::call`), and a coordinator,
+//! which runs any procedure's statements in a transaction over several partitions. `Execution` is the machine of flat code:
+//! variables live in slots, the parameters first, and a statement sees slot `n` as its parameter `n`. A procedure that is a
+//! WebAssembly module has a machine outside of this crate; its statements have parameters of their own.
 
 mod execution;
+mod machine;
 mod validate;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use execution::{Collector, Execution, MAX_STEPS, Next, RowsTaken};
+pub use execution::{Execution, MAX_STEPS};
+pub use machine::{Collector, Machine, Next, RowsTaken, arguments_of, as_type};
 
 use crate::ProcedureId;
 use crate::plan::{Expr, Program};
@@ -19,6 +23,12 @@ use crate::value::DataType;
 /// Most instructions, statements and slots of a procedure, each.
 pub const MAX_PARTS: usize = 10_000;
 
+/// Bytes of a WebAssembly module, at most: it lies in the catalog, on every node.
+pub const MAX_MODULE_BYTES: usize = 1 << 20;
+
+/// Notices of one call; the rest is not told.
+pub const MAX_NOTICES: usize = 1_000;
+
 /// A procedure of the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Procedure {
@@ -26,9 +36,9 @@ pub struct Procedure {
     pub id: ProcedureId,
     /// Its name, in the one schema `public`.
     pub name: String,
-    /// Its language: `plpgsql`, or `sql` for one statement.
+    /// Its language: `plpgsql`, `sql` for one statement, or `wasm`.
     pub language: String,
-    /// The text between its name and its body's end, as it was written.
+    /// The text between its name and its body's end, as it was written, but without a module.
     pub source: String,
     /// Its parameters: the first slots.
     pub parameters: Vec<Parameter>,
@@ -36,10 +46,37 @@ pub struct Procedure {
     pub columns: Vec<(String, DataType)>,
     /// The partition that it runs in; None: it runs where its statements lead it.
     pub partition_by: Option<PartitionBy>,
-    /// Its code.
-    pub code: Code,
-    /// The statements that the code executes.
+    /// What runs.
+    pub body: Body,
+    /// The statements that it executes.
     pub statements: Vec<Statement>,
+}
+
+impl Procedure {
+    /// The types of the parameters that one of its statements sees.
+    pub fn types_of<'p>(&'p self, statement: &'p Statement) -> &'p [DataType] {
+        match &self.body {
+            Body::Code(code) => &code.slots,
+            Body::Module(_) => &statement.parameters,
+        }
+    }
+
+    /// Bytes of its module, if it is one.
+    pub fn module_bytes(&self) -> usize {
+        match &self.body {
+            Body::Code(_) => 0,
+            Body::Module(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What a procedure runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// Flat code.
+    Code(Code),
+    /// A WebAssembly module, its bytes.
+    Module(Bytes),
 }
 
 /// A parameter of a procedure.
@@ -69,8 +106,10 @@ pub struct PartitionBy {
 /// A SQL statement of a procedure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
-    /// Its text; `$n` is slot `n - 1`.
+    /// Its text; `$n` is slot `n - 1`, or a module's parameter.
     pub sql: String,
+    /// The types of its parameters, of a module's statement; in code they are the slots.
+    pub parameters: Vec<DataType>,
     /// The tables that it names.
     pub tables: Vec<crate::TableId>,
     /// Of a partitioned procedure: what runs in the partition.

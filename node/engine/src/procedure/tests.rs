@@ -30,14 +30,15 @@ fn procedure(ops: Vec<Op>) -> Procedure {
         }],
         columns: vec![("c".to_owned(), DataType::BigInt)],
         partition_by: None,
-        code: Code {
+        body: Body::Code(Code {
             slots: SLOTS.to_vec(),
             ops,
             found: FOUND,
             row_count: COUNT,
-        },
+        }),
         statements: vec![Statement {
             sql: "SELECT".to_owned(),
+            parameters: Vec::new(),
             tables: Vec::new(),
             program: None,
             keys: Vec::new(),
@@ -281,12 +282,11 @@ fn what_is_out_of_range_is_refused_before_it_runs() {
     }
     let fine = procedure(Vec::new());
     assert!(fine.validate().is_ok());
-    let found_is_no_boolean = Procedure {
-        code: Code {
-            found: 0,
-            ..fine.code.clone()
-        },
-        ..fine
-    };
+    let Body::Code(code) = &fine.body else { unreachable!() };
+    let body = Body::Code(Code {
+        found: 0,
+        ..code.clone()
+    });
+    let found_is_no_boolean = Procedure { body, ..fine };
     assert!(found_is_no_boolean.validate().is_err());
 }

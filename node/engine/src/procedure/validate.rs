@@ -1,6 +1,6 @@
 //! Checks a procedure, where it is made and where the metadata group takes it in: no slot, statement or target out of range.
 
-use super::{Into, MAX_PARTS, Op, Piece, Procedure, Raise};
+use super::{Body, Code, Into, MAX_MODULE_BYTES, MAX_PARTS, Op, Piece, Procedure, Raise};
 use crate::error::StatementError;
 use crate::plan::Expr;
 use crate::plan::validate::check_all;
@@ -9,27 +9,8 @@ use crate::value::DataType;
 impl Procedure {
     /// Everything that a procedure must satisfy to be run; a machine never panics on one that doesn't.
     pub fn validate(&self) -> Result<(), StatementError> {
-        let code = &self.code;
-        for (what, count) in [
-            ("instructions", code.ops.len()),
-            ("statements", self.statements.len()),
-            ("variables", code.slots.len()),
-        ] {
-            if count > MAX_PARTS {
-                return Err(malformed(&format!("it has more than {MAX_PARTS} {what}")));
-            }
-        }
-        let of_type = |slot: usize, wanted: DataType| code.slots.get(slot) == Some(&wanted);
-        if !of_type(code.found, DataType::Boolean) || !of_type(code.row_count, DataType::BigInt) {
-            return Err(malformed("FOUND and the row count have no slots of their types"));
-        }
-        let types_agree = self
-            .parameters
-            .iter()
-            .zip(&code.slots)
-            .all(|(parameter, slot)| parameter.data_type == *slot);
-        if self.parameters.len() > code.slots.len() || !types_agree {
-            return Err(malformed("its parameters are not its first slots"));
+        if self.statements.len() > MAX_PARTS {
+            return Err(malformed(&format!("it has more than {MAX_PARTS} statements")));
         }
         if let Some(by) = &self.partition_by
             && by.parameter >= self.parameters.len()
@@ -46,18 +27,45 @@ impl Procedure {
             }
             check_all(statement.keys.iter(), 0)?;
         }
-        code.ops.iter().try_for_each(|op| self.check_op(op))
+        match &self.body {
+            Body::Code(code) => self.check_code(code),
+            Body::Module(bytes) if bytes.len() > MAX_MODULE_BYTES => {
+                Err(malformed(&format!("it has more than {MAX_MODULE_BYTES} bytes")))
+            }
+            Body::Module(_) => Ok(()),
+        }
     }
 
-    fn check_op(&self, op: &Op) -> Result<(), StatementError> {
+    fn check_code(&self, code: &Code) -> Result<(), StatementError> {
+        for (what, count) in [("instructions", code.ops.len()), ("variables", code.slots.len())] {
+            if count > MAX_PARTS {
+                return Err(malformed(&format!("it has more than {MAX_PARTS} {what}")));
+            }
+        }
+        let of_type = |slot: usize, wanted: DataType| code.slots.get(slot) == Some(&wanted);
+        if !of_type(code.found, DataType::Boolean) || !of_type(code.row_count, DataType::BigInt) {
+            return Err(malformed("FOUND and the row count have no slots of their types"));
+        }
+        let types_agree = self
+            .parameters
+            .iter()
+            .zip(&code.slots)
+            .all(|(parameter, slot)| parameter.data_type == *slot);
+        if self.parameters.len() > code.slots.len() || !types_agree {
+            return Err(malformed("its parameters are not its first slots"));
+        }
+        code.ops.iter().try_for_each(|op| self.check_op(code, op))
+    }
+
+    fn check_op(&self, code: &Code, op: &Op) -> Result<(), StatementError> {
         match op {
             Op::Assign { slot, value } | Op::AssignNotNull { slot, value, .. } => {
-                self.check_slots(&[*slot])?;
+                code.check_slots(&[*slot])?;
                 check_all([value].into_iter(), 0)
             }
-            Op::Jump(target) => self.check_target(*target),
+            Op::Jump(target) => code.check_target(*target),
             Op::JumpUnless { condition, target } => {
-                self.check_target(*target)?;
+                code.check_target(*target)?;
                 check_all([condition].into_iter(), 0)
             }
             Op::Execute { statement, into } => {
@@ -65,17 +73,17 @@ impl Procedure {
                     return Err(malformed("a statement is out of range"));
                 }
                 match into {
-                    Into::Slots { slots, .. } => self.check_slots(slots),
-                    Into::Exists(slot) => self.check_slots(&[*slot]),
+                    Into::Slots { slots, .. } => code.check_slots(slots),
+                    Into::Exists(slot) => code.check_slots(&[*slot]),
                     Into::Rows(rows) => check_rows(*rows),
                     Into::Nowhere | Into::Caller => Ok(()),
                 }
             }
             Op::NextRow { rows, slots, done, met } => {
                 check_rows(*rows)?;
-                self.check_slots(slots)?;
-                self.check_slots(&[*met])?;
-                self.check_target(*done)
+                code.check_slots(slots)?;
+                code.check_slots(&[*met])?;
+                code.check_target(*done)
             }
             Op::ReturnRow(values) if values.len() != self.columns.len() => {
                 Err(malformed("a returned row has not one value a column"))
@@ -85,16 +93,18 @@ impl Procedure {
             Op::Return => Ok(()),
         }
     }
+}
 
+impl Code {
     fn check_slots(&self, slots: &[usize]) -> Result<(), StatementError> {
-        if slots.iter().all(|slot| *slot < self.code.slots.len()) {
+        if slots.iter().all(|slot| *slot < self.slots.len()) {
             return Ok(());
         }
         Err(malformed("a slot is out of range"))
     }
 
     fn check_target(&self, target: usize) -> Result<(), StatementError> {
-        if target <= self.code.ops.len() {
+        if target <= self.ops.len() {
             return Ok(());
         }
         Err(malformed("a jump leads out of its code"))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use volt_engine::procedure::Procedure;
 use volt_engine::{ProcedureId, TableId};
 
-use crate::metadata::command::{Applied, CommandResult, MAX_PROCEDURES, Refusal};
+use crate::metadata::command::{Applied, CommandResult, MAX_MODULES_BYTES, MAX_PROCEDURES, Refusal};
 use crate::metadata::map::ClusterMap;
 
 /// One that replaces another is a new procedure: whoever runs the old one goes on with it.
@@ -29,6 +29,15 @@ pub(super) fn create(map: &mut ClusterMap, mut procedure: Procedure, replace: bo
     }
     if map.procedures.len() >= MAX_PROCEDURES {
         let message = format!("a cluster has at most {MAX_PROCEDURES} procedures");
+        return Err(Refusal::NotAllowed(message));
+    }
+    let others = map.procedures.values().filter(|other| Some(other.id) != earlier);
+    let bytes: usize = others.map(|other| other.module_bytes()).sum();
+    if bytes + procedure.module_bytes() > MAX_MODULES_BYTES {
+        let message = format!(
+            "a cluster's WebAssembly modules have at most {} MiB",
+            MAX_MODULES_BYTES >> 20
+        );
         return Err(Refusal::NotAllowed(message));
     }
     if let Some(earlier) = earlier {

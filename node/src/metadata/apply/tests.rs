@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use volt_engine::catalog::{Column, IndexColumn, IndexState};
+use volt_engine::procedure::{Body, MAX_MODULE_BYTES, Procedure};
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, TableId};
 
 use super::apply;
-use crate::metadata::command::{Applied, Command, Joining, NewIndex, NewTable, Refusal};
+use crate::metadata::command::{Applied, Command, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 
 fn joining(node_id: NodeId, boot_id: u64, incarnation: u64) -> Joining {
@@ -238,4 +240,39 @@ fn an_index_has_a_name_of_its_own_and_goes_with_its_table() {
         apply(&mut map, make(first, new("i", 1, false))),
         Ok(Applied::IndexCreated(3))
     );
+}
+
+#[test]
+fn modules_have_a_bound_in_all() {
+    let mut map = cluster();
+    let mut create = |name: &str, bytes: usize| {
+        let procedure = Procedure {
+            id: 0,
+            name: name.to_owned(),
+            language: "wasm".to_owned(),
+            source: String::new(),
+            parameters: Vec::new(),
+            columns: Vec::new(),
+            partition_by: None,
+            body: Body::Module(Bytes::from(vec![0; bytes])),
+            statements: Vec::new(),
+        };
+        let procedure = Box::new(procedure);
+        apply(
+            &mut map,
+            Command::CreateProcedure {
+                procedure,
+                replace: true,
+            },
+        )
+    };
+    let most = MAX_MODULES_BYTES / MAX_MODULE_BYTES;
+    for number in 0..most {
+        assert!(create(&format!("p{number}"), MAX_MODULE_BYTES).is_ok());
+    }
+    assert!(matches!(create("more", 1), Err(Refusal::NotAllowed(_))));
+    // One that takes another's place has its room.
+    assert!(create("p0", MAX_MODULE_BYTES - 1).is_ok());
+    assert!(create("more", 1).is_ok());
+    assert!(matches!(create("p0", MAX_MODULE_BYTES + 1), Err(Refusal::Invalid(_))));
 }

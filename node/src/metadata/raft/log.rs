@@ -7,17 +7,17 @@
 //! mark can't be that, and the file is refused, for what it held may be what this member's vote was counted for. A purge
 //! writes the file anew, so that it stays as small as what is kept; all that is kept is also in memory.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, Vote};
 
+use super::reader::{Kept, LogReader};
 use super::{Failure, Group, MemberId, corrupt, put_log_id, reading, take_log_id, take_u8, take_u64, writing};
 use crate::world::{AppendFile, Disk};
 
@@ -52,24 +52,6 @@ pub(crate) struct Log {
     kept: LogReader,
 }
 
-/// What the log keeps, for readers.
-#[derive(Clone, Default)]
-pub(crate) struct LogReader {
-    kept: Arc<Mutex<Kept>>,
-}
-
-#[derive(Default)]
-struct Kept {
-    purged: Option<LogId<MemberId>>,
-    entries: BTreeMap<u64, Entry<Group>>,
-}
-
-impl LogReader {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
 impl Log {
     /// Opens it, made if absent.
     pub(crate) async fn open(disk: Arc<dyn Disk>) -> io::Result<Self> {
@@ -89,9 +71,7 @@ impl Log {
         }
         let length = length.max(LOG_HEADER.len());
         let file = disk.open_append(Path::new(LOG), Some(length as u64)).await?;
-        let kept = LogReader {
-            kept: Arc::new(Mutex::new(kept)),
-        };
+        let kept = LogReader::new(kept);
         Ok(Self {
             disk,
             file: tokio::sync::Mutex::new(file),
@@ -255,26 +235,16 @@ fn decode_vote(bytes: &[u8]) -> io::Result<Vote<MemberId>> {
     decode().ok_or_else(|| corrupt("the metadata group's vote"))
 }
 
-impl RaftLogReader<Group> for LogReader {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: RB,
-    ) -> Result<Vec<Entry<Group>>, Failure> {
-        Ok(self
-            .lock()
-            .entries
-            .range(range)
-            .map(|(_, entry)| entry.clone())
-            .collect())
-    }
-}
-
 impl RaftLogReader<Group> for Log {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry<Group>>, Failure> {
         self.kept.try_get_log_entries(range).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry<Group>>, Failure> {
+        self.kept.limited_get_log_entries(start, end).await
     }
 }
 

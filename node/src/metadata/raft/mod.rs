@@ -3,6 +3,7 @@
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;
+mod reader;
 pub(crate) mod voters;
 
 use std::io::Cursor;

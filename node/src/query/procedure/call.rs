@@ -13,7 +13,7 @@ use volt_engine::idempotency::Keyed;
 use volt_engine::placement::partition_index;
 use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Expr, StatementContext};
-use volt_engine::procedure::{Collector, Execution, Level, Next, Notice, Parameter, Procedure, RowsTaken};
+use volt_engine::procedure::{Collector, Level, Next, Notice, Parameter, Procedure, RowsTaken};
 use volt_engine::value::{DataType, Value, ValueRef};
 
 use super::no_procedure;
@@ -288,21 +288,26 @@ impl SqlEngine {
         arguments: &[Value],
         sink: &mut dyn RowSink,
     ) -> Result<Vec<Notice>, SqlError> {
-        let types: Vec<Option<DataType>> = procedure.code.slots.iter().copied().map(Some).collect();
-        let mut execution = Execution::new(procedure, arguments, self.coordinator.context())?;
+        let runnable = self.coordinator.runnable(procedure)?;
+        let mut machine = runnable.start(procedure, arguments, &self.coordinator.context())?;
         loop {
-            let (statement, rows) = match execution.advance()? {
+            let (statement, rows) = match machine.advance()? {
                 Next::Execute { statement, rows } => (statement, rows),
                 Next::Row(row) => {
                     sink.row(&row.iter().map(Value::as_ref).collect::<Vec<_>>());
                     continue;
                 }
-                Next::Done => return Ok(execution.take_notices()),
+                Next::Pause => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Next::Done => return Ok(machine.take_notices()),
             };
             let statement = procedure.statements.get(statement);
             let statement = statement.ok_or_else(|| SqlError::internal("a procedure without its statement"))?;
+            let types: Vec<Option<DataType>> = procedure.types_of(statement).iter().copied().map(Some).collect();
             let planned = self.planned(&statement.sql, &types).await?;
-            let values = planned.parameters().iter().zip(execution.frame());
+            let values = planned.parameters().iter().zip(machine.frame());
             let values = values.map(|(data_type, value)| cast_value(value.clone(), *data_type));
             let values = values.collect::<Result<Vec<_>, _>>()?;
             let (affected, kept) = match rows {
@@ -313,7 +318,7 @@ impl SqlEngine {
                     (affected, kept.0.finish(procedure)?)
                 }
             };
-            execution.executed(affected.rows.unwrap_or(0), kept)?;
+            machine.executed(affected.rows.unwrap_or(0), kept)?;
         }
     }
 }

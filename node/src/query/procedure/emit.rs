@@ -166,12 +166,26 @@ impl<'e> Emitter<'e> {
         made.await.map_err(|error| located(error, text.line))
     }
 
+    /// A SQL statement with parameters of its own, whose types follow from it.
+    pub(super) async fn own_statement(&mut self, sql: &str) -> Result<(), SqlError> {
+        let sql = parsed(sql)?.to_string();
+        let planned = self.plan_with(&sql, &[]).await?;
+        let parameters = planned.parameters().to_vec();
+        self.add(sql, planned, parameters)?;
+        Ok(())
+    }
+
     async fn make(&mut self, sql: String) -> Result<Made, SqlError> {
         let planned = self.plan(&sql).await?;
+        self.add(sql, planned, Vec::new())
+    }
+
+    fn add(&mut self, sql: String, planned: Planned, parameters: Vec<DataType>) -> Result<Made, SqlError> {
         let columns = planned.columns().to_vec();
         let returns_rows = planned.returns_rows();
         let mut statement = Statement {
             sql,
+            parameters,
             tables: Vec::new(),
             program: None,
             keys: Vec::new(),
@@ -202,8 +216,12 @@ impl<'e> Emitter<'e> {
 
     async fn plan(&self, sql: &str) -> Result<Planned, SqlError> {
         let types: Vec<Option<DataType>> = self.code.slots.iter().copied().map(Some).collect();
+        self.plan_with(sql, &types).await
+    }
+
+    async fn plan_with(&self, sql: &str, types: &[Option<DataType>]) -> Result<Planned, SqlError> {
         // A procedure's statement is planned while its CREATE PROCEDURE is.
-        Box::pin(self.engine.plan(sql, &types, self.map)).await
+        Box::pin(self.engine.plan(sql, types, self.map)).await
     }
 
     /// Why a query can't run inside the procedure's partition.

@@ -1,5 +1,7 @@
 //! The head of CREATE PROCEDURE: name, parameters, what it returns, where it runs; and ALTER and DROP PROCEDURE.
 
+use std::ops::Range;
+
 use super::tokens::Tokens;
 use crate::error::SqlError;
 
@@ -20,6 +22,8 @@ pub(super) struct Header {
     pub(super) body: String,
     /// Where the body begins in the text, in characters; None: it was quoted, and places in it can't be told.
     pub(super) body_at: Option<u32>,
+    /// Where a quoted body is in the text, in bytes.
+    pub(super) quoted: Range<usize>,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,7 @@ pub(super) fn parse_create(sql: &str) -> Result<Header, SqlError> {
         language: None,
         body: String::new(),
         body_at: None,
+        quoted: 0..0,
     };
     while !tokens.take(&["AS"]) {
         if tokens.is(&["BEGIN"]) || tokens.is(&["DECLARE"]) {
@@ -62,15 +67,16 @@ pub(super) fn parse_create(sql: &str) -> Result<Header, SqlError> {
         }
         clause(&mut tokens, &mut header)?;
     }
+    let begin = tokens.begin();
     match tokens.string() {
         Some(body) => {
             header.body = body;
+            header.quoted = begin..tokens.end_of_last();
             while !tokens.is_at_end() && !tokens.is(&[";"]) {
                 clause(&mut tokens, &mut header)?;
             }
         }
         None => {
-            let begin = tokens.begin();
             header.body = sql[begin..].trim_end().trim_end_matches(';').to_owned();
             header.body_at = Some(sql[..begin].chars().count() as u32);
             if header.body.is_empty() {

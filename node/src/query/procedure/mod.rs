@@ -1,7 +1,8 @@
 //! Stored procedures: from `CREATE PROCEDURE` to compiled code in the catalog, and from `CALL` to its execution.
 //!
-//! `header` and `parse` read the text, `compile` and `emit` make the code (volt_engine::procedure), `call` runs it: a
-//! partitioned procedure inside its partition, any other in a transaction whose coordinator is this node.
+//! `header` and `parse` read the text, `compile` and `emit` make the code (volt_engine::procedure), `module` takes in a
+//! WebAssembly module (volt_wasm), `call` runs either: a partitioned procedure inside its partition, any other in a
+//! transaction whose coordinator is this node.
 
 mod body;
 mod call;
@@ -11,6 +12,7 @@ mod emit;
 pub(super) mod fuzzing;
 mod header;
 mod loops;
+mod module;
 mod parse;
 mod raise;
 mod rewrite;
@@ -20,7 +22,7 @@ mod tokens;
 
 use std::collections::BTreeSet;
 
-use volt_engine::procedure::{Into, Op, Parameter, PartitionBy, Procedure};
+use volt_engine::procedure::{Body, Into, Op, Parameter, PartitionBy, Procedure};
 use volt_engine::value::DataType;
 
 use super::SqlEngine;
@@ -84,11 +86,11 @@ impl SqlEngine {
     }
 
     async fn compile_procedure(&self, header: Header, sql: &str, map: &ClusterMap) -> Result<Procedure, SqlError> {
-        if sql.len() > MAX_SOURCE_BYTES {
-            let message = format!("a procedure's text can have at most {} KiB", MAX_SOURCE_BYTES >> 10);
-            return Err(SqlError::new("54000", message));
-        }
         check_name(&header.name, sql)?;
+        if header.language.as_deref() == Some("wasm") {
+            return self.compile_module(header, sql, map).await;
+        }
+        check_length(sql.len())?;
         let is_block = is_block(&header.body);
         let language = match header.language.as_deref() {
             None if is_block => "plpgsql",
@@ -96,7 +98,7 @@ impl SqlEngine {
             Some(language @ ("plpgsql" | "sql")) => language,
             Some(other) => {
                 let message = format!("language \"{other}\" does not exist");
-                return Err(SqlError::new("42704", message).hint("Procedures are written in plpgsql or sql."));
+                return Err(SqlError::new("42704", message).hint("Procedures are written in plpgsql, sql or wasm."));
             }
         };
         let mut emit = Emitter::new(self, map, &header.name);
@@ -123,7 +125,7 @@ impl SqlEngine {
             parameters,
             columns,
             partition_by: emit.home.map(|home| home.by),
-            code: emit.code,
+            body: Body::Code(emit.code),
             statements: emit.statements,
         };
         procedure.validate()?;
@@ -178,6 +180,14 @@ impl SqlEngine {
             Ok(_) => Ok(notices),
         }
     }
+}
+
+fn check_length(bytes: usize) -> Result<(), SqlError> {
+    if bytes <= MAX_SOURCE_BYTES {
+        return Ok(());
+    }
+    let message = format!("a procedure's text can have at most {} KiB", MAX_SOURCE_BYTES >> 10);
+    Err(SqlError::new("54000", message))
 }
 
 /// The body is a block, and no statement of SQL.

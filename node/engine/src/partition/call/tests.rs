@@ -4,7 +4,7 @@ use super::*;
 use crate::catalog::Column;
 use crate::effects::LogPayload;
 use crate::plan::{Access, Action, BinaryOp, Expr, KeyBound, KeyRange, Program};
-use crate::procedure::{Code, Into, Op, Parameter, PartitionBy};
+use crate::procedure::{Body, Code, Into, Op, Parameter, PartitionBy};
 use crate::value::DataType;
 
 const CONTEXT: StatementContext = StatementContext { now_micros: 7 };
@@ -84,6 +84,7 @@ fn procedure(statements: Vec<(Program, Into)>, columns: usize) -> Procedure {
         }
         made.push(Statement {
             sql: String::new(),
+            parameters: Vec::new(),
             tables: vec![1],
             program: Some(program),
             keys: Vec::new(),
@@ -107,12 +108,12 @@ fn procedure(statements: Vec<(Program, Into)>, columns: usize) -> Procedure {
             data_type: DataType::BigInt,
             parameter: 0,
         }),
-        code: Code {
+        body: Body::Code(Code {
             slots: vec![DataType::BigInt, DataType::Boolean, DataType::BigInt],
             ops,
             found: 1,
             row_count: 2,
-        },
+        }),
         statements: made,
     };
     procedure.validate().unwrap();
