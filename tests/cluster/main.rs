@@ -21,6 +21,7 @@ mod transactions;
 mod truncate;
 mod version;
 mod views;
+mod wasm;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

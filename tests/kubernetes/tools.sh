@@ -12,6 +12,11 @@ declare -A PACKAGES=(
   [python3]=python3
 )
 
+has_wasm() {
+  local folder
+  folder=$("$1" --print target-libdir --target wasm32-unknown-unknown 2>/dev/null) && [[ -d $folder ]]
+}
+
 install_packages() {
   local program missing=()
   for program in "${!PACKAGES[@]}"; do
@@ -20,6 +25,8 @@ install_packages() {
   # Debian has a wrapper of that name without the program, and a Python without its virtual environments.
   pgbench --version >/dev/null 2>&1 || missing+=(postgresql)
   python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+  # For procedures in WebAssembly: a compiler that has the target, rustup's or Debian's.
+  has_wasm rustc || has_wasm /usr/bin/rustc || missing+=(rustc libstd-rust-dev-wasm32 lld)
   ((${#missing[@]} == 0)) && return
   [[ $(id -u) == 0 ]] || die "as root, please: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
