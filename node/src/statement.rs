@@ -1,11 +1,12 @@
 //! The seam between the gateway and everything below it: prepared statements, rows, completions.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use volt_engine::idempotency::IdempotencyKey;
 use volt_engine::value::{DataType, Value, ValueRef};
-use volt_engine::{Lsn, PartitionId};
+use volt_engine::{Lsn, PartitionId, SequenceId};
 
 use crate::error::SqlError;
 
@@ -136,6 +137,43 @@ pub enum Control {
     Show(&'static str),
 }
 
+/// The values that a session has taken of sequences: what `currval` and `lastval` say. A procedure's own don't count.
+#[derive(Debug, Default)]
+pub struct SessionValues(Mutex<LastValues>);
+
+#[derive(Debug, Default)]
+struct LastValues {
+    of: BTreeMap<SequenceId, i64>,
+    last: Option<SequenceId>,
+}
+
+/// Sequences whose last values a session remembers; beyond, those with the lowest numbers are forgotten.
+const MAX_SEQUENCES_REMEMBERED: usize = 10_000;
+
+impl SessionValues {
+    /// This value was taken.
+    pub fn note(&self, sequence: SequenceId, value: i64) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.of.insert(sequence, value);
+        values.last = Some(sequence);
+        if values.of.len() > MAX_SEQUENCES_REMEMBERED {
+            values.of.pop_first();
+        }
+    }
+
+    /// The last value of this sequence.
+    pub fn current(&self, sequence: SequenceId) -> Option<i64> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.of.get(&sequence).copied()
+    }
+
+    /// The last value of any.
+    pub fn last(&self) -> Option<i64> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.of.get(&values.last?).copied()
+    }
+}
+
 /// How a statement, or the end of a transaction, is to be carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -184,6 +222,7 @@ pub trait Database: Send + Sync {
         &self,
         prepared: &dyn Prepared,
         parameters: &[Value],
+        session: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>>;
 
@@ -193,11 +232,12 @@ pub trait Database: Send + Sync {
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
         options: Options,
+        session: Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError>;
 
     /// Opens a transaction of several statements.
-    fn begin(self: Arc<Self>, modes: TransactionModes) -> Box<dyn Transaction>;
+    fn begin(self: Arc<Self>, modes: TransactionModes, session: Arc<SessionValues>) -> Box<dyn Transaction>;
 
     /// Returns when all of these are committed, or with the first that can't be, by its place, and why.
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)>;

@@ -1,6 +1,6 @@
 //! Scripts of SQL and what comes of them: `sql/NAME.sql`, held against `sql/NAME.out`. Every statement goes to the next
 //! node in turn, so that each script shows that any node answers for the whole cluster; but for those of one session. `VOLT_BLESS=1` writes the
-//! answers anew; read the difference before you commit it.
+//! answers anew; read the difference before you commit it. `VOLT_SCRIPTS=one,two` plays only these.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,13 @@ async fn play(file: &Path, clients: &[Client]) -> Result<()> {
     Ok(())
 }
 
+/// `VOLT_SCRIPTS=one,two` plays only these.
+fn is_wanted(file: &Path) -> bool {
+    let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let wanted = std::env::var("VOLT_SCRIPTS").unwrap_or_default();
+    wanted.is_empty() || wanted.split(',').any(|one| one == name)
+}
+
 #[test]
 fn scripts_of_sql_give_what_they_gave() {
     let _alone = alone();
@@ -118,6 +125,7 @@ fn scripts_of_sql_give_what_they_gave() {
         let mut scripts: Vec<PathBuf> = std::fs::read_dir(&folder)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+            .filter(|path| is_wanted(path))
             .collect();
         scripts.sort();
         ensure!(!scripts.is_empty(), "no scripts in {}", folder.display());

@@ -159,6 +159,7 @@ fn vote() -> Procedure {
         tables: vec![program.table],
         program: Some(program),
         keys: Vec::new(),
+        sequences: Vec::new(),
     };
     let bigint = DataType::BigInt;
     Procedure {
@@ -226,7 +227,7 @@ fn voter(bencher: Bencher) {
     batch.bench_local_values(|calls| {
         for arguments in calls {
             let called = partition
-                .call(&vote, &arguments, HOME, &CONTEXT, &mut |_| {})
+                .call(&vote, &arguments, HOME, &CONTEXT, &mut |_| None, &mut |_| {})
                 .expect("a vote");
             if let Some(effects) = called.outcome.effects {
                 let lsn = partition.applied() + 1;

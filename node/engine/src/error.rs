@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::SequenceId;
 use crate::effects::MAX_EFFECTS_BYTES;
 use crate::idempotency::{MAX_KEPT_RESULT_BYTES, MAX_KEY_BYTES};
 use crate::partition::MAX_KEPT_BYTES;
@@ -132,6 +133,12 @@ pub enum StatementError {
     /// SQLSTATE 40001.
     #[error("the transaction's snapshot is older than the materialized view")]
     ViewTooYoung,
+    /// No value of a sequence is at hand: whoever runs the procedure gets some and runs it again.
+    #[error("no value of sequence {sequence} is at hand")]
+    NoValueAtHand {
+        /// The sequence.
+        sequence: SequenceId,
+    },
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -263,7 +270,7 @@ impl StatementError {
             Self::NegativeCount { .. } => "2201X",
             Self::InvalidKey | Self::KeyInUse { .. } => "22023",
             Self::TooManyKeys => "53400",
-            Self::IndexNotBuilt { .. } | Self::ViewNotBuilt => "57P03",
+            Self::IndexNotBuilt { .. } | Self::ViewNotBuilt | Self::NoValueAtHand { .. } => "57P03",
             Self::ViewTooYoung => "40001",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",

@@ -32,6 +32,8 @@ pub type TableId = u32;
 pub type ProcedureId = u32;
 /// An index's number, never reused. Starts at 1.
 pub type IndexId = u32;
+/// A sequence's number, never reused. Starts at 1.
+pub type SequenceId = u32;
 /// An effects record's place in its partition's order. The first record is 1; 0 is "before any".
 pub type Lsn = u64;
 /// The number of a partition's reign; grows with every change of primary or in-sync set. The first is 1.

@@ -290,6 +290,7 @@ fn table() -> Command {
         partition_column: 0,
         indexes: Vec::new(),
         checks: Vec::new(),
+        sequences: Vec::new(),
     };
     Command::CreateTable {
         table,

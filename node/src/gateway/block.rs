@@ -131,7 +131,7 @@ impl Session {
 
     fn open(&mut self, modes: TransactionModes) {
         self.block = Some(Block {
-            transaction: Arc::clone(&self.database).begin(modes),
+            transaction: Arc::clone(&self.database).begin(modes, Arc::clone(&self.values)),
             modes,
             savepoints: Vec::new(),
             used: false,

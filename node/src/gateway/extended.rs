@@ -199,7 +199,10 @@ impl Session {
         }
         let start = self.output.bytes.len();
         let mut rows = Rows::new(&mut self.output, &mut portal.rest, &portal.formats, limit);
-        let Some(result) = self.database.try_execute(&**prepared, &portal.parameters, &mut rows) else {
+        let executed = self
+            .database
+            .try_execute(&**prepared, &portal.parameters, &self.values, &mut rows);
+        let Some(result) = executed else {
             self.output.bytes.truncate(start);
             portal.rest = Rest::default();
             return Ok(Inline::Waits);

@@ -14,7 +14,7 @@ use super::metrics::Tally;
 use super::output::{Output, Settled};
 use super::sink::{Broken, Rest, Rows, StreamedRows};
 use crate::error::SqlError;
-use crate::statement::{Completion, Database, Options, Prepared, TransactionModes};
+use crate::statement::{Completion, Database, Options, Prepared, SessionValues, TransactionModes};
 use crate::world::Stream;
 
 /// One client's session.
@@ -34,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) defaults: TransactionModes,
     /// The idempotency key of the next transaction that writes.
     pub(crate) key: Option<IdempotencyKey>,
+    /// What it has taken of sequences.
+    pub(crate) values: Arc<SessionValues>,
     registration: Registration,
 }
 
@@ -148,6 +150,7 @@ impl Session {
             block: None,
             defaults: TransactionModes::default(),
             key: None,
+            values: Arc::default(),
             registration,
         }
     }
@@ -197,6 +200,7 @@ impl Session {
                 }
                 self.defaults = TransactionModes::default();
                 self.key = None;
+                self.values = Arc::default();
                 self.statements.clear();
                 self.unnamed = None;
             }
@@ -238,6 +242,7 @@ impl Session {
         let options = self.options(&**prepared)?;
         let rows = Rows::new(&mut self.output, portal.rest, portal.formats, portal.limit);
         let mut sink = StreamedRows::new(rows, stream, &*self.database);
+        let session = Arc::clone(&self.values);
         let executed = match &mut self.block {
             Some(block) => {
                 block.used = true;
@@ -247,7 +252,7 @@ impl Session {
             }
             None => self
                 .database
-                .execute(Arc::clone(prepared), portal.parameters, options, &mut sink),
+                .execute(Arc::clone(prepared), portal.parameters, options, session, &mut sink),
         };
         let result = tokio::select! {
             result = executed => result,

@@ -95,7 +95,7 @@ impl Session {
         let runs_inline = self.runs_inline() && prepared.idempotency_key().is_none();
         let mut rows = Rows::new(&mut self.output, &mut rest, &[], u64::MAX);
         let inline = match runs_inline {
-            true => self.database.try_execute(&**prepared, &[], &mut rows),
+            true => self.database.try_execute(&**prepared, &[], &self.values, &mut rows),
             false => None,
         };
         let (completion, start) = match inline {

@@ -180,6 +180,7 @@ fn table(name: &str) -> NewTable {
         partition_column: 0,
         indexes: Vec::new(),
         checks: Vec::new(),
+        sequences: Vec::new(),
     }
 }
 

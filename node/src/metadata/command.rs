@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use volt_engine::catalog::{CheckConstraint, Column, IndexColumn, IndexState, Table, ViewShape};
+use volt_engine::catalog::{CheckConstraint, Column, IndexColumn, IndexState, SequenceDefault, Table, ViewShape};
 use volt_engine::plan::Expr;
 use volt_engine::procedure::Procedure;
 use volt_engine::value::DataType;
-use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, TableId};
+use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
 
 use super::map::{ReplicationMode, ViewWeight};
+use super::sequence::{Block, Sequence};
 
 /// Most partitions of a replication group.
 pub const MAX_PARTITIONS: u32 = 1024;
@@ -150,6 +151,32 @@ pub enum Command {
         /// Which.
         views: BTreeSet<String>,
     },
+    /// Makes a sequence.
+    CreateSequence {
+        /// Its `id` and what it has come to are filled in.
+        sequence: Box<Sequence>,
+    },
+    /// Drops sequences, all of them or none.
+    DropSequences {
+        /// Which.
+        sequences: BTreeSet<SequenceId>,
+    },
+    /// Takes a block of values for a node. Values that nobody hears of are lost.
+    TakeSequenceValues {
+        /// Whose.
+        sequence: SequenceId,
+        /// How many; there may be fewer left.
+        count: u32,
+    },
+    /// Starts a sequence again: blocks that were taken before count no more.
+    RestartSequence {
+        /// Which.
+        sequence: SequenceId,
+        /// With what.
+        value: i64,
+        /// It is taken: the next one is the first.
+        is_taken: bool,
+    },
     /// A primary's wish for its own partition; refused as a whole when stale.
     ChangePartition {
         /// The primary that asks.
@@ -264,6 +291,19 @@ pub struct NewTable {
     pub indexes: Vec<NewIndex>,
     /// Its CHECK constraints, by name.
     pub checks: Vec<CheckConstraint>,
+    /// The sequences of its IDENTITY and SERIAL columns.
+    pub sequences: Vec<OwnedSequence>,
+}
+
+/// A sequence that is made with a table, and goes with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OwnedSequence {
+    /// The place of its column.
+    pub column: usize,
+    /// How the column comes to it.
+    pub kind: SequenceDefault,
+    /// Itself.
+    pub sequence: Sequence,
 }
 
 /// An index to be made, before it has a number.
@@ -368,6 +408,10 @@ pub enum Applied {
     IndexCreated(IndexId),
     /// The view; of a materialized one, the number of the table of its rows.
     ViewCreated(Option<TableId>),
+    /// The sequence, by its number.
+    SequenceCreated(SequenceId),
+    /// Values of a sequence.
+    SequenceValues(Block),
     /// The partition's new epoch.
     Changed {
         /// The number of the reign that began.
@@ -468,6 +512,20 @@ pub enum Refusal {
         table: String,
         /// What needs it.
         procedure: String,
+    },
+    /// No such sequence.
+    #[error("there is no sequence with the number {0}")]
+    NoSuchSequence(SequenceId),
+    /// All its values are handed out.
+    #[error("sequence {0} has no more values")]
+    SequenceUsedUp(SequenceId),
+    /// Something takes its values.
+    #[error("cannot drop sequence {sequence} because {by} depends on it")]
+    SequenceNeeded {
+        /// The sequence.
+        sequence: String,
+        /// What takes them.
+        by: String,
     },
     /// Decided on an epoch that has passed.
     #[error("partition {partition} is at epoch {current}, not {named}")]

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use volt_engine::catalog::{Index, Table};
 use volt_engine::procedure::Procedure;
 use volt_engine::value::DataType;
-use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, TableId};
+use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
+
+use super::sequence::Sequence;
 
 /// Who holds what, and what the tables are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +44,11 @@ pub struct ClusterMap {
     pub next_procedure: ProcedureId,
     /// The views, by name.
     pub views: BTreeMap<String, Arc<View>>,
-    /// Changes with every change of `tables`, `procedures` and `views`; plans made at another one are stale.
+    /// The sequences.
+    pub sequences: BTreeMap<SequenceId, Arc<Sequence>>,
+    /// The next `SequenceId`.
+    pub next_sequence: SequenceId,
+    /// Changes with every change of what there is in the catalog, not with the values that sequences hand out; plans made at another one are stale.
     pub catalog_version: u64,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
     pub recovering: BTreeSet<NodeId>,
@@ -219,9 +225,15 @@ impl ClusterMap {
         tables.find_map(|table| Some((table, table.index(name)?)))
     }
 
-    /// True when a table, an index or a view has this name.
+    /// The sequence with this name.
+    pub fn sequence(&self, name: &str) -> Option<&Arc<Sequence>> {
+        self.sequences.values().find(|sequence| sequence.name == name)
+    }
+
+    /// True when a table, an index, a sequence or a view has this name.
     pub fn has_relation(&self, name: &str) -> bool {
-        self.table(name).is_some() || self.index(name).is_some() || self.views.contains_key(name)
+        let has_rows = self.table(name).is_some() || self.views.contains_key(name);
+        has_rows || self.index(name).is_some() || self.sequence(name).is_some()
     }
 
     /// The procedure with this name.

@@ -14,6 +14,7 @@ pub mod map;
 pub mod placement;
 mod propose;
 pub(crate) mod raft;
+pub mod sequence;
 
 pub use entry::EnterError;
 pub use handle::{Metadata, OpenError};

@@ -49,6 +49,7 @@ impl From<ProposeError> for Status {
                 | Refusal::NoSuchTable(_)
                 | Refusal::NoSuchIndex(_)
                 | Refusal::NoSuchView(_)
+                | Refusal::NoSuchSequence(_)
                 | Refusal::NoSuchProcedure(_) => Self::not_found(text),
                 Refusal::Invalid(_) => Self::invalid_argument(text),
                 _ => Self::failed_precondition(text),
@@ -65,7 +66,9 @@ impl From<ProposeError> for SqlError {
             ProposeError::Unknown(_) => Self::unknown_outcome(text),
             ProposeError::Refused(refusal) => match refusal {
                 Refusal::TableExists(_) => Self::new("42P07", text),
-                Refusal::NoSuchTable(_) => Self::new("42P01", text),
+                Refusal::NoSuchTable(_) | Refusal::NoSuchSequence(_) => Self::new("42P01", text),
+                Refusal::SequenceUsedUp(_) => Self::new("2200H", text),
+                Refusal::SequenceNeeded { .. } => Self::new("2BP01", text),
                 Refusal::ProcedureExists(_) => Self::new("42723", text),
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
                 Refusal::ColumnExists { .. } => Self::new("42701", text),
@@ -101,6 +104,8 @@ impl Command {
             self,
             Self::CreateTable { .. }
                 | Self::DropTables { .. }
+                | Self::CreateSequence { .. }
+                | Self::DropSequences { .. }
                 | Self::CreateProcedure { replace: false, .. }
                 | Self::DropProcedures { .. }
                 | Self::RenameProcedure { .. }

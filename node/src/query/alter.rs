@@ -6,6 +6,7 @@ use volt_engine::catalog::Column;
 use super::SqlEngine;
 use super::ddl::{column, table_name};
 use super::execute::Notices;
+use super::sequence::serial_type;
 use super::syntax::position_of;
 use crate::error::SqlError;
 use crate::metadata::ProposeError;
@@ -48,6 +49,10 @@ fn added(definition: &ColumnDef, sql: &str) -> Result<Column, SqlError> {
         let what = format!("{} of a column that is added", option.option);
         return Err(SqlError::unsupported(what)
             .hint("Rows that are there have NULL in a new column: add it without, then UPDATE."));
+    }
+    if serial_type(&definition.data_type).is_some() {
+        let what = format!("{} of a column that is added", definition.data_type);
+        return Err(SqlError::unsupported(what));
     }
     column(definition, &mut Vec::new(), sql)
 }

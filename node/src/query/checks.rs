@@ -227,7 +227,7 @@ fn generated(table: &str, column: Option<&str>, taken: &BTreeSet<String>) -> Str
 }
 
 /// The parts with `_` between them, the longer ones cut until the whole fits.
-fn joined(table: &str, column: Option<&str>, label: &str) -> String {
+pub(super) fn joined(table: &str, column: Option<&str>, label: &str) -> String {
     let (mut table, mut column) = (table, column);
     loop {
         let parts = [Some(table), column, Some(label)];

@@ -12,11 +12,13 @@ use volt_engine::plan::eval::cast_value;
 use volt_engine::value::{DataType, Value};
 
 use super::index::unique_constraint;
+use super::sequence::{is_of_sequence, serial_type, take_sequences};
 use super::syntax::{TableClauses, position_of};
 use super::types::FREE_NUMERIC;
 use super::version::VERSION;
 use crate::error::SqlError;
 use crate::metadata::command::{MAX_COLUMNS, NewTable};
+use crate::metadata::map::ClusterMap;
 
 /// Columns of a primary key, at most: PostgreSQL's bound.
 const MAX_KEY_COLUMNS: usize = 32;
@@ -47,7 +49,12 @@ pub(super) fn table_name(name: &ObjectName) -> Result<String, SqlError> {
 }
 
 /// A table to be made.
-pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str) -> Result<NewTable, SqlError> {
+pub(super) fn new_table(
+    create: &CreateTable,
+    clauses: &TableClauses,
+    sql: &str,
+    map: &ClusterMap,
+) -> Result<NewTable, SqlError> {
     if create.query.is_some() || create.like.is_some() || create.temporary {
         return Err(SqlError::unsupported("CREATE TABLE AS, LIKE or TEMPORARY"));
     }
@@ -143,6 +150,7 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         let index = unique_constraint(&name, &columns, partition_column, (constraint, &written), &indexes, sql)?;
         indexes.push(index);
     }
+    let sequences = take_sequences((create, clauses), &name, &mut columns, &indexes, map)?;
     Ok(NewTable {
         name,
         columns,
@@ -150,6 +158,7 @@ pub(super) fn new_table(create: &CreateTable, clauses: &TableClauses, sql: &str)
         partition_column,
         indexes,
         checks: Vec::new(),
+        sequences,
     })
 }
 
@@ -175,7 +184,10 @@ pub(super) fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -
         let message = format!("column name \"{name}\" conflicts with a system column name");
         return Err(located(SqlError::new("42701", message), sql, &name));
     }
-    let data_type = data_type(&definition.data_type, sql)?;
+    let data_type = match serial_type(&definition.data_type) {
+        Some(data_type) => data_type,
+        None => data_type(&definition.data_type, sql)?,
+    };
     let mut column = Column {
         name: name.clone(),
         data_type,
@@ -184,6 +196,7 @@ pub(super) fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -
     };
     for option in &definition.options {
         match &option.option {
+            option if is_of_sequence(option) => {} // the table's
             ColumnOption::Null => column.nullable = true,
             ColumnOption::NotNull => column.nullable = false,
             ColumnOption::Default(expr) => column.default = Some(default(expr, data_type)?),

@@ -3,7 +3,9 @@
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
 
 use super::index::IndexPlan;
-use super::prepare::{Plan, text_column};
+use super::planned::Plan;
+use super::prepare::text_column;
+use super::sequence::SequencePlan;
 use super::views::ViewPlan;
 use super::{SqlEngine, alter, ddl, truncate};
 use crate::error::SqlError;
@@ -68,9 +70,19 @@ impl SqlEngine {
                 };
                 Ok((Plan::View(plan), Vec::new()))
             }
+            Statement::Drop {
+                object_type: ObjectType::Sequence,
+                if_exists,
+                names,
+                ..
+            } => {
+                let names = names.iter().map(ddl::table_name).collect::<Result<Vec<_>, _>>()?;
+                let if_exists = *if_exists;
+                Ok((Plan::Sequence(SequencePlan::Drop { names, if_exists }), Vec::new()))
+            }
             Statement::Truncate(truncate) => {
-                let names = truncate::names(truncate)?;
-                Ok((Plan::Truncate { names }, Vec::new()))
+                let (names, restarts) = truncate::names(truncate)?;
+                Ok((Plan::Truncate { names, restarts }, Vec::new()))
             }
             Statement::Set(_) | Statement::Reset(_) => Ok((Plan::Set, Vec::new())),
             Statement::ShowVariable { variable } => {

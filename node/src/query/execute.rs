@@ -7,32 +7,28 @@ use datafusion::common::ParamValues;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
+use volt_engine::PartitionId;
 use volt_engine::idempotency::Keyed;
 use volt_engine::placement::partition_index;
 use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Action, Expr, Program, StatementContext};
 use volt_engine::value::{DataType, Value, ValueRef};
-use volt_engine::{PartitionId, TableId};
 
 use super::SqlEngine;
 use super::compile::Route;
 use super::errors::from_datafusion;
-use super::prepare::{Plan, Planned, ProgramPlan};
+use super::planned::{Plan, Planned, ProgramPlan};
 use super::seek::with_seeks;
+use super::sequence::with_session;
 use super::tables::Reading;
 use super::types::{give_batch, to_scalar};
 use crate::error::SqlError;
-use crate::metadata::ProposeError;
-use crate::metadata::command::{Applied, Command, Refusal};
-use crate::metadata::map::ReplicationMode;
+use crate::metadata::command::Command;
 use crate::recovery::rejoin::recover_node;
-use crate::statement::{Completion, Prepared, RowSink};
+use crate::statement::{Completion, Prepared, ResultColumn, RowSink, SessionValues};
 
 /// A query whose snapshot was lost with a primary is run again so often, as long as it has returned nothing.
 const QUERY_TRIES: u32 = 5;
-
-/// A DROP TABLE whose table somebody else drops meanwhile looks its names up again so often.
-const DROP_TRIES: u32 = 5;
 
 /// As in `Completion`.
 pub(super) type Notices = Vec<(&'static str, &'static str, String)>;
@@ -43,14 +39,37 @@ impl SqlEngine {
         &self,
         planned: &Planned,
         parameters: &[Value],
+        session: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
         if planned.catalog_version != self.metadata.map().catalog_version {
             return None;
         }
+        if planned.calls().0.is_empty() {
+            return self.try_with(planned, parameters, sink);
+        }
+        let at_hand = match self.values_at_hand(planned, parameters, session)? {
+            Ok(at_hand) => at_hand,
+            Err(error) => return Some(Err(error)),
+        };
+        let done = self.try_with(planned, &at_hand.parameters, sink);
+        match &done {
+            None => self.give_back(at_hand),
+            Some(_) => self.note_taken(at_hand, session),
+        }
+        done
+    }
+
+    fn try_with(
+        &self,
+        planned: &Planned,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Option<Result<Completion, SqlError>> {
         let plan = match &planned.plan {
             Plan::Program(plan) => plan,
             Plan::Call(plan) => return self.try_call(plan, parameters, sink),
+            Plan::Constants(row) => return Some(self.constants(planned, row, parameters, sink)),
             _ => return None,
         };
         let partition = match self.only_partition(plan, parameters)? {
@@ -84,8 +103,10 @@ impl SqlEngine {
         planned: &Planned,
         parameters: &[Value],
         key: Option<Keyed>,
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
+        let parameters = &*self.with_values(planned, parameters, session).await?;
         let done = |tag| Completion {
             tag,
             ..Completion::default()
@@ -103,8 +124,10 @@ impl SqlEngine {
                 Ok(done("EXPLAIN"))
             }
             Plan::Program(plan) => {
-                let rows = match self.run_program(plan, parameters, key, sink).await {
-                    Err(error) if planned.is_query_after(&error) => self.run_query(planned, parameters, sink).await?,
+                let rows = match self.run_program(planned, plan, parameters, key, sink).await {
+                    Err(error) if planned.is_query_after(&error) => {
+                        self.run_query(planned, parameters, session, sink).await?
+                    }
                     rows => rows?,
                 };
                 Ok(Completion {
@@ -113,13 +136,30 @@ impl SqlEngine {
                 })
             }
             Plan::Query { .. } => {
-                let rows = self.run_query(planned, parameters, sink).await?;
+                let rows = self.run_query(planned, parameters, session, sink).await?;
                 Ok(Completion {
                     rows: Some(rows),
                     ..done("SELECT")
                 })
             }
-            Plan::Call(plan) => self.run_call(plan, parameters, key, sink).await,
+            Plan::Constants(row) => self.constants(planned, row, parameters, sink),
+            Plan::Sequence(plan) => {
+                let notices = self.run_sequence_plan(plan, &planned.sql, sink).await?;
+                let rows = planned.returns_rows().then_some(1);
+                Ok(Completion {
+                    notices,
+                    rows,
+                    ..done(plan.tag())
+                })
+            }
+            Plan::Call(plan) => {
+                if key.is_some() && planned.takes_values() {
+                    return Err(SqlError::unsupported(
+                        "an idempotency key for a CALL with nextval among its arguments",
+                    ));
+                }
+                self.run_call(plan, parameters, key, session, sink).await
+            }
             Plan::Procedure(plan) => {
                 let notices = self.run_procedure_plan(plan).await?;
                 Ok(Completion {
@@ -166,8 +206,8 @@ impl SqlEngine {
                     ..done("DROP TABLE")
                 })
             }
-            Plan::Truncate { names } => {
-                self.truncate(names, &planned.sql, key).await?;
+            Plan::Truncate { names, restarts } => {
+                self.truncate((names, *restarts), &planned.sql, key).await?;
                 Ok(done("TRUNCATE TABLE"))
             }
             Plan::RecoverNode(node) => {
@@ -190,6 +230,7 @@ impl SqlEngine {
 
     async fn run_program(
         &self,
+        planned: &Planned,
         plan: &ProgramPlan,
         parameters: &[Value],
         key: Option<Keyed>,
@@ -197,6 +238,13 @@ impl SqlEngine {
     ) -> Result<u64, SqlError> {
         let key = key.filter(|_| !plan.program.is_read_only());
         let mut parts = self.parts(plan, parameters)?;
+        if planned.takes_values()
+            && let Some(keyed) = key
+        {
+            // The next time it has other values, and other partitions. Its key stays where it is.
+            let at = at_index(plan, ValueRef::Text(keyed.key.as_str()));
+            return self.coordinator.run_keyed_at(at, keyed, parts, parameters, sink).await;
+        }
         match parts.len() {
             0 => Ok(0),
             1 => {
@@ -225,12 +273,42 @@ impl SqlEngine {
         }
     }
 
+    /// The one row of a query without tables.
+    pub(super) fn constants(
+        &self,
+        planned: &Planned,
+        row: &[Expr],
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<Completion, SqlError> {
+        let context = self.coordinator.context();
+        let scope = Scope {
+            row: None,
+            lsn: 0,
+            parameters,
+            context: &context,
+        };
+        let value = |(expr, column): (&Expr, &ResultColumn)| cast_value(expr.eval(&scope)?, column.data_type);
+        let values = row
+            .iter()
+            .zip(planned.columns())
+            .map(value)
+            .collect::<Result<Vec<_>, _>>()?;
+        sink.row(&values.iter().map(Value::as_ref).collect::<Vec<_>>());
+        Ok(Completion {
+            tag: "SELECT",
+            rows: Some(1),
+            ..Completion::default()
+        })
+    }
+
     // ---- Queries
 
     async fn run_query(
         &self,
         planned: &Planned,
         parameters: &[Value],
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
         let mut tries = 0;
@@ -238,7 +316,10 @@ impl SqlEngine {
             tries += 1;
             let mut given = 0;
             let result = match self.reading(planned).await {
-                Ok(reading) => self.query(planned, reading, parameters, sink, &mut given).await,
+                Ok(reading) => {
+                    self.query(planned, reading, (parameters, session), sink, &mut given)
+                        .await
+                }
                 Err(error) => Err(error),
             };
             match result {
@@ -273,29 +354,36 @@ impl SqlEngine {
         &self,
         planned: &Planned,
         reading: Option<Reading>,
-        parameters: &[Value],
+        (parameters, session): (&[Value], &Arc<SessionValues>),
         sink: &mut dyn RowSink,
         given: &mut u64,
     ) -> Result<(), SqlError> {
-        let Some((plan, session, _)) = planned.as_query() else {
+        let Some((plan, planned_in, _)) = planned.as_query() else {
             return Err(SqlError::internal("not a query"));
         };
         let failed = |error| from_datafusion(error, &planned.sql);
         let mut plan = plan.clone();
         if !parameters.is_empty() {
-            let scalars = parameters.iter().zip(planned.parameters());
+            let scalars = parameters.iter().zip(planned.types());
             let scalars = scalars
                 .map(|(value, data_type)| to_scalar(value, *data_type))
                 .collect::<Result<Vec<_>, _>>()?;
             plan = plan.with_param_values(ParamValues::from(scalars)).map_err(failed)?;
         }
+        if planned.has_function {
+            let sequences = &self.coordinator.participant.sequences;
+            plan = with_session(plan, sequences, &self.metadata, session).map_err(failed)?;
+        }
         plan = with_seeks(plan).map_err(failed)?;
         // A builder that makes a default catalog would put an empty one in the place of the session's.
-        let mut config = session.config().clone().with_create_default_catalog_and_schema(false);
+        let mut config = planned_in
+            .config()
+            .clone()
+            .with_create_default_catalog_and_schema(false);
         if let Some(reading) = reading {
             config = config.with_extension(Arc::new(reading));
         }
-        let state = SessionStateBuilder::new_from_existing(session.clone())
+        let state = SessionStateBuilder::new_from_existing(planned_in.clone())
             .with_config(config)
             .build();
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
@@ -307,102 +395,6 @@ impl SqlEngine {
             sink.flow().await?;
         }
         Ok(())
-    }
-
-    // ---- Tables
-
-    async fn create_table(
-        &self,
-        table: crate::metadata::command::NewTable,
-        replication: u32,
-        if_not_exists: bool,
-    ) -> Result<Notices, SqlError> {
-        let name = table.name.clone();
-        let command = Command::CreateTable {
-            table,
-            replication,
-            mode: ReplicationMode::Sync,
-        };
-        match self.metadata.propose(command).await {
-            Ok(Applied::TableCreated(_)) => {}
-            Ok(other) => return Err(SqlError::internal(format!("unexpected answer {other:?}"))),
-            Err(ProposeError::Refused(Refusal::TableExists(_))) if if_not_exists => {
-                return Ok(vec![(
-                    "NOTICE",
-                    "42P07",
-                    format!("relation \"{name}\" already exists, skipping"),
-                )]);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let map = self.metadata.map();
-        let alive = map.nodes.values().filter(|node| node.state.is_alive()).count();
-        let mut notices = Vec::new();
-        if replication as usize + 1 > alive {
-            notices.push((
-                "NOTICE",
-                "00000",
-                format!(
-                    "table \"{name}\" is degraded: REPLICATION = {replication} needs {} nodes, {alive} are alive; \
-                     the missing copies are made when nodes are added",
-                    replication + 1
-                ),
-            ));
-        }
-        Ok(notices)
-    }
-
-    async fn drop_tables(&self, names: &[String], if_exists: bool, sql: &str) -> Result<Notices, SqlError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let (tables, notices) = self.tables_named(names, if_exists, sql).await?;
-            if tables.is_empty() {
-                return Ok(notices);
-            }
-            match self.metadata.propose(Command::DropTables { tables }).await {
-                // Another node has dropped one a moment ago, which this one knows by now.
-                Err(ProposeError::Refused(Refusal::NoSuchTable(_))) if tries < DROP_TRIES => {}
-                Err(error) => return Err(error.into()),
-                Ok(_) => return Ok(notices),
-            }
-        }
-    }
-
-    /// The tables of these names, and a notice for each that there is not, if that is allowed.
-    pub(super) async fn tables_named(
-        &self,
-        names: &[String],
-        if_exists: bool,
-        sql: &str,
-    ) -> Result<(BTreeSet<TableId>, Notices), SqlError> {
-        let mut map = self.metadata.map();
-        if names.iter().any(|name| map.table(name).is_none()) {
-            // Another node may have made it a moment ago.
-            self.metadata.refresh().await?;
-            map = self.metadata.map();
-        }
-        let mut notices = Vec::new();
-        let mut tables = BTreeSet::new();
-        for name in names {
-            match map.table(name) {
-                Some(table) => {
-                    tables.insert(table.id);
-                }
-                None if map.views.contains_key(name) => return Err(super::views::not_a_table(&map, name)),
-                None if if_exists => {
-                    notices.push(("NOTICE", "00000", format!("table \"{name}\" does not exist, skipping")));
-                }
-                None => {
-                    let error = SqlError::new("42P01", format!("table \"{name}\" does not exist"));
-                    return Err(match super::syntax::position_of(sql, name) {
-                        Some(position) => error.at(position),
-                        None => error,
-                    });
-                }
-            }
-        }
-        Ok((tables, notices))
     }
 }
 

@@ -18,9 +18,12 @@ mod insert;
 mod literals;
 mod memory;
 mod names;
+mod planned;
 mod prepare;
 mod procedure;
+mod relations;
 mod seek;
+mod sequence;
 mod syntax;
 mod system;
 mod tables;
@@ -45,9 +48,11 @@ use volt_engine::value::{DataType, Value};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::ClusterMap;
-use crate::statement::{CommitWait, Completion, Database, Options, Prepared, RowSink, Transaction, TransactionModes};
+use crate::statement::{
+    CommitWait, Completion, Database, Options, Prepared, RowSink, SessionValues, Transaction, TransactionModes,
+};
 use crate::txn::Coordinator;
-use prepare::{Hinted, Planned};
+use planned::{Hinted, Planned};
 use tables::VoltTable;
 use transaction::SqlTransaction;
 
@@ -117,6 +122,10 @@ impl SqlEngine {
     ) -> Result<SessionState, SqlError> {
         let context = new_context(runtime);
         let failed = |error| errors::from_datafusion(error, "");
+        context.register_udf(sequence::next_value(
+            &self.coordinator.participant.sequences,
+            &self.metadata,
+        ));
         for table in map.tables.values().filter(|table| table.view.is_none()) {
             let provider = Arc::new(VoltTable::of(map, table, has_versions));
             let name = datafusion::common::TableReference::bare(table.name.as_str());
@@ -252,10 +261,11 @@ impl Database for SqlEngine {
         &self,
         prepared: &dyn Prepared,
         parameters: &[Value],
+        session: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
         let planned = prepared.as_any().downcast_ref::<Planned>()?;
-        self.try_here(planned, parameters, sink)
+        self.try_here(planned, parameters, session, sink)
     }
 
     async fn execute(
@@ -263,19 +273,20 @@ impl Database for SqlEngine {
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
         options: Options,
+        session: Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let planned = planned_of(&*prepared)?;
         let keyed = |key| Keyed::statement(key, hint::bare(&planned.sql), &parameters);
         let key = options.idempotency_key.map(keyed);
         match self.planned_anew(planned).await? {
-            Some(again) => self.run(&again, &parameters, key, sink).await,
-            None => self.run(planned, &parameters, key, sink).await,
+            Some(again) => self.run(&again, &parameters, key, &session, sink).await,
+            None => self.run(planned, &parameters, key, &session, sink).await,
         }
     }
 
-    fn begin(self: Arc<Self>, modes: TransactionModes) -> Box<dyn Transaction> {
-        Box::new(SqlTransaction::begin(self, modes))
+    fn begin(self: Arc<Self>, modes: TransactionModes, session: Arc<SessionValues>) -> Box<dyn Transaction> {
+        Box::new(SqlTransaction::begin(self, modes, session))
     }
 
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {

@@ -8,205 +8,29 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use volt_engine::catalog::{ColumnDefault, Table};
-use volt_engine::idempotency::IdempotencyKey;
+use volt_engine::catalog::ColumnDefault;
 use volt_engine::plan::Program;
 use volt_engine::value::DataType;
-use volt_engine::{NodeId, PartitionId, TableId};
+use volt_engine::{PartitionId, TableId};
 
 use super::SqlEngine;
-use super::alter::AlterPlan;
-use super::compile::{Route, compile, explain, refused};
+use super::compile::{compile, compile_constants, explain, refused};
 use super::complexity::check_scans;
 use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
-use super::index::IndexPlan;
 use super::insert::name_columns;
 use super::literals::write_out_exponents;
 use super::names::output_names;
-use super::procedure::{CallPlan, ProcedurePlan};
+use super::planned::{Plan, Planned, ProgramPlan};
+use super::sequence::{Call, Calls, SequencePlan, take_calls};
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
 use super::version;
-use super::views::{self, ViewPlan};
+use super::views;
 use crate::error::SqlError;
-use crate::metadata::command::NewTable;
 use crate::metadata::map::ClusterMap;
-use crate::statement::{Control, Prepared, ResultColumn};
-
-/// A statement with its plan.
-pub(super) struct Planned {
-    pub(super) sql: String,
-    /// The catalog that it was planned with.
-    pub(super) catalog_version: u64,
-    parameters: Vec<DataType>,
-    columns: Vec<ResultColumn>,
-    pub(super) plan: Plan,
-}
-
-/// How a statement runs.
-pub(super) enum Plan {
-    /// Nothing to do.
-    Empty,
-    /// A row program.
-    Program(ProgramPlan),
-    /// A query, by DataFusion over a snapshot of these tables' partitions.
-    Query {
-        plan: Box<LogicalPlan>,
-        session: Box<SessionState>,
-        tables: Vec<(TableId, Vec<PartitionId>)>,
-    },
-    /// CALL.
-    Call(CallPlan),
-    /// CREATE, ALTER and DROP PROCEDURE.
-    Procedure(ProcedurePlan),
-    /// CREATE TABLE.
-    CreateTable {
-        table: NewTable,
-        replication: u32,
-        if_not_exists: bool,
-    },
-    /// ALTER TABLE.
-    AlterTable(AlterPlan),
-    /// DROP TABLE.
-    DropTable { names: Vec<String>, if_exists: bool },
-    /// CREATE INDEX and DROP INDEX.
-    Index(IndexPlan),
-    /// CREATE VIEW and DROP VIEW, materialized or not.
-    View(ViewPlan),
-    /// TRUNCATE.
-    Truncate { names: Vec<String> },
-    /// RECOVER NODE.
-    RecoverNode(NodeId),
-    /// DRAIN NODE.
-    DrainNode(NodeId),
-    /// SET and RESET: nothing here depends on them.
-    Set,
-    /// SHOW: its one row.
-    Show(String),
-    /// EXPLAIN of a row program: its rows. Of a query, EXPLAIN is one itself.
-    Explain(Vec<String>),
-    /// Something to the session's transaction.
-    Control(Control),
-}
-
-/// A query's plan, its session, and the tables that it reads with their partitions.
-pub(super) type QueryPlan<'a> = (&'a LogicalPlan, &'a SessionState, &'a [(TableId, Vec<PartitionId>)]);
-
-/// A row program and where it runs.
-pub(super) struct ProgramPlan {
-    pub(super) program: Arc<Program>,
-    pub(super) route: Route,
-    pub(super) table: Arc<Table>,
-    /// The table's partitions, by index.
-    pub(super) partitions: Vec<PartitionId>,
-    /// The command tag's words.
-    pub(super) tag: &'static str,
-    /// The same as a query (`Plan::Query`), for when there is more to look at than a program may.
-    pub(super) otherwise: Option<Box<Plan>>,
-}
-
-impl Prepared for Planned {
-    fn parameters(&self) -> &[DataType] {
-        &self.parameters
-    }
-
-    fn columns(&self) -> &[ResultColumn] {
-        &self.columns
-    }
-
-    fn returns_rows(&self) -> bool {
-        match &self.plan {
-            Plan::Query { .. } | Plan::Show(_) | Plan::Explain(_) | Plan::RecoverNode(_) | Plan::DrainNode(_) => true,
-            Plan::Control(control) => matches!(control, Control::Show(_)),
-            Plan::Program(program) => program.program.is_read_only(),
-            Plan::Call(call) => call.returns_rows(),
-            _ => false,
-        }
-    }
-
-    fn control(&self) -> Option<&Control> {
-        match &self.plan {
-            Plan::Control(control) => Some(control),
-            _ => None,
-        }
-    }
-
-    fn writes(&self) -> bool {
-        match &self.plan {
-            Plan::Program(plan) => !plan.program.is_read_only(),
-            // Whether it does is not known before.
-            Plan::Call(_) => true,
-            Plan::Truncate { .. } => true,
-            _ => false,
-        }
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-}
-
-/// A statement with a hint.
-pub(super) struct Hinted {
-    pub(super) planned: Arc<Planned>,
-    pub(super) key: IdempotencyKey,
-}
-
-impl Prepared for Hinted {
-    fn parameters(&self) -> &[DataType] {
-        self.planned.parameters()
-    }
-
-    fn columns(&self) -> &[ResultColumn] {
-        self.planned.columns()
-    }
-
-    fn returns_rows(&self) -> bool {
-        self.planned.returns_rows()
-    }
-
-    fn control(&self) -> Option<&Control> {
-        self.planned.control()
-    }
-
-    fn writes(&self) -> bool {
-        self.planned.writes()
-    }
-
-    fn idempotency_key(&self) -> Option<&IdempotencyKey> {
-        Some(&self.key)
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-}
-
-impl Planned {
-    /// What DataFusion runs, if this fails with `error`: there was more to look at than a program may.
-    pub(super) fn is_query_after(&self, error: &SqlError) -> bool {
-        matches!(&self.plan, Plan::Program(plan) if plan.otherwise.is_some()) && error.sqlstate == "54000"
-    }
-
-    /// This as a query: what DataFusion runs, and over which tables.
-    pub(super) fn as_query(&self) -> Option<QueryPlan<'_>> {
-        let query = match &self.plan {
-            Plan::Program(plan) => plan.otherwise.as_deref()?,
-            other => other,
-        };
-        match query {
-            Plan::Query { plan, session, tables } => Some((plan, session, tables)),
-            _ => None,
-        }
-    }
-
-    /// Only what will be asked for again with the same text.
-    pub(super) fn is_cacheable(&self) -> bool {
-        matches!(self.plan, Plan::Program(_) | Plan::Query { .. } | Plan::Call(_))
-    }
-}
+use crate::statement::{Control, ResultColumn};
 
 pub(super) fn text_column(name: &str) -> Vec<ResultColumn> {
     vec![ResultColumn {
@@ -225,10 +49,13 @@ impl SqlEngine {
         let simple = |plan, columns| Planned {
             sql: sql.to_owned(),
             catalog_version: map.catalog_version,
-            parameters: Vec::new(),
+            types: Vec::new(),
+            calls: Vec::new(),
+            has_function: false,
             columns,
             plan,
         };
+        let mut overriding = None;
         let mut statement = match parse(sql)? {
             Parsed::Empty => return Ok(simple(Plan::Empty, Vec::new())),
             Parsed::RecoverNode(node) => return Ok(simple(Plan::RecoverNode(node), text_column("recovery"))),
@@ -237,7 +64,7 @@ impl SqlEngine {
                 let Statement::CreateTable(create) = &*statement else {
                     return Err(SqlError::unsupported("this CREATE TABLE"));
                 };
-                let mut table = ddl::new_table(create, &clauses, sql)?;
+                let mut table = ddl::new_table(create, &clauses, sql, map)?;
                 table.checks = self.checks(create, &table, sql, map).await?;
                 let replication = clauses.replication.unwrap_or(DEFAULT_REPLICATION);
                 let plan = Plan::CreateTable {
@@ -251,6 +78,14 @@ impl SqlEngine {
                 let plan = Plan::Procedure(self.plan_procedure(sql, map).await?);
                 return Ok(simple(plan, Vec::new()));
             }
+            Parsed::Sequence => {
+                let plan = Plan::Sequence(SequencePlan::parse(sql)?);
+                return Ok(simple(plan, Vec::new()));
+            }
+            Parsed::Overriding(statement, words) => {
+                overriding = Some(words);
+                *statement
+            }
             Parsed::Sql(statement) => *statement,
         };
         if let Some(control) = control(&statement)? {
@@ -262,10 +97,11 @@ impl SqlEngine {
         }
         write_out_exponents(&mut statement);
         if let Statement::Call(call) = &statement {
-            let (plan, parameters) = self.plan_call(call, types, map).await?;
+            let (plan, types, calls) = self.plan_call(call, types, map).await?;
             let columns = plan.columns();
             return Ok(Planned {
-                parameters,
+                types,
+                calls,
                 ..simple(Plan::Call(plan), columns)
             });
         }
@@ -275,11 +111,27 @@ impl SqlEngine {
         }
         refuse_clauses(&statement)?;
         views::check_target(&statement, map)?;
+        if let Some(plan) = SequencePlan::set_value(&statement)? {
+            let column = ResultColumn {
+                name: "setval".to_owned(),
+                data_type: DataType::BigInt,
+            };
+            return Ok(simple(Plan::Sequence(plan), vec![column]));
+        }
         match &statement {
-            Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.plan_by_datafusion(sql, statement, types, map, has_versions).await
+            Statement::Query(_)
+            | Statement::Insert(_)
+            | Statement::Update(_)
+            | Statement::Delete(_)
+            | Statement::Explain { .. } => {
+                let calls = take_calls(&mut statement, types.len(), overriding, map)?;
+                let source = Source {
+                    sql,
+                    statement,
+                    has_versions,
+                };
+                self.plan_by_datafusion(source, types, calls, map).await
             }
-            Statement::Explain { .. } => self.plan_by_datafusion(sql, statement, types, map, has_versions).await,
             other => {
                 let (plan, columns) = self.plan_definition(other, sql, map).await?;
                 Ok(simple(plan, columns))
@@ -289,12 +141,23 @@ impl SqlEngine {
 
     async fn plan_by_datafusion(
         &self,
-        sql: &str,
-        statement: Statement,
+        source: Source<'_>,
         types: &[Option<DataType>],
+        (own, calls): (usize, Calls),
         map: &ClusterMap,
-        has_versions: bool,
     ) -> Result<Planned, SqlError> {
+        let Source {
+            sql,
+            statement,
+            has_versions,
+        } = source;
+        let Calls {
+            taken: calls,
+            has_function,
+        } = calls;
+        let mut types = types.to_vec();
+        types.resize(own, None);
+        types.extend(calls.iter().map(|_| Some(DataType::BigInt)));
         let failed = |error| from_datafusion(error, sql);
         let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
@@ -302,7 +165,7 @@ impl SqlEngine {
         let plan = session.statement_to_plan(parsed).await.map_err(failed);
         let plan = plan.map_err(|error| views::unready(error, map))?;
         check_scans(&plan)?;
-        let parameters = parameters(&plan, types).map_err(failed)?;
+        let types = parameters(&plan, &types).map_err(failed)?;
         let plan = session.optimize(&plan).map_err(failed)?;
         let find = |name: &str| map.rows(name).cloned();
         if let LogicalPlan::Explain(explained) = &plan
@@ -311,7 +174,9 @@ impl SqlEngine {
             return Ok(Planned {
                 sql: sql.to_owned(),
                 catalog_version: map.catalog_version,
-                parameters,
+                types,
+                calls,
+                has_function,
                 columns: text_column("QUERY PLAN"),
                 plan: Plan::Explain(explain(&program, &route)),
             });
@@ -330,6 +195,7 @@ impl SqlEngine {
         let compiled = compile(&plan, find);
         let plan = match compiled {
             Ok((program, route)) => {
+                check_calls(&program, &calls)?;
                 let table = map.tables.get(&program.table).cloned();
                 let table = table.ok_or_else(|| SqlError::internal("a program without its table"))?;
                 let partitions = map
@@ -347,16 +213,49 @@ impl SqlEngine {
                 })
             }
             Err(why) if matches!(plan, LogicalPlan::Dml(_)) => return Err(refused(why)),
+            // Mostly `SELECT nextval('s')`.
+            Err(_)
+                if !calls.is_empty()
+                    && let Ok(row) = compile_constants(&plan) =>
+            {
+                Plan::Constants(row)
+            }
             Err(_) => query(plan, session, map),
         };
         Ok(Planned {
             sql: sql.to_owned(),
             catalog_version: map.catalog_version,
-            parameters,
+            types,
+            calls,
+            has_function,
             columns,
             plan,
         })
     }
+}
+
+/// A statement to be planned.
+struct Source<'s> {
+    sql: &'s str,
+    statement: Statement,
+    has_versions: bool,
+}
+
+/// Each row that an INSERT puts has its own value of a sequence; of other writes one row at most.
+fn check_calls(program: &Program, calls: &[Call]) -> Result<(), SqlError> {
+    use volt_engine::plan::{Access, Action};
+    let is_of_one_row = match &program.action {
+        Action::Insert { .. } => true,
+        Action::Update { access, .. } => matches!(access, Access::Point(_)),
+        Action::Select { .. } | Action::Delete { .. } | Action::Truncate { .. } => false,
+    };
+    if is_of_one_row || !calls.iter().any(|call| matches!(call, Call::Next(_))) {
+        return Ok(());
+    }
+    Err(
+        SqlError::unsupported("nextval in a statement that changes several rows")
+            .hint("Bind the whole primary key, or take the values first."),
+    )
 }
 
 fn query(plan: LogicalPlan, session: SessionState, map: &ClusterMap) -> Plan {
@@ -452,5 +351,7 @@ pub(super) fn default_expr(default: &ColumnDefault, data_type: DataType) -> Opti
             let now = datafusion::functions::datetime::expr_fn::now();
             Some(datafusion::logical_expr::cast(now, to_arrow(data_type)))
         }
+        // `take_calls` has put it into the statement.
+        ColumnDefault::Sequence { .. } => None,
     }
 }

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use volt_engine::NodeId;
 
 use super::complexity::{check_depth, check_relations};
+use super::sequence::Overriding;
 use crate::error::SqlError;
 
 /// Backups of a table that names no REPLICATION.
@@ -25,6 +26,10 @@ pub(super) enum Parsed {
     Sql(Box<Statement>),
     /// CREATE TABLE with our clauses taken out of it.
     CreateTable(Box<Statement>, TableClauses),
+    /// An INSERT with OVERRIDING, which is taken out of it.
+    Overriding(Box<Statement>, Overriding),
+    /// CREATE or ALTER SEQUENCE: read by `sequence`.
+    Sequence,
     /// CREATE, ALTER or DROP PROCEDURE: read by `procedure`.
     Procedure,
     /// RECOVER NODE.
@@ -40,6 +45,8 @@ pub(super) struct TableClauses {
     pub(super) replication: Option<u32>,
     /// PARTITION BY, if given.
     pub(super) partition_by: Option<String>,
+    /// Of each AS IDENTITY, in their order: its options as they are written, which may come in any order.
+    pub(super) identities: Vec<String>,
 }
 
 /// Splits at top-level semicolons: (text, characters before it).
@@ -175,6 +182,12 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
         ["RECOVER", "NODE", number, ..] => return Ok(Parsed::RecoverNode(node(sql, &tokens, number)?)),
         ["DRAIN", "NODE", number, ..] => return Ok(Parsed::DrainNode(node(sql, &tokens, number)?)),
         ["CREATE", "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
+        ["CREATE" | "ALTER", "SEQUENCE", ..] => return Ok(Parsed::Sequence),
+        ["INSERT", ..] => {
+            if let Some(overriding) = take_overriding(&mut tokens) {
+                return Ok(Parsed::Overriding(Box::new(parse_tokens(sql, tokens)?), overriding));
+            }
+        }
         ["ALTER" | "DROP", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
         ["ABORT", ..] => tokens[0].token = Token::make_keyword("ROLLBACK"),
         _ => {}
@@ -184,8 +197,47 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
     if !creates {
         return Ok(Parsed::Sql(Box::new(parse_tokens(sql, tokens)?)));
     }
-    let clauses = take_clauses(sql, &mut tokens)?;
+    let mut clauses = take_clauses(sql, &mut tokens)?;
+    clauses.identities = take_identities(&mut tokens);
     Ok(Parsed::CreateTable(Box::new(parse_tokens(sql, tokens)?), clauses))
+}
+
+/// Takes the options of each AS IDENTITY from behind it.
+fn take_identities(tokens: &mut Vec<TokenWithSpan>) -> Vec<String> {
+    let mut identities = Vec::new();
+    let mut at = 0;
+    while at + 1 < tokens.len() {
+        if word(&tokens[at]) == "AS" && word(&tokens[at + 1]) == "IDENTITY" {
+            let (begin, is_open) = (
+                at + 2,
+                tokens.get(at + 2).is_some_and(|token| token.token == Token::LParen),
+            );
+            let length = tokens[begin..].iter().position(|token| token.token == Token::RParen);
+            let taken = length
+                .filter(|_| is_open)
+                .map(|length| tokens.drain(begin..=begin + length));
+            let taken: Vec<TokenWithSpan> = taken.into_iter().flatten().collect();
+            let inside = taken.get(1..taken.len().saturating_sub(1)).unwrap_or_default();
+            let written: Vec<String> = inside.iter().map(|token| token.token.to_string()).collect();
+            identities.push(written.join(" "));
+        }
+        at += 1;
+    }
+    identities
+}
+
+/// Takes OVERRIDING SYSTEM VALUE, or USER VALUE, out of an INSERT.
+fn take_overriding(tokens: &mut Vec<TokenWithSpan>) -> Option<Overriding> {
+    let words: Vec<String> = tokens.iter().map(word).collect();
+    let is_clause = |words: &[String]| {
+        words[0] == "OVERRIDING" && matches!(words[1].as_str(), "SYSTEM" | "USER") && words[2] == "VALUE"
+    };
+    let at = words.windows(3).position(is_clause)?;
+    tokens.drain(at..at + 3);
+    Some(match words[at + 1].as_str() {
+        "SYSTEM" => Overriding::System,
+        _ => Overriding::User,
+    })
 }
 
 fn word(token: &TokenWithSpan) -> String {

@@ -13,6 +13,7 @@ use super::procedure::{Counts, Statistics};
 use super::tables::{SystemTable, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
+use crate::metadata::sequence::Sequence;
 use crate::txn::{MemoryFigures, MemoryGuard};
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
@@ -116,6 +117,22 @@ const TABLES: &[Definition] = &[
         checks,
     ),
     (
+        "sequences",
+        &[
+            ("sequence_name", TEXT),
+            ("data_type", TEXT),
+            ("start_value", BIGINT),
+            ("min_value", BIGINT),
+            ("max_value", BIGINT),
+            ("increment", BIGINT),
+            ("cache", BIGINT),
+            ("table_name", TEXT),
+            ("column_name", TEXT),
+            ("next_value", BIGINT),
+        ],
+        sequences,
+    ),
+    (
         "failovers",
         &[
             ("at", DataType::Timestamp),
@@ -186,6 +203,30 @@ fn tables_of_the_map(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemT
         )
     };
     TABLES.iter().map(table).collect()
+}
+
+/// `next_value` is the first that no node has.
+fn sequences(map: &ClusterMap) -> Vec<Vec<Value>> {
+    let row = |sequence: &Arc<Sequence>| {
+        let owner = sequence.owner.and_then(|(table, column)| {
+            let table = map.tables.get(&table)?;
+            Some((text(&table.name), text(&table.columns.get(column)?.name)))
+        });
+        let (table, column) = owner.unwrap_or((Value::Null, Value::Null));
+        vec![
+            text(&sequence.name),
+            text(sequence.data_type.name()),
+            Value::BigInt(sequence.start),
+            Value::BigInt(sequence.min),
+            Value::BigInt(sequence.max),
+            Value::BigInt(sequence.increment),
+            Value::BigInt(i64::from(sequence.cache)),
+            table,
+            column,
+            sequence.next.map_or(Value::Null, Value::BigInt),
+        ]
+    };
+    map.sequences.values().map(row).collect()
 }
 
 fn int(value: impl TryInto<i32>) -> Value {

@@ -6,23 +6,31 @@ use async_trait::async_trait;
 use volt_engine::idempotency::Keyed;
 use volt_engine::value::Value;
 
-use super::prepare::{Plan, Planned};
+use super::planned::{Plan, Planned};
+use super::sequence::SequencePlan;
 use super::tables::Reading;
 use super::{SqlEngine, planned_of};
 use crate::error::SqlError;
-use crate::statement::{CommitWait, Completion, Options, Prepared, RowSink, Transaction, TransactionModes};
+use crate::statement::{
+    CommitWait, Completion, Options, Prepared, RowSink, SessionValues, Transaction, TransactionModes,
+};
 use crate::txn::Interactive;
 
 /// See the module.
 pub(super) struct SqlTransaction {
     engine: Arc<SqlEngine>,
     interactive: Interactive,
+    session: Arc<SessionValues>,
 }
 
 impl SqlTransaction {
-    pub(super) fn begin(engine: Arc<SqlEngine>, modes: TransactionModes) -> Self {
+    pub(super) fn begin(engine: Arc<SqlEngine>, modes: TransactionModes, session: Arc<SessionValues>) -> Self {
         let interactive = Interactive::begin(&engine.coordinator, modes);
-        Self { engine, interactive }
+        Self {
+            engine,
+            interactive,
+            session,
+        }
     }
 }
 
@@ -33,11 +41,19 @@ impl SqlEngine {
         transaction: &mut Interactive,
         planned: &Planned,
         parameters: &[Value],
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
+        let is_read_only = transaction.modes().read_only;
+        if is_read_only && planned.takes_values() && !planned.writes() {
+            let message = "cannot execute nextval() in a read-only transaction";
+            return Err(SqlError::new("25006", message));
+        }
+        let own = parameters;
+        let parameters = &*self.with_values(planned, parameters, session).await?;
         let (tag, rows) = match &planned.plan {
             Plan::Program(plan) => {
-                if transaction.modes().read_only && !plan.program.is_read_only() {
+                if is_read_only && !plan.program.is_read_only() {
                     let statement = plan.tag.split(' ').next().unwrap_or_default();
                     let message = format!("cannot execute {statement} in a read-only transaction");
                     return Err(SqlError::new("25006", message));
@@ -45,17 +61,25 @@ impl SqlEngine {
                 let parts = self.parts(plan, parameters)?;
                 let rows = match transaction.run(parts, parameters, sink).await {
                     Err(error) if planned.is_query_after(&error) => {
-                        self.query_in(transaction, planned, parameters, sink).await?
+                        self.query_in(transaction, planned, (parameters, session), sink).await?
                     }
                     rows => rows?,
                 };
                 (plan.tag, rows)
             }
-            Plan::Query { .. } => ("SELECT", self.query_in(transaction, planned, parameters, sink).await?),
+            Plan::Query { .. } => {
+                let rows = self.query_in(transaction, planned, (parameters, session), sink).await?;
+                ("SELECT", rows)
+            }
+            Plan::Constants(row) => return self.constants(planned, row, parameters, sink),
             // A procedure's statements run in the transaction too.
-            Plan::Call(plan) => return Box::pin(self.call_in(transaction, plan, parameters, sink)).await,
+            Plan::Call(plan) => return Box::pin(self.call_in(transaction, plan, parameters, session, sink)).await,
             Plan::Procedure(plan) => return Err(not_inside(plan.tag())),
             Plan::AlterTable(_) => return Err(not_inside("ALTER TABLE")),
+            Plan::Sequence(SequencePlan::SetValue { .. }) => {
+                return Err(SqlError::unsupported("setval inside a transaction block"));
+            }
+            Plan::Sequence(plan) => return Err(not_inside(plan.tag())),
             Plan::Index(plan) => return Err(not_inside(plan.tag())),
             Plan::CreateTable { .. } => return Err(not_inside("CREATE TABLE")),
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
@@ -64,7 +88,7 @@ impl SqlEngine {
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
             Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {
-                return Box::pin(self.run(planned, parameters, None, sink)).await;
+                return Box::pin(self.run(planned, own, None, session, sink)).await;
             }
         };
         Ok(Completion {
@@ -79,7 +103,7 @@ impl SqlEngine {
         &self,
         transaction: &mut Interactive,
         planned: &Planned,
-        parameters: &[Value],
+        parameters: (&[Value], &Arc<SessionValues>),
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
         let tables = planned.as_query().map_or(&[][..], |(_, _, tables)| tables);
@@ -113,7 +137,7 @@ impl Transaction for SqlTransaction {
         let again = self.engine.planned_anew(planned).await?;
         let planned = again.as_deref().unwrap_or(planned);
         self.engine
-            .run_in(&mut self.interactive, planned, &parameters, sink)
+            .run_in(&mut self.interactive, planned, &parameters, &self.session, sink)
             .await
     }
 

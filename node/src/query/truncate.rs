@@ -4,38 +4,48 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::Truncate;
+use datafusion::sql::sqlparser::ast::{Truncate, TruncateIdentityOption};
 use volt_engine::catalog::Table;
 use volt_engine::idempotency::Keyed;
 use volt_engine::plan::Action;
-use volt_engine::{GroupId, PartitionId};
+use volt_engine::{GroupId, PartitionId, TableId};
 
 use super::SqlEngine;
 use super::compile::program;
 use super::ddl::table_name;
 use crate::error::SqlError;
 
-/// The tables that a TRUNCATE names. Nothing hangs on a table, no sequence and no other's key, so that the clauses about
-/// those change nothing.
-pub(super) fn names(truncate: &Truncate) -> Result<Vec<String>, SqlError> {
+/// The tables that a TRUNCATE names, and whether their sequences are to start again. No other's key hangs on a table, so
+/// that the clauses about those change nothing.
+pub(super) fn names(truncate: &Truncate) -> Result<(Vec<String>, bool), SqlError> {
     if truncate.if_exists || truncate.partitions.is_some() || truncate.on_cluster.is_some() {
         return Err(SqlError::new(
             "42601",
             "TRUNCATE takes names of tables, RESTART or CONTINUE IDENTITY, CASCADE or RESTRICT",
         ));
     }
-    truncate
-        .table_names
-        .iter()
-        .map(|target| table_name(&target.name))
-        .collect()
+    let names = truncate.table_names.iter().map(|target| table_name(&target.name));
+    let restarts = matches!(truncate.identity, Some(TruncateIdentityOption::Restart));
+    Ok((names.collect::<Result<_, _>>()?, restarts))
 }
 
 impl SqlEngine {
     /// Removes all rows of these tables.
-    pub(super) async fn truncate(&self, names: &[String], sql: &str, key: Option<Keyed>) -> Result<(), SqlError> {
+    pub(super) async fn truncate(
+        &self,
+        (names, restarts): (&[String], bool),
+        sql: &str,
+        key: Option<Keyed>,
+    ) -> Result<(), SqlError> {
         let (tables, _) = self.tables_named(names, false, sql).await.map_err(as_relation)?;
         let map = self.metadata.map();
+        let owns = |owner: Option<(TableId, usize)>| owner.is_some_and(|(table, _)| tables.contains(&table));
+        if restarts && map.sequences.values().any(|sequence| owns(sequence.owner)) {
+            return Err(SqlError::unsupported(
+                "TRUNCATE ... RESTART IDENTITY of a table with IDENTITY or SERIAL columns",
+            )
+            .hint("TRUNCATE it, then ALTER SEQUENCE ... RESTART."));
+        }
         let mut groups: BTreeMap<GroupId, Vec<&Arc<Table>>> = BTreeMap::new();
         for id in tables {
             // Another node may have dropped it a moment ago.

@@ -20,6 +20,7 @@ mod pins;
 mod procedure;
 mod request;
 mod resolve;
+mod sequences;
 mod serve;
 mod snapshot;
 mod two_phase;
@@ -54,6 +55,7 @@ pub use interactive::Interactive;
 pub use journal::AllWrites;
 pub(crate) use memory::MemoryGuard;
 pub use memory::{MemoryFigures, default_limit};
+pub(crate) use sequences::{Sequences, Taken};
 pub use snapshot::{Snapshot, Wanted};
 
 /// A statement that finds no primary, or one that is being replaced, is tried again for so long.
@@ -77,13 +79,15 @@ pub struct Coordinator {
     pub(crate) participant: Arc<Participant>,
     replicas: Arc<Replicas>,
     calls: Calls,
+    /// For the names of transactions.
     sequence: AtomicU64,
 }
 
 impl Coordinator {
     pub(crate) fn new(replicas: Arc<Replicas>, config: &NodeConfig) -> Arc<Self> {
         let memory = Arc::new(MemoryGuard::new(Arc::clone(&replicas.world.memory), config));
-        let participant = Arc::new(Participant::new(Arc::clone(&replicas), memory));
+        let sequences = Sequences::new(Arc::clone(&replicas.metadata));
+        let participant = Arc::new(Participant::new(Arc::clone(&replicas), memory, sequences));
         let calls = Calls::new(Arc::clone(&replicas.peers), Arc::clone(&replicas.metadata));
         Arc::new(Self {
             participant,

@@ -19,6 +19,7 @@ use super::memory::MemoryGuard;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
 use super::request::{Failure, KeyedAt, Work};
+use super::sequences::Sequences;
 use crate::error::SqlError;
 use crate::replication::hold::Asked;
 use crate::replication::replica::Replica;
@@ -43,6 +44,8 @@ pub(crate) struct Participant {
     pub(super) pins: Pins,
     pub(crate) memory: Arc<MemoryGuard>,
     pub(super) modules: Modules,
+    /// This node's values of sequences.
+    pub(crate) sequences: Arc<Sequences>,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -60,12 +63,13 @@ pub(crate) enum Ran {
 }
 
 impl Participant {
-    pub(crate) fn new(replicas: Arc<Replicas>, memory: Arc<MemoryGuard>) -> Self {
+    pub(crate) fn new(replicas: Arc<Replicas>, memory: Arc<MemoryGuard>, sequences: Arc<Sequences>) -> Self {
         Self {
             replicas,
             pins: Pins::default(),
             memory,
             modules: Modules::default(),
+            sequences,
             repeats: AtomicU64::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Calls of partitioned procedures: run by the primary of their partition, serially, in one go.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
@@ -10,14 +10,26 @@ use volt_engine::partition::{Called, Failed, Home};
 use volt_engine::plan::StatementContext;
 use volt_engine::procedure::{Body, Execution, Machine, Notice, Procedure};
 use volt_engine::value::{Value, ValueRef};
-use volt_engine::{PartitionId, ProcedureId};
+use volt_engine::{PartitionId, ProcedureId, SequenceId};
 use volt_wasm::{Compiled, Modules};
 
 use super::participant::{EncodedRows, Participant, Ran};
 use super::request::{Failure, Reply, Request};
+use super::sequences::Taken;
 use super::{Coordinator, Executed, Repeat, give_rows};
 use crate::error::SqlError;
 use crate::statement::RowSink;
+
+/// A call that finds no value of a sequence at hand runs again when there are some, so often.
+const MAX_WAITS_FOR_VALUES: u32 = 20;
+
+/// What a call has failed for.
+pub(crate) struct Missing {
+    /// There was no value of it.
+    sequence: SequenceId,
+    /// Values that it had taken, of all sequences.
+    taken: u32,
+}
 
 /// What a procedure's calls need, made before a partition is taken.
 pub(crate) enum Runnable {
@@ -68,7 +80,8 @@ impl Participant {
         Ok(Runnable::Module(compiled?))
     }
 
-    /// Runs a call, if this node leads its partition and nobody holds it. What it told comes with it.
+    /// Runs a call, if this node leads its partition and nobody holds it. What it told comes with it, and of which
+    /// sequence it found no value at hand: then it has failed, and may be run again when there is one.
     pub(crate) fn call(
         &self,
         partition: PartitionId,
@@ -77,25 +90,43 @@ impl Participant {
         context: &StatementContext,
         key: Option<&Keyed>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
-    ) -> (Ran, Vec<Notice>) {
+    ) -> (Ran, Vec<Notice>, Option<Missing>) {
         let Some(home) = self.home(partition) else {
-            return (Ran::NotPrimary, Vec::new());
+            return (Ran::NotPrimary, Vec::new(), None);
         };
-        let mut notices = Vec::new();
+        let (mut notices, mut missing) = (Vec::new(), None);
+        let mut values: Vec<(SequenceId, Taken)> = Vec::new();
+        let mut next_value = |sequence| {
+            let taken = self.sequences.try_take(sequence);
+            match taken {
+                Some(taken) => values.push((sequence, taken)),
+                None => missing = Some(sequence),
+            }
+            taken.map(|taken| taken.value)
+        };
         // Whether it will write is not known before it has run.
         let ran = self.run_here(partition, false, key, sink, |engine, sink| {
             let Called { outcome, notices: told } = match runnable {
-                Runnable::Code => engine.call(procedure, arguments, home, context, sink)?,
+                Runnable::Code => engine.call(procedure, arguments, home, context, &mut next_value, sink)?,
                 Runnable::Module(compiled) => {
                     let call = compiled.start(procedure, arguments, context);
                     let mut call = call.map_err(|error| Failed { observed: 0, error })?;
-                    engine.call_by(&mut call, procedure, home, context, sink)?
+                    engine.call_by(&mut call, procedure, home, context, &mut next_value, sink)?
                 }
             };
             notices = told;
             Ok(outcome)
         });
-        (ran, notices)
+        let missing = missing.map(|sequence| {
+            let taken = values.len() as u32;
+            // In the order in which they will be taken again.
+            values
+                .drain(..)
+                .rev()
+                .for_each(|(sequence, taken)| self.sequences.give_back(sequence, taken));
+            Missing { sequence, taken }
+        });
+        (ran, notices, missing)
     }
 
     fn home(&self, partition: PartitionId) -> Option<Home> {
@@ -138,17 +169,28 @@ impl Participant {
             Ok(runnable) => runnable,
             Err(error) => return Reply::Failed(Failure::Sql(error)),
         };
+        let missing = Mutex::new(None);
         let call = |rows: &mut EncodedRows| {
-            self.call(
-                partition,
-                (&procedure, &runnable),
-                arguments,
-                context,
-                key,
-                &mut |row| rows.push(row),
-            )
+            let mut sink = |row: &[ValueRef<'_>]| rows.push(row);
+            let (ran, notices, without) =
+                self.call(partition, (&procedure, &runnable), arguments, context, key, &mut sink);
+            *missing.lock().unwrap_or_else(PoisonError::into_inner) = without;
+            (ran, notices)
         };
-        self.serve_run(partition, call).await
+        for _ in 0..MAX_WAITS_FOR_VALUES {
+            let reply = self.serve_run(partition, call).await;
+            let without = missing.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(Missing { sequence, taken }) = without else {
+                return reply;
+            };
+            // Nothing was done: it runs again when there are twice as many values as it has taken so far.
+            if let Err(error) = self.sequences.fetch(sequence, taken + 1).await {
+                return Reply::Failed(Failure::Sql(error));
+            }
+        }
+        Reply::Failed(Failure::Sql(SqlError::unavailable(
+            "the procedure takes more values of sequences than are at hand",
+        )))
     }
 }
 
@@ -173,11 +215,14 @@ impl Coordinator {
     ) -> Option<Result<(Executed, Vec<Notice>), SqlError>> {
         let runnable = self.participant.runnable_now(procedure)?;
         let called = (procedure, &runnable);
-        let (ran, notices) = self
-            .participant
-            .call(partition, called, arguments, &self.context(), None, &mut |row| {
-                sink.row(row)
-            });
+        let (ran, notices, missing) =
+            self.participant
+                .call(partition, called, arguments, &self.context(), None, &mut |row| {
+                    sink.row(row)
+                });
+        if missing.is_some() {
+            return None;
+        }
         match ran {
             Ran::Done { affected, wait } => Some(Ok((Executed { affected, wait }, notices))),
             Ran::Failed { error, wait: None } => Some(Err(error)),

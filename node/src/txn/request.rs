@@ -83,6 +83,8 @@ pub(crate) enum Request {
     Scan(ScanRequest),
     /// The snapshot is no longer needed.
     Unpin { transaction: TransactionId },
+    /// Answered when the node knows this version of the cluster map, or a later one.
+    Know { version: u64 },
     /// How far an index is, in a partition that must have heard of it.
     Index(IndexRequest),
 }
@@ -213,7 +215,7 @@ pub(crate) enum Reply {
     Executed { affected: u64 },
     /// Of `Execute`: it happened before, and changed so many rows.
     Before { affected: u64 },
-    /// Of `Prepare`, `Release`, `Unpin`.
+    /// Of `Prepare`, `Release`, `Unpin`, `Know`.
     Done,
     /// Of `Decide` and `Resolve`: committed, aborted, or not known yet.
     Decision(Option<bool>),

@@ -111,6 +111,7 @@ impl Participant {
             } => self.serve_release(transaction, partitions, snapshot).await,
             Request::Resolve { transaction, home } => self.serve_resolve(transaction, home).await,
             Request::Scan(scan) => self.scan(&scan),
+            Request::Know { version } => self.serve_know(version).await,
             Request::Index(request) => self.serve_index(&request),
             Request::Unpin { transaction } => {
                 self.unpin(transaction);

@@ -16,9 +16,10 @@ use volt_engine::{NodeId, PartitionId};
 
 use super::calls::CallError;
 use super::keyed::is_key_of;
-use super::request::{Failure, KeyedAt, Part, Reply, Request, Work};
+use super::request::{Buffered, Failure, KeyedAt, Part, Reply, Request, Work};
 use super::{Coordinator, Retry, busy, settled};
 use crate::error::SqlError;
+use crate::statement::RowSink;
 use crate::world::CrashPoint;
 
 /// How one try ended.
@@ -48,6 +49,31 @@ impl Coordinator {
         let lowest = parts.keys().next().copied();
         let key = key.zip(lowest).map(|(keyed, partition)| KeyedAt { partition, keyed });
         self.run_works(parts, parameters, key).await
+    }
+
+    /// A write with a key that one partition keeps, whichever ones it writes to.
+    pub async fn run_keyed_at(
+        self: &Arc<Self>,
+        partition: PartitionId,
+        keyed: Keyed,
+        mut parts: Vec<(PartitionId, Arc<Program>)>,
+        parameters: &[Value],
+        sink: &mut dyn RowSink,
+    ) -> Result<u64, SqlError> {
+        if let [(only, program)] = parts.as_slice()
+            && *only == partition
+        {
+            return self.run_single(partition, program, parameters, Some(keyed), sink).await;
+        }
+        let work = |(partition, program): (PartitionId, Arc<Program>)| {
+            let program = Box::new(Arc::unwrap_or_clone(program));
+            (partition, Work::Program(program))
+        };
+        let mut works: BTreeMap<_, _> = parts.drain(..).map(work).collect();
+        let nothing = || Work::Buffered(Buffered::nothing());
+        works.entry(partition).or_insert_with(nothing);
+        let key = Some(KeyedAt { partition, keyed });
+        self.run_works(works, parameters, key).await
     }
 
     /// The same for any work.

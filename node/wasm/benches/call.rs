@@ -40,6 +40,7 @@ fn procedure(pages: u32, body: &str) -> Procedure {
             tables: Vec::new(),
             program: None,
             keys: Vec::new(),
+            sequences: Vec::new(),
         }],
     }
 }
@@ -53,7 +54,7 @@ fn call(bencher: Bencher, procedure: &Procedure) {
         loop {
             match call.advance() {
                 Ok(Next::Execute { .. }) => call.executed(1, vec![vec![Value::BigInt(1)]]).expect("an answer"),
-                Ok(Next::Pause | Next::Row(_)) => {}
+                Ok(Next::Pause | Next::Row(_) | Next::Value { .. }) => {}
                 Ok(Next::Done) | Err(_) => return,
             }
         }

@@ -156,6 +156,13 @@ impl<'p> Call<'p> {
 }
 
 impl Machine for Call<'_> {
+    /// A module's statements take none (CREATE PROCEDURE sees to it).
+    fn put(&mut self, _: usize, _: i64) -> Result<(), StatementError> {
+        Err(StatementError::TypeMismatch(
+            "a module was given a value of a sequence".to_owned(),
+        ))
+    }
+
     fn advance(&mut self) -> Result<Next, StatementError> {
         let Some(running) = &mut self.running else {
             return Ok(Next::Done);

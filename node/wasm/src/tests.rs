@@ -42,6 +42,7 @@ fn procedure(text: &str) -> Procedure {
         tables: Vec::new(),
         program: None,
         keys: Vec::new(),
+        sequences: Vec::new(),
     };
     let bytes = compile(text);
     Modules::default().check(&bytes).unwrap();
@@ -85,6 +86,7 @@ fn run_procedure(procedure: &Procedure) -> Result<Seen, StatementError> {
             }
             Next::Row(row) => seen.rows.push(row),
             Next::Pause => seen.pauses += 1,
+            Next::Value { .. } => panic!("a module takes no values of sequences"),
             Next::Done => {
                 assert_eq!(call.returned(), seen.rows.len() as u64);
                 seen.notices = call.take_notices();

@@ -3,7 +3,6 @@
 use super::Partition;
 use super::run::{Failed, Outcome, Run};
 use super::view::{Newest, Serial};
-use crate::Lsn;
 use crate::effects::{Effects, MAX_EFFECTS_BYTES};
 use crate::error::StatementError;
 use crate::placement::partition_index;
@@ -12,6 +11,7 @@ use crate::plan::eval::{Scope, cast_value};
 use crate::procedure::{Collector, Execution, Machine, Next, Notice, Procedure, RowsTaken, Statement};
 use crate::transaction::Writes;
 use crate::value::{Value, ValueRef};
+use crate::{Lsn, SequenceId};
 
 /// Which partition of its replication group this is: a procedure's rows must belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,21 +53,24 @@ impl Partition {
         arguments: &[Value],
         home: Home,
         context: &StatementContext,
+        sequences: &mut dyn FnMut(SequenceId) -> Option<i64>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<Called, Failed> {
         let execution = Execution::new(procedure, arguments, *context);
         let mut execution = execution.map_err(|error| Failed { observed: 0, error })?;
-        self.call_by(&mut execution, procedure, home, context, sink)
+        self.call_by(&mut execution, procedure, home, context, sequences, sink)
     }
 
     /// Runs a partitioned procedure, which must be valid, by a machine that was made for the call; the rows that it returns
-    /// go to `sink`, one at a time. Rows given before an error don't count.
+    /// go to `sink`, one at a time. Rows given before an error don't count. `sequences` gives the next value of a sequence;
+    /// None: there is none at hand, and the call fails with `NoValueAtHand`.
     pub fn call_by(
         &self,
         machine: &mut dyn Machine,
         procedure: &Procedure,
         home: Home,
         context: &StatementContext,
+        sequences: &mut dyn FnMut(SequenceId) -> Option<i64>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<Called, Failed> {
         let mut call = Call {
@@ -80,7 +83,7 @@ impl Partition {
             last: None,
             bytes: 0,
         };
-        match call.run(machine, sink) {
+        match call.run(machine, sequences, sink) {
             Ok((affected, notices)) => Ok(Called {
                 outcome: Outcome {
                     observed: call.observed,
@@ -101,11 +104,18 @@ impl Call<'_> {
     fn run(
         &mut self,
         machine: &mut dyn Machine,
+        sequences: &mut dyn FnMut(SequenceId) -> Option<i64>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<(u64, Vec<Notice>), StatementError> {
+        let mut next_value = |sequence| sequences(sequence).ok_or(StatementError::NoValueAtHand { sequence });
         loop {
             match machine.advance()? {
+                Next::Value { sequence, slot } => machine.put(slot, next_value(sequence)?)?,
                 Next::Execute { statement, rows } => {
+                    let called = self.procedure.statements.get(statement);
+                    for &(sequence, slot) in called.map_or(&[][..], |one| &one.sequences) {
+                        machine.put(slot, next_value(sequence)?)?;
+                    }
                     let (affected, kept) = self.execute(statement, machine.frame(), rows, sink)?;
                     machine.executed(affected, kept)?;
                 }

@@ -75,6 +75,10 @@ impl Machine for Execution<'_> {
         &self.frame
     }
 
+    fn put(&mut self, slot: usize, value: i64) -> Result<(), StatementError> {
+        self.take(slot, Value::BigInt(value))
+    }
+
     fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -107,6 +111,7 @@ impl Machine for Execution<'_> {
                     }
                     self.set(*slot, value);
                 }
+                &Op::NextValue { slot, sequence } => return Ok(Next::Value { sequence, slot }),
                 Op::Jump(target) => self.at = *target,
                 Op::JumpUnless { condition, target } => {
                     if !condition.is_true(&self.scope())? {

@@ -2,6 +2,7 @@
 //! of it; it does nothing else to the world.
 
 use super::{Notice, Procedure};
+use crate::SequenceId;
 use crate::error::StatementError;
 use crate::plan::cast::{assign, cast};
 use crate::plan::eval::Datum;
@@ -21,6 +22,9 @@ pub trait Machine {
     /// What came of the statement: rows returned or changed, and those that were to be kept.
     fn executed(&mut self, affected: u64, rows: Vec<Vec<Value>>) -> Result<(), StatementError>;
 
+    /// The value of a sequence that was asked for, or that the statement at hand needs as a parameter.
+    fn put(&mut self, slot: usize, value: i64) -> Result<(), StatementError>;
+
     /// What it told the caller so far.
     fn take_notices(&mut self) -> Vec<Notice>;
 
@@ -37,6 +41,13 @@ pub enum Next {
         statement: usize,
         /// What to do with its rows.
         rows: RowsTaken,
+    },
+    /// Tell the next value of this sequence by `Machine::put`.
+    Value {
+        /// The sequence.
+        sequence: SequenceId,
+        /// Where the value goes.
+        slot: usize,
     },
     /// Give this row to the caller.
     Row(Vec<Value>),

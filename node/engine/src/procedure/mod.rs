@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 pub use execution::{Execution, MAX_STEPS};
 pub use machine::{Collector, Machine, Next, RowsTaken, arguments_of, as_type};
 
-use crate::ProcedureId;
 use crate::plan::{Expr, Program};
 use crate::value::DataType;
+use crate::{ProcedureId, SequenceId};
 
 /// Most instructions, statements and slots of a procedure, each.
 pub const MAX_PARTS: usize = 10_000;
@@ -116,6 +116,8 @@ pub struct Statement {
     pub program: Option<Program>,
     /// Partition keys, to be evaluated before the program runs, that must lie in the procedure's partition.
     pub keys: Vec<Expr>,
+    /// The sequences whose next values it takes. Of a partitioned procedure they go to these slots before it runs.
+    pub sequences: Vec<(SequenceId, usize)>,
 }
 
 /// Flat code over slots.
@@ -149,6 +151,13 @@ pub enum Op {
         value: Expr,
         /// The error's message.
         otherwise: String,
+    },
+    /// A slot takes the next value of a sequence.
+    NextValue {
+        /// The slot.
+        slot: usize,
+        /// The sequence.
+        sequence: SequenceId,
     },
     /// Goes on elsewhere.
     Jump(usize),
@@ -251,6 +260,22 @@ pub struct Notice {
     pub level: Level,
     /// The message.
     pub message: String,
+}
+
+impl Procedure {
+    /// Every sequence that it takes values of.
+    pub fn sequences(&self) -> impl Iterator<Item = SequenceId> {
+        let ops = match &self.body {
+            Body::Code(code) => code.ops.as_slice(),
+            Body::Module(_) => &[],
+        };
+        let of_ops = ops.iter().filter_map(|op| match op {
+            Op::NextValue { sequence, .. } => Some(*sequence),
+            _ => None,
+        });
+        let of_statements = self.statements.iter().flat_map(|statement| &statement.sequences);
+        of_ops.chain(of_statements.map(|(sequence, _)| *sequence))
+    }
 }
 
 #[cfg(test)]

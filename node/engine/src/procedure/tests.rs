@@ -42,6 +42,7 @@ fn procedure(ops: Vec<Op>) -> Procedure {
             tables: Vec::new(),
             program: None,
             keys: Vec::new(),
+            sequences: Vec::new(),
         }],
     }
 }

@@ -26,6 +26,14 @@ impl Procedure {
                 None => {}
             }
             check_all(statement.keys.iter(), 0)?;
+            let slots: Vec<usize> = statement.sequences.iter().map(|(_, slot)| *slot).collect();
+            match &self.body {
+                Body::Code(code) => code.check_slots(&slots)?,
+                Body::Module(_) if !slots.is_empty() => {
+                    return Err(malformed("a module's statement takes values of sequences"));
+                }
+                Body::Module(_) => {}
+            }
         }
         match &self.body {
             Body::Code(code) => self.check_code(code),
@@ -63,6 +71,7 @@ impl Procedure {
                 code.check_slots(&[*slot])?;
                 check_all([value].into_iter(), 0)
             }
+            Op::NextValue { slot, .. } => code.check_slots(&[*slot]),
             Op::Jump(target) => code.check_target(*target),
             Op::JumpUnless { condition, target } => {
                 code.check_target(*target)?;

@@ -13,7 +13,8 @@ use crate::config::Authentication;
 use crate::error::SqlError;
 use crate::gateway::{Gateway, Limits};
 use crate::statement::{
-    CommitWait, Completion, Database, Options, Prepared, ResultColumn, RowSink, Transaction, TransactionModes,
+    CommitWait, Completion, Database, Options, Prepared, ResultColumn, RowSink, SessionValues, Transaction,
+    TransactionModes,
 };
 use crate::world::{Listener, Random, Stream};
 
@@ -149,6 +150,7 @@ impl Database for Toy {
         &self,
         prepared: &dyn Prepared,
         parameters: &[Value],
+        _: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
         let sentence = prepared.as_any().downcast_ref::<Sentence>()?;
@@ -169,6 +171,7 @@ impl Database for Toy {
         prepared: Arc<dyn Prepared>,
         parameters: Vec<Value>,
         _: Options,
+        _: Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let sentence = prepared.as_any().downcast_ref::<Sentence>().unwrap();
@@ -204,7 +207,7 @@ impl Database for Toy {
         Ok(completion)
     }
 
-    fn begin(self: Arc<Self>, _: TransactionModes) -> Box<dyn Transaction> {
+    fn begin(self: Arc<Self>, _: TransactionModes, _: Arc<SessionValues>) -> Box<dyn Transaction> {
         unreachable!("the toy has no BEGIN")
     }
 

@@ -6,6 +6,7 @@ mod indexes;
 mod nodes;
 mod procedures;
 mod reigns;
+mod sequences;
 mod tables;
 mod views;
 
@@ -66,6 +67,14 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         Command::CreateProcedure { procedure, replace } => procedures::create(map, *procedure, replace),
         Command::DropProcedures { procedures } => procedures::drop(map, &procedures),
         Command::RenameProcedure { procedure, name } => procedures::rename(map, procedure, name),
+        Command::CreateSequence { sequence } => sequences::create(map, *sequence),
+        Command::DropSequences { sequences } => sequences::drop(map, &sequences),
+        Command::TakeSequenceValues { sequence, count } => sequences::take(map, sequence, count),
+        Command::RestartSequence {
+            sequence,
+            value,
+            is_taken,
+        } => sequences::restart(map, sequence, value, is_taken),
         Command::ChangePartition { by, boot_id, change } => reigns::change_by_primary(map, by, boot_id, &change),
         Command::ChangePartitions { changes, failover, .. } => reigns::change_by_leader(map, &changes, failover),
         Command::Drain { node_id } => nodes::drain(map, node_id),

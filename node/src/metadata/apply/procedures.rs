@@ -27,6 +27,9 @@ pub(super) fn create(map: &mut ClusterMap, mut procedure: Procedure, replace: bo
     {
         return Err(Refusal::NoSuchTable(*missing));
     }
+    if let Some(missing) = procedure.sequences().find(|id| !map.sequences.contains_key(id)) {
+        return Err(Refusal::NoSuchSequence(missing));
+    }
     if map.procedures.len() >= MAX_PROCEDURES {
         let message = format!("a cluster has at most {MAX_PROCEDURES} procedures");
         return Err(Refusal::NotAllowed(message));

@@ -7,7 +7,7 @@ use volt_engine::catalog::{Column, IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
-use super::{indexes, procedures, views};
+use super::{indexes, procedures, sequences, views};
 use crate::metadata::command::{Applied, CommandResult, MAX_COLUMNS, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
@@ -22,6 +22,7 @@ pub(super) fn create_table(
         return Err(Refusal::TableExists(new.name));
     }
     check_table(&new)?;
+    sequences::check_table(map, &new)?;
     if map.next_table >= FIRST_RESERVED_TABLE {
         return Err(Refusal::Invalid("all numbers of tables are used up".to_owned()));
     }
@@ -45,6 +46,7 @@ pub(super) fn create_table(
         let index = indexes::defined(map, &table, index, IndexState::Ready)?;
         table.indexes.push(index);
     }
+    sequences::add_owned(map, &mut table, new.sequences);
     map.next_table += 1;
     map.catalog_version += 1;
     map.tables.insert(table.id, Arc::new(table.clone()));
@@ -137,6 +139,7 @@ pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> C
         procedures::check_unneeded(map, *table)?;
         views::check_unneeded(map, *table)?;
     }
+    sequences::check_owned_unneeded(map, tables)?;
     for table in tables {
         drop_table(map, *table)?;
     }
@@ -146,6 +149,7 @@ pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> C
 /// With its last table a replication group goes, and its partitions: nothing may ask for copies of what is nothing.
 pub(super) fn drop_table(map: &mut ClusterMap, table: TableId) -> Result<(), Refusal> {
     let dropped = map.tables.remove(&table).ok_or(Refusal::NoSuchTable(table))?;
+    sequences::drop_owned(map, table);
     map.catalog_version += 1;
     if !map.tables.values().any(|other| other.group == dropped.group) {
         map.groups.remove(&dropped.group);

@@ -1,16 +1,20 @@
 //! What a command does to the map, one promise a test.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use volt_engine::catalog::{Column, IndexColumn, IndexState};
+use volt_engine::catalog::{Column, IndexColumn, IndexState, SequenceDefault};
 use volt_engine::procedure::{Body, MAX_MODULE_BYTES, Procedure};
 use volt_engine::value::DataType;
-use volt_engine::{NodeId, TableId};
+use volt_engine::{NodeId, SequenceId, TableId};
 
 use super::apply;
-use crate::metadata::command::{Applied, Command, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, Refusal};
+use crate::metadata::command::{
+    Applied, Command, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, OwnedSequence, Refusal,
+};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
+use crate::metadata::sequence::{Sequence, SequenceType};
 
 fn joining(node_id: NodeId, boot_id: u64, incarnation: u64) -> Joining {
     Joining {
@@ -54,6 +58,7 @@ fn create(map: &mut ClusterMap, name: &str, replication: u32) -> TableId {
         partition_column: 0,
         indexes: Vec::new(),
         checks: Vec::new(),
+        sequences: Vec::new(),
     };
     let command = Command::CreateTable {
         table,
@@ -275,4 +280,112 @@ fn modules_have_a_bound_in_all() {
     assert!(create("p0", MAX_MODULE_BYTES - 1).is_ok());
     assert!(create("more", 1).is_ok());
     assert!(matches!(create("p0", MAX_MODULE_BYTES + 1), Err(Refusal::Invalid(_))));
+}
+
+fn new_sequence(name: &str) -> Sequence {
+    Sequence {
+        id: 0,
+        name: name.to_owned(),
+        data_type: SequenceType::BigInt,
+        increment: 1,
+        min: 1,
+        max: 25,
+        start: 1,
+        cache: 1,
+        owner: None,
+        next: None,
+        generation: 0,
+    }
+}
+
+fn take(map: &mut ClusterMap, sequence: SequenceId) -> Option<(i64, u32, u64)> {
+    match apply(map, Command::TakeSequenceValues { sequence, count: 10 }) {
+        Ok(Applied::SequenceValues(block)) => Some((block.first, block.count, block.generation)),
+        Err(Refusal::SequenceUsedUp(_)) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn values_of_a_sequence_are_handed_out_once_and_plans_stay() {
+    let mut map = cluster();
+    let create = |map: &mut ClusterMap, name| {
+        let sequence = Box::new(new_sequence(name));
+        apply(map, Command::CreateSequence { sequence })
+    };
+    assert_eq!(create(&mut map, "s"), Ok(Applied::SequenceCreated(1)));
+    let catalog_version = map.catalog_version;
+    assert_eq!(create(&mut map, "s"), Err(Refusal::TableExists("s".to_owned())));
+    let taken: Vec<_> = (0..4).map(|_| take(&mut map, 1)).collect();
+    assert_eq!(taken, [Some((1, 10, 0)), Some((11, 10, 0)), Some((21, 5, 0)), None]);
+    let restart = |value| Command::RestartSequence {
+        sequence: 1,
+        value,
+        is_taken: false,
+    };
+    apply(&mut map, restart(25)).expect("it is there");
+    assert_eq!((take(&mut map, 1), take(&mut map, 1)), (Some((25, 1, 1)), None));
+    let refused = apply(&mut map, restart(26));
+    assert!(matches!(refused, Err(Refusal::Invalid(_))));
+    assert_eq!(map.catalog_version, catalog_version);
+    let sequences = BTreeSet::from([1]);
+    apply(&mut map, Command::DropSequences { sequences }).expect("nothing needs it");
+    assert_eq!(create(&mut map, "s"), Ok(Applied::SequenceCreated(2)), "a new number");
+}
+
+#[test]
+fn a_sequence_stays_while_something_takes_its_values_and_goes_with_its_table() {
+    let mut map = cluster();
+    let columns = vec![Column {
+        name: "id".to_owned(),
+        data_type: DataType::BigInt,
+        nullable: false,
+        default: None,
+    }];
+    let owned = OwnedSequence {
+        column: 0,
+        kind: SequenceDefault::IdentityAlways,
+        sequence: new_sequence("t_id_seq"),
+    };
+    let table = |name: &str, columns: &[Column], sequences| Command::CreateTable {
+        table: NewTable {
+            name: name.to_owned(),
+            columns: columns.to_vec(),
+            primary_key: vec![0],
+            partition_column: 0,
+            indexes: Vec::new(),
+            checks: Vec::new(),
+            sequences,
+        },
+        replication: 1,
+        mode: ReplicationMode::Sync,
+    };
+    let refused = apply(&mut map, table("t_id_seq", &columns, vec![owned.clone()]));
+    assert_eq!(refused, Err(Refusal::TableExists("t_id_seq".to_owned())));
+    assert!(map.sequences.is_empty() && map.groups.is_empty());
+    let Ok(Applied::TableCreated(made)) = apply(&mut map, table("t", &columns, vec![owned])) else {
+        panic!("the table");
+    };
+    let refused = apply(
+        &mut map,
+        Command::DropSequences {
+            sequences: BTreeSet::from([1]),
+        },
+    );
+    let by = "column id of table t".to_owned();
+    let sequence = "t_id_seq".to_owned();
+    assert_eq!(refused, Err(Refusal::SequenceNeeded { sequence, by }));
+    // Another table takes its values, too.
+    let Ok(Applied::TableCreated(other)) = apply(&mut map, table("other", &made.columns, Vec::new())) else {
+        panic!("the other table");
+    };
+    assert!(matches!(
+        apply(&mut map, drop(made.id)),
+        Err(Refusal::SequenceNeeded { .. })
+    ));
+    apply(&mut map, drop(other.id)).expect("it owns nothing");
+    apply(&mut map, drop(made.id)).expect("nobody needs what it owns");
+    assert!(map.sequences.is_empty());
+    let refused = apply(&mut map, table("late", &made.columns, Vec::new()));
+    assert_eq!(refused, Err(Refusal::NoSuchSequence(1)), "it is gone meanwhile");
 }

@@ -317,7 +317,7 @@ impl Compiler<'_> {
                     .get(*place)
                     .cloned()
                     .ok_or_else(|| NotCompiled::Shape("a row that is too short".to_owned())),
-                None => Ok(self.default_of(column)),
+                None => self.default_of(column),
             };
             places.iter().enumerate().map(value).collect::<Compiled<Vec<Expr>>>()
         });
@@ -326,15 +326,17 @@ impl Compiler<'_> {
         })
     }
 
-    fn default_of(&self, column: usize) -> Expr {
-        match &self.0.columns[column].default {
+    fn default_of(&self, column: usize) -> Compiled<Expr> {
+        Ok(match &self.0.columns[column].default {
             None => Expr::Literal(Value::Null),
             Some(ColumnDefault::Value(value)) => Expr::Literal(value.clone()),
             Some(ColumnDefault::Now) => Expr::Call {
                 function: Function::Now,
                 arguments: Vec::new(),
             },
-        }
+            // Each row names its value: `sequence` sees to it.
+            Some(ColumnDefault::Sequence { .. }) => return not("a sequence as a default here"),
+        })
     }
 
     fn rows(&self, plan: &LogicalPlan) -> Compiled<Vec<Vec<Expr>>> {

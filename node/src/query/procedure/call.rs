@@ -25,8 +25,9 @@ use crate::query::SqlEngine;
 use crate::query::compile::compile_constants;
 use crate::query::ddl::table_name;
 use crate::query::execute::Notices;
-use crate::query::prepare::Plan;
-use crate::statement::{Completion, Prepared, ResultColumn, RowSink, TransactionModes};
+use crate::query::planned::Plan;
+use crate::query::sequence::Call;
+use crate::statement::{Completion, Prepared, ResultColumn, RowSink, SessionValues, TransactionModes};
 use crate::txn::Interactive;
 
 /// A call that runs as a transaction over several partitions is tried so often when others come in between.
@@ -117,7 +118,7 @@ impl SqlEngine {
         call: &Function,
         types: &[Option<DataType>],
         map: &ClusterMap,
-    ) -> Result<(CallPlan, Vec<DataType>), SqlError> {
+    ) -> Result<(CallPlan, Vec<DataType>, Vec<Call>), SqlError> {
         let name = table_name(&call.name)?;
         let procedure = map.procedure(&name).cloned().ok_or_else(|| no_procedure(&name))?;
         let given = given_arguments(call, &procedure)?;
@@ -138,7 +139,7 @@ impl SqlEngine {
                 sql_type(parameter.data_type)
             ));
         }
-        let mut arguments = Vec::new();
+        let (mut arguments, mut calls) = (Vec::new(), (Vec::new(), Vec::new()));
         if !casts.is_empty() {
             let sql = format!("SELECT {}", casts.join(", "));
             // A CALL's arguments are planned while the CALL is.
@@ -149,10 +150,13 @@ impl SqlEngine {
             for (said, inferred) in parameters.iter_mut().zip(inferred) {
                 said.get_or_insert(*inferred);
             }
-            let Plan::Query { plan, .. } = &planned.plan else {
-                return Err(SqlError::internal("arguments that are no query"));
+            arguments = match &planned.plan {
+                Plan::Query { plan, .. } => compile_constants(plan)?,
+                Plan::Constants(row) => row.clone(),
+                _ => return Err(SqlError::internal("arguments that are no query")),
             };
-            arguments = compile_constants(plan)?;
+            let (of, types) = planned.calls();
+            calls = (of.to_vec(), types.to_vec());
         }
         let route = procedure.partition_by.as_ref().and_then(|by| {
             let group = map.groups.get(&map.tables.get(&by.table)?.group)?;
@@ -167,8 +171,9 @@ impl SqlEngine {
             route,
             counts,
         };
+        let (calls, types) = calls;
         let parameters = parameters.into_iter().map(|said| said.unwrap_or(DataType::Text));
-        Ok((plan, parameters.collect()))
+        Ok((plan, parameters.chain(types).collect(), calls))
     }
 
     /// Runs a call here and now, if its partition is here.
@@ -204,6 +209,7 @@ impl SqlEngine {
         plan: &CallPlan,
         parameters: &[Value],
         key: Option<Keyed>,
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         if key.is_some() && plan.route.is_none() {
@@ -221,7 +227,7 @@ impl SqlEngine {
                 let call = self.coordinator.call(partition, &plan.procedure, &arguments, key, sink);
                 call.await.map(done)
             }
-            None => self.call_as_transaction(plan, &arguments, sink).await,
+            None => self.call_as_transaction(plan, &arguments, session, sink).await,
         };
         plan.counts.called(micros(begun), called.is_err());
         called
@@ -232,6 +238,7 @@ impl SqlEngine {
         &self,
         plan: &CallPlan,
         arguments: &[Value],
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let mut tries = 0;
@@ -239,7 +246,7 @@ impl SqlEngine {
             tries += 1;
             let mut transaction = Interactive::begin(&self.coordinator, TransactionModes::default());
             let mut rows = Rows(Collector::new(usize::MAX));
-            let called = self.call_within(&mut transaction, &plan.procedure, arguments, &mut rows);
+            let called = self.call_within(&mut transaction, &plan.procedure, arguments, session, &mut rows);
             let called = called.await;
             let kept = rows.0.finish(&plan.procedure)?;
             let ended = match called {
@@ -272,11 +279,13 @@ impl SqlEngine {
         transaction: &mut Interactive,
         plan: &CallPlan,
         parameters: &[Value],
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
         let begun = Instant::now();
         let arguments = plan.arguments(parameters)?;
-        let called = self.call_within(transaction, &plan.procedure, &arguments, sink).await;
+        let called = self.call_within(transaction, &plan.procedure, &arguments, session, sink);
+        let called = called.await;
         plan.counts.called(micros(begun), called.is_err());
         called.map(done)
     }
@@ -286,6 +295,7 @@ impl SqlEngine {
         transaction: &mut Interactive,
         procedure: &Procedure,
         arguments: &[Value],
+        session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Vec<Notice>, SqlError> {
         let runnable = self.coordinator.runnable(procedure)?;
@@ -293,6 +303,11 @@ impl SqlEngine {
         loop {
             let (statement, rows) = match machine.advance()? {
                 Next::Execute { statement, rows } => (statement, rows),
+                Next::Value { sequence, slot } => {
+                    let value = self.coordinator.participant.sequences.take(sequence, 1).await?;
+                    machine.put(slot, value)?;
+                    continue;
+                }
                 Next::Row(row) => {
                     sink.row(&row.iter().map(Value::as_ref).collect::<Vec<_>>());
                     continue;
@@ -311,10 +326,13 @@ impl SqlEngine {
             let values = values.map(|(data_type, value)| cast_value(value.clone(), *data_type));
             let values = values.collect::<Result<Vec<_>, _>>()?;
             let (affected, kept) = match rows {
-                RowsTaken::Caller => (self.run_in(transaction, &planned, &values, sink).await?, Vec::new()),
+                RowsTaken::Caller => (
+                    self.run_in(transaction, &planned, &values, session, sink).await?,
+                    Vec::new(),
+                ),
                 RowsTaken::Kept(limit) => {
                     let mut kept = Rows(Collector::new(limit));
-                    let affected = self.run_in(transaction, &planned, &values, &mut kept).await?;
+                    let affected = self.run_in(transaction, &planned, &values, session, &mut kept).await?;
                     (affected, kept.0.finish(procedure)?)
                 }
             };

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use volt_engine::plan::{Action, Expr};
 use volt_engine::procedure::{Code, Into, MAX_PARTS, Op, PartitionBy, Statement};
 use volt_engine::value::DataType;
-use volt_engine::{GroupId, TableId};
+use volt_engine::{GroupId, SequenceId, TableId};
 
 use super::body::Text;
 use super::rewrite::{Subquery, put_parameters, take_subqueries};
@@ -13,7 +13,8 @@ use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::query::SqlEngine;
 use crate::query::compile::{Route, compile_constants};
-use crate::query::prepare::{Plan, Planned, ProgramPlan};
+use crate::query::planned::{Plan, Planned, ProgramPlan};
+use crate::query::sequence::Call;
 use crate::query::syntax::{Parsed, parse};
 use crate::statement::{Prepared, ResultColumn};
 
@@ -116,10 +117,14 @@ impl<'e> Emitter<'e> {
         self.scopes.close();
         put?;
         let planned = self.plan(&statement.to_string()).await?;
-        let Plan::Query { plan, .. } = &planned.plan else {
-            return Err(SqlError::new("42601", "an expression is expected"));
+        let mut exprs = match &planned.plan {
+            Plan::Query { plan, .. } => compile_constants(plan)?,
+            Plan::Constants(row) => row.clone(),
+            _ => return Err(SqlError::new("42601", "an expression is expected")),
         };
-        let mut exprs = compile_constants(plan)?;
+        for (sequence, slot) in self.value_slots(&planned)? {
+            self.op(Op::NextValue { slot, sequence });
+        }
         match exprs.len() {
             1 => Ok(exprs.remove(0)),
             _ => Err(SqlError::new("42601", "one expression is expected")),
@@ -152,6 +157,20 @@ impl<'e> Emitter<'e> {
         self.op(Op::Execute { statement, into });
         let variable = Variable::Slot(super::scope::Slot::plain(slot));
         self.scopes.declare(&subquery.name, variable)
+    }
+
+    /// Where the next values of the sequences that it calls go to: its parameters behind the slots that there are.
+    fn value_slots(&mut self, planned: &Planned) -> Result<Vec<(SequenceId, usize)>, SqlError> {
+        let (calls, types) = planned.calls();
+        let slot = |(call, data_type): (&Call, &DataType)| match call {
+            Call::Next(sequence) => Ok((*sequence, self.slot(*data_type)?)),
+            Call::Current(_) | Call::Last => {
+                let name = if *call == Call::Last { "lastval" } else { "currval" };
+                Err(SqlError::unsupported(format!("{name} in a procedure"))
+                    .hint("Put the value of nextval into a variable."))
+            }
+        };
+        calls.iter().zip(types).map(slot).collect()
     }
 
     // ---- Statements
@@ -189,7 +208,9 @@ impl<'e> Emitter<'e> {
             tables: Vec::new(),
             program: None,
             keys: Vec::new(),
+            sequences: Vec::new(),
         };
+        statement.sequences = self.value_slots(&planned)?;
         match planned.plan {
             Plan::Program(plan) => {
                 statement.tables.push(plan.table.id);

@@ -36,8 +36,10 @@ pub(super) use call::CallPlan;
 use compile::{Compiler, Returns};
 use emit::{Emitter, Home};
 use header::{Header, HeaderPartition};
+pub(super) use scope::sql_type;
 use scope::{Slot, Variable};
 pub(super) use statistics::{Counts, Statistics};
+pub(super) use tokens::Tokens;
 
 /// Bytes of a procedure's text, at most: it lies in the catalog, on every node.
 const MAX_SOURCE_BYTES: usize = 64 << 10;
@@ -66,7 +68,7 @@ impl ProcedurePlan {
 impl SqlEngine {
     /// Plans CREATE, ALTER and DROP PROCEDURE.
     pub(super) async fn plan_procedure(&self, sql: &str, map: &ClusterMap) -> Result<ProcedurePlan, SqlError> {
-        match tokens::Tokens::of(sql)?.peek(0) {
+        match Tokens::of(sql)?.peek(0) {
             "DROP" => {
                 let (names, if_exists) = header::parse_drop(sql)?;
                 Ok(ProcedurePlan::Drop { names, if_exists })
@@ -192,7 +194,7 @@ fn check_length(bytes: usize) -> Result<(), SqlError> {
 
 /// The body is a block, and no statement of SQL.
 fn is_block(body: &str) -> bool {
-    let first = tokens::Tokens::of(body).map(|tokens| tokens.peek(0).to_owned());
+    let first = Tokens::of(body).map(|tokens| tokens.peek(0).to_owned());
     first.is_ok_and(|word| word == "BEGIN" || word == "DECLARE")
 }
 

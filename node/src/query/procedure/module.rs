@@ -54,6 +54,11 @@ impl SqlEngine {
         for (number, text) in texts.iter().enumerate() {
             let made = emit.own_statement(text).await;
             made.map_err(|error| in_statement(error, number, text))?;
+            if emit.statements.last().is_some_and(|made| !made.sequences.is_empty()) {
+                let error = SqlError::unsupported("nextval in a statement of a WebAssembly module")
+                    .hint("Take the value in the statement that calls the procedure, and pass it as an argument.");
+                return Err(in_statement(error, number, text));
+            }
         }
         let (before, after) = (&sql[..header.quoted.start], &sql[header.quoted.end..]);
         let source = format!("{before}'({} bytes)'{after}", bytes.len());

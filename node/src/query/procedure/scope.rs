@@ -121,7 +121,7 @@ fn field(fields: &[(String, usize)], name: &str) -> Option<usize> {
 }
 
 /// A type as SQL writes it.
-pub(super) fn sql_type(data_type: DataType) -> String {
+pub(in crate::query) fn sql_type(data_type: DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN".to_owned(),
         DataType::Int => "INTEGER".to_owned(),

@@ -19,14 +19,14 @@ struct Placed {
 }
 
 /// A text being read, token by token.
-pub(super) struct Tokens<'s> {
+pub(in crate::query) struct Tokens<'s> {
     text: &'s str,
     tokens: Vec<Placed>,
     at: usize,
 }
 
 impl<'s> Tokens<'s> {
-    pub(super) fn of(text: &'s str) -> Result<Self, SqlError> {
+    pub(in crate::query) fn of(text: &'s str) -> Result<Self, SqlError> {
         let line_starts: Vec<usize> = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
@@ -55,21 +55,21 @@ impl<'s> Tokens<'s> {
         })
     }
 
-    pub(super) fn is_at_end(&self) -> bool {
+    pub(in crate::query) fn is_at_end(&self) -> bool {
         self.at >= self.tokens.len()
     }
 
     /// The word `ahead` places ahead, in upper case; empty at the end.
-    pub(super) fn peek(&self, ahead: usize) -> &str {
+    pub(in crate::query) fn peek(&self, ahead: usize) -> &str {
         self.tokens.get(self.at + ahead).map_or("", |token| token.word.as_str())
     }
 
-    pub(super) fn is(&self, words: &[&str]) -> bool {
+    pub(in crate::query) fn is(&self, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(ahead, word)| self.peek(ahead) == *word)
     }
 
     /// Goes past these words if they are next.
-    pub(super) fn take(&mut self, words: &[&str]) -> bool {
+    pub(in crate::query) fn take(&mut self, words: &[&str]) -> bool {
         let found = self.is(words);
         if found {
             self.at += words.len();
@@ -77,7 +77,7 @@ impl<'s> Tokens<'s> {
         found
     }
 
-    pub(super) fn expect(&mut self, words: &[&str]) -> Result<(), SqlError> {
+    pub(in crate::query) fn expect(&mut self, words: &[&str]) -> Result<(), SqlError> {
         for word in words {
             if !self.take(&[word]) {
                 return Err(self.unexpected());
@@ -86,30 +86,30 @@ impl<'s> Tokens<'s> {
         Ok(())
     }
 
-    pub(super) fn skip(&mut self) {
+    pub(in crate::query) fn skip(&mut self) {
         self.at += 1;
     }
 
-    pub(super) fn place(&self) -> usize {
+    pub(in crate::query) fn place(&self) -> usize {
         self.at
     }
 
-    pub(super) fn go_back_to(&mut self, place: usize) {
+    pub(in crate::query) fn go_back_to(&mut self, place: usize) {
         self.at = place;
     }
 
-    pub(super) fn line(&self) -> usize {
+    pub(in crate::query) fn line(&self) -> usize {
         let token = self.tokens.get(self.at).or_else(|| self.tokens.last());
         token.map_or(1, |token| token.line)
     }
 
     /// Bytes before the next token.
-    pub(super) fn begin(&self) -> usize {
+    pub(in crate::query) fn begin(&self) -> usize {
         self.tokens.get(self.at).map_or(self.text.len(), |token| token.begin)
     }
 
     /// Bytes up to the end of the last token that was taken.
-    pub(super) fn end_of_last(&self) -> usize {
+    pub(in crate::query) fn end_of_last(&self) -> usize {
         match self.at {
             0 => 0,
             at => self.tokens.get(at - 1).map_or(self.text.len(), |token| token.end),
@@ -117,7 +117,7 @@ impl<'s> Tokens<'s> {
     }
 
     /// A name, as it is stored.
-    pub(super) fn name(&mut self) -> Result<String, SqlError> {
+    pub(in crate::query) fn name(&mut self) -> Result<String, SqlError> {
         let name = match self.tokens.get(self.at).map(|token| &token.token) {
             Some(Token::Word(word)) if word.quote_style.is_some() => word.value.clone(),
             Some(Token::Word(word)) => word.value.to_lowercase(),
@@ -128,7 +128,7 @@ impl<'s> Tokens<'s> {
     }
 
     /// A string, whichever way it is quoted.
-    pub(super) fn string(&mut self) -> Option<String> {
+    pub(in crate::query) fn string(&mut self) -> Option<String> {
         let text = match &self.tokens.get(self.at)?.token {
             Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) => text.clone(),
             Token::DollarQuotedString(quoted) => quoted.value.clone(),
@@ -138,7 +138,7 @@ impl<'s> Tokens<'s> {
         Some(text)
     }
 
-    pub(super) fn number<T: std::str::FromStr>(&mut self) -> Result<T, SqlError> {
+    pub(in crate::query) fn number<T: std::str::FromStr>(&mut self) -> Result<T, SqlError> {
         let number = match self.tokens.get(self.at).map(|token| &token.token) {
             Some(Token::Number(digits, false)) => digits.parse().ok(),
             _ => None,
@@ -178,7 +178,7 @@ impl<'s> Tokens<'s> {
         })
     }
 
-    pub(super) fn unexpected(&self) -> SqlError {
+    pub(in crate::query) fn unexpected(&self) -> SqlError {
         match self.tokens.get(self.at) {
             Some(token) => {
                 let near = &self.text[token.begin..token.end.max(token.begin)];

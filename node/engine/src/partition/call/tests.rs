@@ -88,6 +88,7 @@ fn procedure(statements: Vec<(Program, Into)>, columns: usize) -> Procedure {
             tables: vec![1],
             program: Some(program),
             keys: Vec::new(),
+            sequences: Vec::new(),
         });
     }
     let column = |place: usize| (format!("c{place}"), DataType::Text);
@@ -155,9 +156,16 @@ type Rows = Vec<Vec<String>>;
 
 fn call(partition: &Partition, procedure: &Procedure, home: Home) -> (Rows, Result<Called, Failed>) {
     let mut rows = Vec::new();
-    let called = partition.call(procedure, &[Value::BigInt(1)], home, &CONTEXT, &mut |row| {
-        rows.push(texts(row));
-    });
+    let called = partition.call(
+        procedure,
+        &[Value::BigInt(1)],
+        home,
+        &CONTEXT,
+        &mut |_| None,
+        &mut |row| {
+            rows.push(texts(row));
+        },
+    );
     (rows, called)
 }
 
@@ -282,4 +290,48 @@ fn effects_of_all_statements_together_are_bounded() {
     assert_eq!(called.unwrap().outcome.affected, 0, "no rows were returned");
     let (_, called) = call(&filled(), &procedure(writes, 0), ONLY);
     assert_eq!(called.unwrap_err().error, StatementError::TooManyEffects);
+}
+
+#[test]
+fn values_of_sequences_go_to_their_slots_before_what_needs_them() {
+    let mut numbered = procedure(Vec::new(), 1);
+    let Body::Code(code) = &mut numbered.body else {
+        panic!("it is code");
+    };
+    code.slots.extend([DataType::BigInt, DataType::Int]);
+    let rows = vec![vec![Expr::Parameter(3), Expr::Parameter(4)]];
+    numbered.statements.push(Statement {
+        sql: String::new(),
+        parameters: Vec::new(),
+        tables: vec![1],
+        program: Some(program(Action::Insert { rows })),
+        keys: Vec::new(),
+        sequences: vec![(8, 3)],
+    });
+    let (statement, into) = (0, Into::Nowhere);
+    code.ops = vec![
+        Op::NextValue { slot: 4, sequence: 9 },
+        Op::Execute { statement, into },
+        Op::ReturnRow(vec![Expr::Parameter(4)]),
+    ];
+    numbered.validate().unwrap();
+    assert_eq!(numbered.sequences().collect::<Vec<_>>(), [9, 8]);
+    let mut partition = filled();
+    let mut values = |sequence| Some(100 + i64::from(sequence));
+    let arguments = [Value::BigInt(1)];
+    let mut rows = Vec::new();
+    let called = partition.call(&numbered, &arguments, ONLY, &CONTEXT, &mut values, &mut |row| {
+        rows.push(texts(row));
+    });
+    apply(&mut partition, &called.unwrap().outcome);
+    assert_eq!(rows, [["109"]]);
+    assert_eq!(rows_of(&partition).last().unwrap(), &["108", "109"]);
+
+    let mut only_nine = |sequence| (sequence == 9).then_some(1);
+    let failed = partition.call(&numbered, &arguments, ONLY, &CONTEXT, &mut only_nine, &mut |_| {});
+    let failed = failed.unwrap_err();
+    assert_eq!(failed.error, StatementError::NoValueAtHand { sequence: 8 });
+
+    numbered.statements[0].sequences = vec![(8, 9)];
+    assert!(numbered.validate().is_err(), "a slot out of range");
 }
