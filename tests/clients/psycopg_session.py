@@ -61,6 +61,23 @@ with psycopg.connect(WHERE, autocommit=True) as connection:
         pass
     cursor.execute("DROP PROCEDURE rename")
 
+    # Ids that the database gives.
+    cursor.execute("CREATE TABLE orders (id BIGSERIAL PRIMARY KEY, item TEXT) WITH REPLICATION = 2")
+    ids = [cursor.execute("INSERT INTO orders (item) VALUES (%s) RETURNING id", (f"item {n}",)).fetchone() for n in range(7)]
+    assert ids == [(n,) for n in range(1, 8)], ids
+    assert cursor.execute("SELECT lastval(), currval('orders_id_seq')").fetchone() == (7, 7)
+    cursor.executemany("INSERT INTO orders (item) VALUES (%s) RETURNING id", [("more",)] * 3, returning=True)
+    more = []
+    while True:
+        more += cursor.fetchall()
+        if not cursor.nextset():
+            break
+    assert more == [(8,), (9,), (10,)], more
+    cursor.execute("UPDATE orders SET item = upper(item) WHERE id > 8 RETURNING item, id * 10 AS tenfold")
+    assert cursor.rowcount == 2 and [column.name for column in cursor.description] == ["item", "tenfold"]
+    assert sorted(cursor.fetchall()) == [("MORE", 90), ("MORE", 100)]
+    cursor.execute("DROP TABLE orders")
+
     # Many statements in one round trip.
     with connection.pipeline():
         answers = [connection.execute("SELECT name FROM people WHERE id = %s", (n,)) for n in range(1, 41)]

@@ -15,6 +15,7 @@ mod observe;
 mod operator;
 mod procedures;
 mod recovery;
+mod sequences;
 mod serializable;
 mod session;
 mod transactions;

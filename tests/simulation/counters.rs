@@ -1,9 +1,12 @@
-//! Counters that requests with idempotency keys count up: each request once, however often it was repeated.
+//! Counters that requests with idempotency keys count up: each request once, however often it was repeated. Each request also
+//! gets a number from a sequence, the same one however often it asks.
+
+use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
 
 use crate::shared::Shared;
-use crate::sql::Session;
+use crate::sql::{Failure, Session};
 
 /// Counters, from 1.
 pub const COUNTERS: u64 = 5;
@@ -22,6 +25,11 @@ pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
     client
         .batch_execute("CREATE TABLE counters (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2")
         .await?;
+    client
+        .batch_execute(
+            "CREATE TABLE numbers (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request BIGINT) WITH REPLICATION = 2",
+        )
+        .await?;
     for counter in 1..=COUNTERS {
         let insert = format!("INSERT INTO counters VALUES ({counter}, 0)");
         client.batch_execute(&insert).await?;
@@ -29,16 +37,20 @@ pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
     Ok(())
 }
 
+/// Counts, once, and gets the request's number.
+pub async fn ask(session: &Session, count: &Count) -> Result<i64, Failure> {
+    session.count(count.key, &count.counters).await?;
+    session.number(count.key).await
+}
+
 /// Requests that were never answered are asked for once more: whether they had happened or not, they now have.
 pub async fn count_the_rest(shared: &Shared) -> turmoil::Result {
     let unanswered = std::mem::take(&mut shared.run().unanswered);
     let session = Session::open(1).await.ok_or("node 1 takes no session at the end")?;
     for count in unanswered {
-        session
-            .count(count.key, &count.counters)
-            .await
-            .map_err(|failure| format!("{count:?} is not answered at the end: {failure:?}"))?;
-        shared.counted(&count);
+        let number = ask(&session, &count).await;
+        let number = number.map_err(|failure| format!("{count:?} is not answered at the end: {failure:?}"))?;
+        shared.counted(&count, number);
     }
     Ok(())
 }
@@ -47,7 +59,16 @@ pub async fn count_the_rest(shared: &Shared) -> turmoil::Result {
 pub async fn check(session: &Session, node: u32, shared: &Shared) -> Result<(), String> {
     let found = session.counters().await;
     let found = found.map_err(|failure| format!("node {node} does not read the counters: {failure:?}"))?;
+    let numbers = session.numbers().await;
+    let numbers = numbers.map_err(|failure| format!("node {node} does not read the numbers: {failure:?}"))?;
     let run = shared.run();
+    let given: BTreeMap<u64, i64> = numbers.iter().copied().collect();
+    if given.len() != numbers.len() || given != run.numbers {
+        return Err(format!(
+            "invariant 7, read from node {node}: the numbers {numbers:?} were given, told were {:?}",
+            run.numbers
+        ));
+    }
     for counter in 1..=COUNTERS {
         let (found, asked) = (found.get(&counter), run.counted.get(&counter).copied().unwrap_or(0));
         if found != Some(&asked) {

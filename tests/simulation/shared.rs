@@ -53,6 +53,8 @@ pub struct Run {
     pub moves: Moves,
     /// How often each counter is to be counted up by requests that were answered.
     pub counted: BTreeMap<u64, u64>,
+    /// The number that each of them was told.
+    pub numbers: BTreeMap<u64, i64>,
     /// Requests to count that were not answered when work ended: key, counters.
     pub unanswered: Vec<Count>,
     /// Tables made while things went wrong.
@@ -106,9 +108,10 @@ impl Shared {
     }
 
     /// Notes a request to count, answered now for the first time.
-    pub fn counted(&self, count: &Count) {
-        self.note(&format!("{count:?} is answered"));
+    pub fn counted(&self, count: &Count, number: i64) {
+        self.note(&format!("{count:?} is answered, its number is {number}"));
         let mut run = self.run();
+        run.numbers.insert(count.key, number);
         for counter in &count.counters {
             *run.counted.entry(*counter).or_default() += 1;
         }

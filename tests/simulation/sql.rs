@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 use volt_tests::history::{Action, Answer};
 
 /// SQL's port on every simulated node.
@@ -134,6 +134,25 @@ impl Session {
         let is_told = |answer: &SimpleQueryMessage| matches!(answer, SimpleQueryMessage::CommandComplete(rows) if *rows == expected);
         assert!(answers.iter().any(is_told), "{text}: {answers:?}");
         Ok(())
+    }
+
+    /// The number of a request, by an IDENTITY column: one, however often it is asked for.
+    pub async fn number(&self, key: u64) -> Result<i64, Failure> {
+        let text = format!(
+            "/* volt.idempotency_key = 'number {key}' */ INSERT INTO numbers (request) VALUES ({key}) RETURNING id"
+        );
+        let rows = match answer(self.client.query(&text, &[])).await {
+            Err(Failure::Refused(state)) if state == "23505" => panic!("a number came twice"),
+            rows => rows?,
+        };
+        Ok(rows[0].get(0))
+    }
+
+    /// All numbers that were given: request, number.
+    pub async fn numbers(&self) -> Result<Vec<(u64, i64)>, Failure> {
+        let rows = answer(self.client.query("SELECT request, id FROM numbers", &[])).await?;
+        let row = |row: &Row| (row.get::<_, i64>(0) as u64, row.get(1));
+        Ok(rows.iter().map(row).collect())
     }
 
     /// All counters: id, value.

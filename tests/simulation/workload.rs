@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use volt_tests::history::{Action, Answer, Operation};
 
 use crate::accounts::{self, ACCOUNTS};
-use crate::counters::{COUNTERS, Count};
+use crate::counters::{self, COUNTERS, Count};
 use crate::determinism::mix;
 use crate::plan::NODES;
 use crate::shared::{Phase, Shared};
@@ -130,14 +130,18 @@ impl Worker {
             }
         };
         self.counting = Some(count.clone());
-        let result = session.count(count.key, &count.counters).await;
+        let result = counters::ask(session, &count).await;
         self.shared
             .note(&format!("client {} {count:?} -> {:?}", self.number, result.is_ok()));
-        if result.is_ok() {
-            self.shared.counted(&count);
+        if let Ok(number) = result {
+            self.shared.counted(&count, number);
             self.counting = None;
             if self.random.random_range(0..4) == 0 {
-                let again = session.count(count.key, &count.counters).await;
+                let again = counters::ask(session, &count).await;
+                assert!(
+                    again.as_ref().map_or(true, |again| *again == number),
+                    "{count:?} was number {number}, and is {again:?}"
+                );
                 return self.goes_on(again).await;
             }
         }

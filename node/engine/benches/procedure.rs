@@ -46,6 +46,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         columns: (0..=numbers).map(column).collect(),
         primary_key: vec![0],
         checks: Vec::new(),
+        returning: None,
         action,
     }
 }
@@ -82,6 +83,7 @@ fn into(slot: usize) -> Into {
     Into::Slots {
         slots: vec![slot],
         strict: false,
+        at_most_one: false,
         is_statement: true,
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::SequenceId;
 use crate::effects::MAX_EFFECTS_BYTES;
 use crate::idempotency::{MAX_KEPT_RESULT_BYTES, MAX_KEY_BYTES};
-use crate::partition::MAX_KEPT_BYTES;
+use crate::partition::{MAX_KEPT_BYTES, MAX_RETURNED_BYTES};
 
 /// Bytes that are not what their layout says. Never a panic, never a large allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +100,9 @@ pub enum StatementError {
     /// SQLSTATE 54000.
     #[error("a statement may sort and group no more than {} MiB in one partition", MAX_KEPT_BYTES >> 20)]
     TooMuchKept,
+    /// SQLSTATE 54000.
+    #[error("a statement may return at most {} MiB of the rows that it changes", MAX_RETURNED_BYTES >> 20)]
+    TooMuchReturned,
     /// SQLSTATE 2201W; of OFFSET, 2201X.
     #[error("{clause} must not be negative")]
     NegativeCount {
@@ -265,7 +268,11 @@ impl StatementError {
             Self::InvalidText { data_type, .. } if data_type == "timestamp" => "22007",
             Self::InvalidText { data_type, .. } if data_type == "bytea" => "22023",
             Self::InvalidText { .. } => "22P02",
-            Self::TooManyEffects | Self::TooManyEntries { .. } | Self::TooMuchKept | Self::TooLargeToKeep => "54000",
+            Self::TooManyEffects
+            | Self::TooManyEntries { .. }
+            | Self::TooMuchKept
+            | Self::TooMuchReturned
+            | Self::TooLargeToKeep => "54000",
             Self::NegativeCount { clause } if clause == "LIMIT" => "2201W",
             Self::NegativeCount { .. } => "2201X",
             Self::InvalidKey | Self::KeyInUse { .. } => "22023",

@@ -117,7 +117,8 @@ impl KeptRows {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), StatementError> {
+    /// An error when they are too large to be kept.
+    pub fn check(&self) -> Result<(), StatementError> {
         match self.0.len() <= MAX_KEPT_RESULT_BYTES {
             true => Ok(()),
             false => Err(StatementError::TooLargeToKeep),

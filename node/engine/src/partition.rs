@@ -40,7 +40,9 @@ pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
 pub use kept::Kept;
 use materialized::Views;
-pub use run::{Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, Outcome};
+pub use run::{
+    Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, MAX_RETURNED_BYTES, Outcome,
+};
 pub use scan::{ScanChunk, VERSION_COLUMN};
 
 /// This partition's part of a transaction over several, on record and not decided.

@@ -253,7 +253,7 @@ impl SqlEngine {
                     .run_single(partition, &program, parameters, key, sink)
                     .await
             }
-            _ => self.coordinator.run_multi(parts, parameters, key).await,
+            _ => self.coordinator.run_multi(parts, parameters, key, sink).await,
         }
     }
 

@@ -12,9 +12,6 @@ pub(super) fn name_columns(insert: &mut Insert, map: &ClusterMap) -> Result<(), 
     if insert.on.is_some() {
         return Err(SqlError::unsupported("ON CONFLICT"));
     }
-    if insert.returning.is_some() {
-        return Err(SqlError::unsupported("RETURNING"));
-    }
     let (TableObject::TableName(name), Some(source)) = (&insert.table, &insert.source) else {
         return Ok(());
     };

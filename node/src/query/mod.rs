@@ -22,6 +22,7 @@ mod planned;
 mod prepare;
 mod procedure;
 mod relations;
+mod returning;
 mod seek;
 mod sequence;
 mod syntax;

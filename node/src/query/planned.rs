@@ -119,7 +119,7 @@ impl Prepared for Planned {
             | Plan::RecoverNode(_)
             | Plan::DrainNode(_) => true,
             Plan::Control(control) => matches!(control, Control::Show(_)),
-            Plan::Program(program) => program.program.is_read_only(),
+            Plan::Program(plan) => plan.program.is_read_only() || plan.program.returning.is_some(),
             Plan::Call(call) => call.returns_rows(),
             Plan::Sequence(plan) => matches!(plan, SequencePlan::SetValue { .. }),
             _ => false,

@@ -23,6 +23,7 @@ use super::insert::name_columns;
 use super::literals::write_out_exponents;
 use super::names::output_names;
 use super::planned::{Plan, Planned, ProgramPlan};
+use super::returning::{Returning, check_returning, take_returning};
 use super::sequence::{Call, Calls, SequencePlan, take_calls};
 use super::syntax::{DEFAULT_REPLICATION, Parsed, parse};
 use super::types::{from_arrow, to_arrow};
@@ -106,7 +107,11 @@ impl SqlEngine {
             });
         }
         let has_versions = version::prepare(&mut statement, sql, map)?;
-        if let Statement::Insert(insert) = &mut statement {
+        let written = match &mut statement {
+            Statement::Explain { statement, .. } => &mut **statement,
+            statement => statement,
+        };
+        if let Statement::Insert(insert) = written {
             name_columns(insert, map)?;
         }
         refuse_clauses(&statement)?;
@@ -124,6 +129,7 @@ impl SqlEngine {
             | Statement::Update(_)
             | Statement::Delete(_)
             | Statement::Explain { .. } => {
+                check_returning(&statement)?;
                 let calls = take_calls(&mut statement, types.len(), overriding, map)?;
                 let source = Source {
                     sql,
@@ -148,7 +154,7 @@ impl SqlEngine {
     ) -> Result<Planned, SqlError> {
         let Source {
             sql,
-            statement,
+            mut statement,
             has_versions,
         } = source;
         let Calls {
@@ -159,13 +165,18 @@ impl SqlEngine {
         types.resize(own, None);
         types.extend(calls.iter().map(|_| Some(DataType::BigInt)));
         let failed = |error| from_datafusion(error, sql);
+        let returning = match take_returning(&mut statement)? {
+            Some(select) => Some(self.plan_returning(select, sql, map).await?),
+            None => None,
+        };
         let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
         let parsed = DfStatement::Statement(Box::new(statement.clone()));
         let plan = session.statement_to_plan(parsed).await.map_err(failed);
         let plan = plan.map_err(|error| views::unready(error, map))?;
         check_scans(&plan)?;
-        let types = parameters(&plan, &types).map_err(failed)?;
+        let plans = [Some(&plan), returning.as_ref().map(Returning::plan)];
+        let types = parameters(plans.into_iter().flatten(), &types).map_err(failed)?;
         let plan = session.optimize(&plan).map_err(failed)?;
         let find = |name: &str| map.rows(name).cloned();
         if let LogicalPlan::Explain(explained) = &plan
@@ -174,15 +185,18 @@ impl SqlEngine {
             return Ok(Planned {
                 sql: sql.to_owned(),
                 catalog_version: map.catalog_version,
-                types,
-                calls,
-                has_function,
+                // It takes no values of sequences.
+                types: types[..own].to_vec(),
+                calls: Vec::new(),
+                has_function: false,
                 columns: text_column("QUERY PLAN"),
                 plan: Plan::Explain(explain(&program, &route)),
             });
         }
         let columns: Vec<ResultColumn> = match &plan {
-            LogicalPlan::Dml(_) => Vec::new(),
+            LogicalPlan::Dml(_) => returning
+                .as_ref()
+                .map_or_else(Vec::new, |returning| returning.columns.clone()),
             plan => {
                 let fields = plan.schema().fields();
                 let column = |(field, name): (&FieldRef, Option<String>)| ResultColumn {
@@ -194,10 +208,14 @@ impl SqlEngine {
         };
         let compiled = compile(&plan, find);
         let plan = match compiled {
-            Ok((program, route)) => {
+            Ok((mut program, route)) => {
                 check_calls(&program, &calls)?;
                 let table = map.tables.get(&program.table).cloned();
                 let table = table.ok_or_else(|| SqlError::internal("a program without its table"))?;
+                if let Some(returning) = &returning {
+                    program.returning = Some(returning.compile(&table)?);
+                    program.validate()?;
+                }
                 let partitions = map
                     .groups
                     .get(&table.group)
@@ -279,9 +297,7 @@ fn has_no_bound(program: &Program) -> bool {
 /// Clauses of writes that are not there. INSERT's are `name_columns`' to refuse.
 fn refuse_clauses(statement: &Statement) -> Result<(), SqlError> {
     let clause = match statement {
-        Statement::Update(update) if update.returning.is_some() => "RETURNING",
         Statement::Update(update) if update.from.is_some() => "UPDATE ... FROM",
-        Statement::Delete(delete) if delete.returning.is_some() => "RETURNING",
         Statement::Delete(delete) if delete.using.is_some() => "DELETE ... USING",
         _ => return Ok(()),
     };
@@ -300,21 +316,20 @@ fn tag(program: &Program) -> &'static str {
 }
 
 /// The types of `$1`, `$2` and so on: what the client says, else what the plan infers, else text.
-fn parameters(
-    plan: &LogicalPlan,
+fn parameters<'p>(
+    plans: impl Iterator<Item = &'p LogicalPlan>,
     types: &[Option<DataType>],
 ) -> Result<Vec<DataType>, datafusion::common::DataFusionError> {
-    let inferred: BTreeMap<usize, DataType> = plan
-        .get_parameter_types()?
-        .into_iter()
-        .filter_map(|(id, data_type)| {
-            let number = id.trim_start_matches('$').parse::<usize>().ok()?;
-            Some((
-                number,
-                data_type.map_or(DataType::Text, |data_type| from_arrow(&data_type)),
-            ))
-        })
-        .collect();
+    let mut inferred: BTreeMap<usize, DataType> = BTreeMap::new();
+    for plan in plans {
+        for (id, data_type) in plan.get_parameter_types()? {
+            let Ok(number) = id.trim_start_matches('$').parse::<usize>() else {
+                continue;
+            };
+            let data_type = data_type.map_or(DataType::Text, |data_type| from_arrow(&data_type));
+            inferred.entry(number).or_insert(data_type);
+        }
+    }
     let count = inferred.keys().last().copied().unwrap_or(0).max(types.len());
     let of = |number: usize| {
         let said = types.get(number - 1).copied().flatten();

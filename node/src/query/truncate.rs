@@ -4,16 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::sql::sqlparser::ast::{Truncate, TruncateIdentityOption};
 use volt_engine::catalog::Table;
 use volt_engine::idempotency::Keyed;
 use volt_engine::plan::Action;
+use volt_engine::value::ValueRef;
 use volt_engine::{GroupId, PartitionId, TableId};
 
 use super::SqlEngine;
 use super::compile::program;
 use super::ddl::table_name;
 use crate::error::SqlError;
+use crate::statement::RowSink;
 
 /// The tables that a TRUNCATE names, and whether their sequences are to start again. No other's key hangs on a table, so
 /// that the clauses about those change nothing.
@@ -63,8 +66,19 @@ impl SqlEngine {
             let partitions = map.groups.get(&group).into_iter().flat_map(|group| &group.partitions);
             parts.extend(partitions.map(|&partition| (partition, Arc::clone(&program))));
         }
-        self.coordinator.run_multi(parts, &[], key).await.map(drop)
+        self.coordinator
+            .run_multi(parts, &[], key, &mut Nowhere)
+            .await
+            .map(drop)
     }
+}
+
+/// Takes the rows of what returns none.
+struct Nowhere;
+
+#[async_trait]
+impl RowSink for Nowhere {
+    fn row(&mut self, _: &[ValueRef<'_>]) {}
 }
 
 /// As DROP TABLE says it: "table"; here it is "relation".

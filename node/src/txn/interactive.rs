@@ -25,7 +25,7 @@ use super::calls::CallError;
 use super::journal::{AllWrites, Journal};
 use super::optimistic::conflict;
 use super::participant::Ran;
-use super::request::{AttemptRequest, Attempted, Buffered, Failure, KeyedAt, Reply, Request, Work};
+use super::request::{AttemptRequest, Attempted, Buffered, Failure, KeyedAt, Reply, Request, Work, check_returned};
 use super::snapshot::Snapshot;
 use super::{Coordinator, Repeat, busy, give_rows};
 use crate::error::SqlError;
@@ -96,13 +96,21 @@ impl Interactive {
             self.note_reads(*partition, attempted.reads)?;
             results.push((*partition, attempted.result));
         }
+        let writes = parts.iter().any(|(_, program)| !program.is_read_only());
+        let mut returned = Vec::new();
         for (partition, result) in results {
             let (rows, count, effects) = result?;
-            give_rows(&rows, sink)?;
+            if writes {
+                returned.extend(rows);
+                check_returned(&returned)?;
+            } else {
+                give_rows(&rows, sink)?;
+            }
             affected += count;
             done.extend(effects.map(|effects| (partition, effects)));
         }
         self.journal.push(done)?;
+        give_rows(&returned, sink)?;
         Ok(affected)
     }
 

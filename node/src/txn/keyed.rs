@@ -3,12 +3,13 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use volt_engine::PartitionId;
 use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::value::ValueRef;
 
-use super::participant::{Participant, Ran, commit_wait};
+use super::participant::{EncodedRows, Participant, Ran, commit_wait};
 use super::request::{Failure, KeyedAt};
 use crate::error::SqlError;
 use crate::replication::replica::Replica;
@@ -17,6 +18,7 @@ use crate::statement::CommitWait;
 /// What a request came to before, and what to wait for until that may be told.
 pub(super) struct Before {
     pub(super) affected: Result<u64, SqlError>,
+    pub(super) rows: Vec<Bytes>,
     pub(super) wait: Option<CommitWait>,
 }
 
@@ -34,7 +36,8 @@ impl Participant {
                 sink(&row.values().collect::<Vec<_>>());
             }
         }
-        Some(Before { affected, wait })
+        let rows = Vec::new();
+        Some(Before { affected, rows, wait })
     }
 
     /// The answer to a request that has happened here before.
@@ -44,7 +47,7 @@ impl Participant {
         keyed: Option<&Keyed>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Option<Ran> {
-        let Before { affected, wait } = self.before(replica, keyed?, sink)?;
+        let Before { affected, wait, .. } = self.before(replica, keyed?, sink)?;
         Some(match affected {
             Ok(affected) => Ran::Done { affected, wait },
             Err(error) => Ran::Failed { error, wait },
@@ -59,7 +62,11 @@ impl Participant {
             }
             match replica.hold.held_by(transaction) {
                 None => Err(Failure::Wounded),
-                Some(_) => Ok(self.before(replica, &at.keyed, &mut |_| {})),
+                Some(_) => {
+                    let mut rows = EncodedRows::default();
+                    let before = self.before(replica, &at.keyed, &mut |row| rows.push(row));
+                    Ok(before.map(|before| Before { rows: rows.0, ..before }))
+                }
             }
         });
         found.unwrap_or(Err(Failure::NotPrimary))

@@ -18,7 +18,7 @@ use volt_wasm::Modules;
 use super::memory::MemoryGuard;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
-use super::request::{Failure, KeyedAt, Work};
+use super::request::{Changed, Failure, KeyedAt, Work};
 use super::sequences::Sequences;
 use crate::error::SqlError;
 use crate::replication::hold::Asked;
@@ -212,7 +212,7 @@ impl Participant {
         parameters: &[Value],
         context: &StatementContext,
         has_key: bool,
-    ) -> Result<u64, Box<(Failure, Option<CommitWait>)>> {
+    ) -> Result<Changed, Box<(Failure, Option<CommitWait>)>> {
         let executed = self.replicas.with(partition, |replica| {
             if replica.reign().is_none() {
                 return Err(Box::new((Failure::NotPrimary, None)));
@@ -221,8 +221,10 @@ impl Participant {
                 return Err(Box::new((Failure::Wounded, None)));
             }
             replica.complete_unique_indexes();
+            let mut rows = EncodedRows::default();
+            let mut sink = |row: &[ValueRef<'_>]| rows.push(row);
             let (affected, effects) = match work {
-                Work::Program(program) => match replica.engine.run(program, parameters, context, &mut |_| {}) {
+                Work::Program(program) => match replica.engine.run(program, parameters, context, &mut sink) {
                     Ok(outcome) => (outcome.affected, outcome.effects.unwrap_or_default()),
                     Err(failed) => {
                         let wait = read_wait(replica, partition, failed.observed);
@@ -241,7 +243,8 @@ impl Participant {
             if let Some(holder) = replica.hold.held_by(transaction) {
                 holder.effects = Some(effects);
             }
-            Ok(affected)
+            let rows = rows.0;
+            Ok(Changed { affected, rows })
         });
         executed.unwrap_or_else(|| Err(Box::new((Failure::NotPrimary, None))))
     }
@@ -252,7 +255,7 @@ impl Participant {
         transaction: TransactionId,
         partition: PartitionId,
         home: PartitionId,
-        key: Option<&(KeyedAt, u64)>,
+        key: Option<&(KeyedAt, Changed)>,
     ) -> Result<CommitWait, Failure> {
         let prepared = self.replicas.with(partition, |replica| {
             if replica.reign().is_none() {
@@ -264,8 +267,9 @@ impl Participant {
             let (None, Some(mut effects)) = (holder.voted, holder.effects.clone()) else {
                 return Err(Failure::Wounded);
             };
-            if let Some((at, affected)) = key.filter(|(at, _)| at.partition == partition) {
-                let kept = self.keep(replica, Some(&at.keyed), *affected, &KeptRows::default(), Some(effects));
+            if let Some((at, changed)) = key.filter(|(at, _)| at.partition == partition) {
+                let rows = changed.to_kept();
+                let kept = self.keep(replica, Some(&at.keyed), changed.affected, &rows, Some(effects));
                 effects = kept.map_err(Failure::Sql)?.unwrap_or_default();
             }
             let lsn = self.replicas.append(

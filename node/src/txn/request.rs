@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use volt_engine::effects::{Effects, TransactionId};
-use volt_engine::idempotency::Keyed;
+use volt_engine::error::StatementError;
+use volt_engine::idempotency::{KeptRows, Keyed};
+use volt_engine::partition::MAX_RETURNED_BYTES;
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::procedure::Notice;
+use volt_engine::row::RowRef;
 use volt_engine::transaction::Reads;
 use volt_engine::value::Value;
 use volt_engine::{IndexId, Lsn, PartitionId, ProcedureId, TableId};
@@ -55,12 +58,12 @@ pub(crate) enum Request {
         key: Option<KeyedAt>,
     },
     /// Vote: what was run is on record in every one of these partitions; only the decision ends the hold. With a key that
-    /// one of them keeps, and the rows that the whole transaction changes.
+    /// one of them keeps, and what the whole transaction changes.
     Prepare {
         transaction: TransactionId,
         partitions: Vec<PartitionId>,
         home: PartitionId,
-        key: Option<(KeyedAt, u64)>,
+        key: Option<(KeyedAt, Changed)>,
     },
     /// The decision. In its home partition it is asked for, elsewhere told.
     Decide {
@@ -94,6 +97,39 @@ pub(crate) enum Request {
 pub(crate) struct KeyedAt {
     pub(crate) partition: PartitionId,
     pub(crate) keyed: Keyed,
+}
+
+/// Rows that are changed, and what is returned of them, encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changed {
+    pub(crate) affected: u64,
+    pub(crate) rows: Vec<Bytes>,
+}
+
+impl Changed {
+    /// More of the same transaction; an error when it returns too much.
+    pub(crate) fn add(&mut self, more: Self) -> Result<(), StatementError> {
+        self.affected += more.affected;
+        self.rows.extend(more.rows);
+        check_returned(&self.rows)
+    }
+
+    /// The rows as they are kept with an idempotency key.
+    pub(crate) fn to_kept(&self) -> KeptRows {
+        let mut kept = KeptRows::default();
+        for row in &self.rows {
+            kept.push(&RowRef::new(row).values().collect::<Vec<_>>());
+        }
+        kept
+    }
+}
+
+/// An error when a statement returns more of what it changes than one may.
+pub(crate) fn check_returned(rows: &[Bytes]) -> Result<(), StatementError> {
+    match rows.iter().map(Bytes::len).sum::<usize>() {
+        ..=MAX_RETURNED_BYTES => Ok(()),
+        _ => Err(StatementError::TooMuchReturned),
+    }
 }
 
 /// What a transaction over several partitions does in one of them.
@@ -211,10 +247,10 @@ pub(crate) enum Reply {
     Attempted(Attempted),
     /// Of `Hold`: the newest LSN of each partition.
     Held(Vec<(PartitionId, Lsn)>),
-    /// Of `Execute`: how many rows it changes.
-    Executed { affected: u64 },
-    /// Of `Execute`: it happened before, and changed so many rows.
-    Before { affected: u64 },
+    /// Of `Execute`: what it changes.
+    Executed(Changed),
+    /// Of `Execute`: it happened before, and changed this.
+    Before(Changed),
     /// Of `Prepare`, `Release`, `Unpin`, `Know`.
     Done,
     /// Of `Decide` and `Resolve`: committed, aborted, or not known yet.

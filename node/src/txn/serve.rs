@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use volt_engine::effects::TransactionId;
+use volt_engine::error::StatementError;
 use volt_engine::plan::StatementContext;
 use volt_engine::procedure::Notice;
 use volt_engine::value::Value;
@@ -11,7 +12,7 @@ use volt_engine::{Lsn, PartitionId};
 
 use super::keyed::{Before, is_key_of};
 use super::participant::{EncodedRows, Participant, Ran};
-use super::request::{AttemptRequest, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
+use super::request::{AttemptRequest, Changed, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
 use crate::world::CrashPoint;
@@ -247,11 +248,13 @@ impl Participant {
                 }
             }
         }
-        let mut affected = 0;
+        let mut changed = Changed::default();
         for part in &parts {
             let has_key = is_key_of(key.as_ref(), part.partition);
-            match self.execute(transaction, part.partition, &part.work, parameters, context, has_key) {
-                Ok(rows) => affected += rows,
+            let executed = self.execute(transaction, part.partition, &part.work, parameters, context, has_key);
+            let too_much = |error: StatementError| Box::new((Failure::Sql(error.into()), None));
+            match executed.and_then(|more| changed.add(more).map_err(too_much)) {
+                Ok(()) => {}
                 Err(failed) => {
                     let (failure, wait) = *failed;
                     let lost = self.release_all(transaction, &partitions);
@@ -266,12 +269,13 @@ impl Participant {
                 }
             }
         }
-        Reply::Executed { affected }
+        Reply::Executed(changed)
     }
 
     async fn serve_before(&self, before: Before) -> Reply {
+        let rows = before.rows;
         match (self.committed(before.wait.as_slice()).await, before.affected) {
-            (Ok(()), Ok(affected)) => Reply::Before { affected },
+            (Ok(()), Ok(affected)) => Reply::Before(Changed { affected, rows }),
             (Ok(()), Err(error)) => Reply::Failed(Failure::Sql(error)),
             (Err(failure), _) => Reply::Failed(failure),
         }
@@ -288,7 +292,7 @@ impl Participant {
         transaction: TransactionId,
         partitions: Vec<PartitionId>,
         home: PartitionId,
-        key: Option<(KeyedAt, u64)>,
+        key: Option<(KeyedAt, Changed)>,
     ) -> Reply {
         let mut waits = Vec::with_capacity(partitions.len());
         for partition in partitions {

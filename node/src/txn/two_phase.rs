@@ -16,16 +16,16 @@ use volt_engine::{NodeId, PartitionId};
 
 use super::calls::CallError;
 use super::keyed::is_key_of;
-use super::request::{Buffered, Failure, KeyedAt, Part, Reply, Request, Work};
-use super::{Coordinator, Retry, busy, settled};
+use super::request::{Buffered, Changed, Failure, KeyedAt, Part, Reply, Request, Work};
+use super::{Coordinator, Retry, busy, give_rows, settled};
 use crate::error::SqlError;
 use crate::statement::RowSink;
 use crate::world::CrashPoint;
 
 /// How one try ended.
 enum Try {
-    /// Committed: rows changed.
-    Committed(u64),
+    /// Committed, with what is changed.
+    Committed(Changed),
     /// Nothing happened, and it is worth another try.
     Again(&'static str),
     /// Nothing happened, and this is why.
@@ -35,12 +35,14 @@ enum Try {
 }
 
 impl Coordinator {
-    /// Writes on several partitions, each with its own program: all or none. Returns the rows changed.
+    /// Writes on several partitions, each with its own program: all or none. How many rows are changed; those that are
+    /// returned of them go to the sink.
     pub async fn run_multi(
         self: &Arc<Self>,
         parts: Vec<(PartitionId, Arc<Program>)>,
         parameters: &[Value],
         key: Option<Keyed>,
+        sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
         let work = |program: Arc<Program>| Work::Program(Box::new(Arc::unwrap_or_clone(program)));
         let parts = parts.into_iter().map(|(partition, program)| (partition, work(program)));
@@ -48,7 +50,9 @@ impl Coordinator {
         // The same when it is repeated, for the statement's parts are.
         let lowest = parts.keys().next().copied();
         let key = key.zip(lowest).map(|(keyed, partition)| KeyedAt { partition, keyed });
-        self.run_works(parts, parameters, key).await
+        let changed = self.run_works(parts, parameters, key).await?;
+        give_rows(&changed.rows, sink)?;
+        Ok(changed.affected)
     }
 
     /// A write with a key that one partition keeps, whichever ones it writes to.
@@ -73,7 +77,9 @@ impl Coordinator {
         let nothing = || Work::Buffered(Buffered::nothing());
         works.entry(partition).or_insert_with(nothing);
         let key = Some(KeyedAt { partition, keyed });
-        self.run_works(works, parameters, key).await
+        let changed = self.run_works(works, parameters, key).await?;
+        give_rows(&changed.rows, sink)?;
+        Ok(changed.affected)
     }
 
     /// The same for any work.
@@ -82,7 +88,7 @@ impl Coordinator {
         parts: BTreeMap<PartitionId, Work>,
         parameters: &[Value],
         key: Option<KeyedAt>,
-    ) -> Result<u64, SqlError> {
+    ) -> Result<Changed, SqlError> {
         // A task of its own: a client that goes away must not leave it half-way.
         let (coordinator, parameters) = (Arc::clone(self), parameters.to_vec());
         let run = tokio::spawn(async move { coordinator.try_works(parts, &parameters, key).await });
@@ -95,7 +101,7 @@ impl Coordinator {
         parts: BTreeMap<PartitionId, Work>,
         parameters: &[Value],
         key: Option<KeyedAt>,
-    ) -> Result<u64, SqlError> {
+    ) -> Result<Changed, SqlError> {
         let began_micros = self.context().now_micros;
         let mut retry = self.begin()?;
         // A try of which nobody knows what became.
@@ -104,7 +110,7 @@ impl Coordinator {
             // A wounded transaction keeps its age, so that it is the oldest some day; its name is new.
             let transaction = self.new_transaction(began_micros);
             let why = match self.try_multi(transaction, &parts, parameters, key.as_ref()).await {
-                Try::Committed(affected) => return Ok(affected),
+                Try::Committed(changed) => return Ok(changed),
                 Try::Failed(error) => return Err(settled(error, lost)),
                 Try::Unknown => {
                     let error = SqlError::unknown_outcome(
@@ -140,8 +146,8 @@ impl Coordinator {
         let executed = self
             .execute_everywhere(transaction, &nodes, parts, parameters, key)
             .await;
-        let affected = match executed {
-            Ok(affected) => affected,
+        let changed = match executed {
+            Ok(changed) => changed,
             Err(ended) => {
                 self.release_everywhere(transaction, &nodes);
                 return ended;
@@ -157,9 +163,15 @@ impl Coordinator {
         }
         let nodes = voters;
         let Some(home) = nodes.values().flatten().copied().min() else {
-            return Try::Committed(affected);
+            return Try::Committed(changed);
         };
-        let key = key.map(|at| (at.clone(), affected));
+        if key.is_some()
+            && let Err(error) = changed.to_kept().check()
+        {
+            self.release_everywhere(transaction, &nodes);
+            return Try::Failed(error.into());
+        }
+        let key = key.map(|at| (at.clone(), changed.clone()));
         self.replicas.world.pass(CrashPoint::TwoPhaseRun).await;
         if !self.vote_everywhere(transaction, &nodes, home, key.as_ref()).await {
             self.decide_everywhere(transaction, nodes, home, false).await;
@@ -167,7 +179,7 @@ impl Coordinator {
         }
         self.replicas.world.pass(CrashPoint::TwoPhaseVoted).await;
         match self.decide_everywhere(transaction, nodes, home, true).await {
-            Some(true) => Try::Committed(affected),
+            Some(true) => Try::Committed(changed),
             Some(false) => Try::Again("it was aborted by its home partition"),
             None => Try::Unknown,
         }
@@ -180,7 +192,7 @@ impl Coordinator {
         parts: &BTreeMap<PartitionId, Work>,
         parameters: &[Value],
         key: Option<&KeyedAt>,
-    ) -> Result<u64, Try> {
+    ) -> Result<Changed, Try> {
         let context = self.context();
         let asked = nodes.iter().map(|(&node, partitions)| {
             let part = |partition: &PartitionId| Part {
@@ -200,16 +212,16 @@ impl Coordinator {
         let mut replies = join_all(asked).await;
         // Who keeps the key has the first word: if it happened before, what the others met is what it did.
         replies.sort_by_key(|(keeps, _)| !keeps);
-        let mut affected = 0;
+        let mut changed = Changed::default();
         let first = parts.keys().next().copied().unwrap_or(0);
         for (keeps, reply) in replies {
             match executed(reply, first) {
-                Ok(rows) => affected += rows,
+                Ok(more) => changed.add(more).map_err(|error| Try::Failed(error.into()))?,
                 Err(Try::Failed(error)) if !keeps => return Err(self.failed_elsewhere(transaction, key, error).await),
                 Err(ended) => return Err(ended),
             }
         }
-        Ok(affected)
+        Ok(changed)
     }
 
     /// An error of a partition that doesn't keep the key. It counts if the key's partition was held all the while: whoever
@@ -259,10 +271,10 @@ impl Coordinator {
         transaction: TransactionId,
         nodes: &BTreeMap<NodeId, Vec<PartitionId>>,
         home: PartitionId,
-        key: Option<&(KeyedAt, u64)>,
+        key: Option<&(KeyedAt, Changed)>,
     ) -> bool {
         let asked = nodes.iter().map(|(&node, partitions)| {
-            let keeps = |(at, _): &&(KeyedAt, u64)| partitions.contains(&at.partition);
+            let keeps = |(at, _): &&(KeyedAt, Changed)| partitions.contains(&at.partition);
             self.ask(
                 node,
                 Request::Prepare {
@@ -350,11 +362,11 @@ impl Coordinator {
     }
 }
 
-/// How many rows a node changes, or how its answer ends this try.
-fn executed(reply: Result<Reply, CallError>, first: PartitionId) -> Result<u64, Try> {
+/// What a node changes, or how its answer ends this try.
+fn executed(reply: Result<Reply, CallError>, first: PartitionId) -> Result<Changed, Try> {
     match reply {
-        Ok(Reply::Executed { affected }) => Ok(affected),
-        Ok(Reply::Before { affected }) => Err(Try::Committed(affected)),
+        Ok(Reply::Executed(changed)) => Ok(changed),
+        Ok(Reply::Before(changed)) => Err(Try::Committed(changed)),
         Ok(Reply::Failed(Failure::Sql(error))) if error.is_unknown_outcome() => Err(Try::Unknown),
         Ok(Reply::Failed(Failure::Sql(error))) => Err(Try::Failed(error)),
         Ok(Reply::Failed(Failure::Wounded)) => Err(Try::Again("an older transaction came first")),

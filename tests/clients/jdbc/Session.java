@@ -66,9 +66,50 @@ public class Session {
             }
             transactions(connection, plain);
             procedures(connection, plain);
+            generatedKeys(connection, plain);
             plain.execute("DROP TABLE accounts");
         }
         System.out.println("ok");
+    }
+
+    private static void generatedKeys(Connection connection, Statement plain) throws SQLException {
+        plain.execute("CREATE TABLE orders (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item TEXT)");
+        String insert = "INSERT INTO orders (item) VALUES (?)";
+        try (PreparedStatement one = connection.prepareStatement(insert, Statement.RETURN_GENERATED_KEYS)) {
+            // From the fifth execution on by a named statement and in the binary format.
+            for (int round = 1; round <= 12; round++) {
+                one.setString(1, "item " + round);
+                same(1, one.executeUpdate());
+                try (ResultSet keys = one.getGeneratedKeys()) {
+                    same(true, keys.next());
+                    same((long) round, keys.getLong("id"));
+                    same("item " + round, keys.getString("item"));
+                    same(false, keys.next());
+                }
+            }
+        }
+        try (PreparedStatement many = connection.prepareStatement(insert, new String[] {"id"})) {
+            for (int round = 13; round <= 30; round++) {
+                many.setString(1, "item " + round);
+                many.addBatch();
+            }
+            same(18, many.executeBatch().length);
+            long expected = 13;
+            try (ResultSet keys = many.getGeneratedKeys()) {
+                while (keys.next()) {
+                    same(expected++, keys.getLong(1));
+                }
+            }
+            same(31L, expected);
+        }
+        try (ResultSet row = plain.executeQuery("UPDATE orders SET item = 'changed' WHERE id > 28 RETURNING item")) {
+            same(true, row.next());
+            same("changed", row.getString(1));
+            same(true, row.next());
+            same(false, row.next());
+        }
+        refused(plain, "INSERT INTO orders VALUES (1, 'given')", "428C9");
+        plain.execute("DROP TABLE orders");
     }
 
     private static void transactions(Connection connection, Statement plain) throws SQLException {

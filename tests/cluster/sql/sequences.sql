@@ -57,7 +57,7 @@ SELECT setval('stairs', 31);
 SELECT setval('stairs', (SELECT 10));
 -- A query over tables takes one value a row
 CREATE SEQUENCE counted;
-SELECT item, nextval('counted') AS one, nextval('counted') > 0 AS other FROM orders WHERE item <> 'none' ORDER BY item;
+SELECT item, nextval('counted') <> nextval('counted') AS differ FROM orders WHERE item <> 'none' ORDER BY item;
 SELECT count(DISTINCT value) FROM (SELECT nextval('counted') AS value FROM orders);
 SELECT lastval() > 0;
 -- In blocks and procedures

@@ -119,6 +119,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         columns: vec![column("k", key, false), column("v", DataType::Text, true)],
         primary_key: vec![0],
         checks: Vec::new(),
+        returning: None,
         action,
     }
 }

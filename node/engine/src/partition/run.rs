@@ -2,11 +2,13 @@
 
 mod check;
 mod find;
+mod returning;
 mod stages;
 mod unique;
 mod write;
 
 pub use find::{MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE};
+pub use returning::MAX_RETURNED_BYTES;
 pub use stages::MAX_KEPT_BYTES;
 pub use unique::Duplicates;
 
@@ -141,10 +143,10 @@ impl<'a, V: View<'a>> Run<'a, V> {
                 };
                 Ok((given, None))
             }
-            Action::Insert { rows } => self.insert(rows),
-            Action::Update { access, filter, set } => self.update(access, filter.as_ref(), set),
+            Action::Insert { rows } => self.insert(rows, sink),
+            Action::Update { access, filter, set } => self.update(access, filter.as_ref(), set, sink),
             Action::Truncate { others } => self.truncate(others),
-            Action::Delete { access, filter } => self.delete(access, filter.as_ref()),
+            Action::Delete { access, filter } => self.delete(access, filter.as_ref(), sink),
         }
     }
 

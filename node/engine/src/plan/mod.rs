@@ -31,6 +31,8 @@ pub struct Program {
     pub checks: Vec<Check>,
     /// What it does.
     pub action: Action,
+    /// RETURNING: what it gives of each row that it writes, as the row is then, or that it removes; None: nothing.
+    pub returning: Option<Vec<Expr>>,
 }
 
 /// A condition on each row of a table, over the table's columns: it may be true or NULL.

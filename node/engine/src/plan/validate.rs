@@ -17,7 +17,11 @@ impl Program {
             return Err(malformed("its primary key is not of its columns"));
         }
         check_all(self.checks.iter().map(|check| &check.condition), columns)?;
+        check_all(self.returning.iter().flatten(), columns)?;
         match &self.action {
+            Action::Select { .. } | Action::Truncate { .. } if self.returning.is_some() => {
+                Err(malformed("it writes no rows that it could return"))
+            }
             Action::Select {
                 access,
                 filter,

@@ -154,9 +154,10 @@ impl Machine for Execution<'_> {
             Into::Slots {
                 slots,
                 strict,
+                at_most_one,
                 is_statement,
             } => {
-                if *strict || !*is_statement {
+                if *strict || !*is_statement || (*at_most_one && affected > 1) {
                     check_one(affected, *is_statement)?;
                 }
                 let mut row = if rows.is_empty() {

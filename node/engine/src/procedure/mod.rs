@@ -205,6 +205,8 @@ pub enum Into {
         slots: Vec<usize>,
         /// STRICT.
         strict: bool,
+        /// Of a statement that writes: more than one row is an error.
+        at_most_one: bool,
         /// FOUND and the row count tell of it; they don't of a subquery inside an expression.
         is_statement: bool,
     },

@@ -111,6 +111,7 @@ fn the_first_row_goes_into_variables_and_none_makes_them_null() {
         procedure(vec![execute(Into::Slots {
             slots: vec![NUMBER, 1],
             strict,
+            at_most_one: false,
             is_statement: true,
         })])
     };
@@ -138,6 +139,19 @@ fn the_first_row_goes_into_variables_and_none_makes_them_null() {
     let frame = execution.frame();
     assert_eq!((&frame[NUMBER], &frame[FOUND]), (&Value::Null, &Value::Boolean(false)));
 
+    // Of a statement that writes more than one is too many, and none is none.
+    let writes = procedure(vec![execute(Into::Slots {
+        slots: vec![NUMBER],
+        strict: false,
+        at_most_one: true,
+        is_statement: true,
+    })]);
+    for (affected, expected) in [(0, Ok(())), (1, Ok(())), (2, Err(StatementError::MoreRows))] {
+        let mut execution = started(&writes);
+        execution.advance().unwrap();
+        assert_eq!(execution.executed(affected, Vec::new()), expected);
+    }
+
     let strict = into(true);
     for (affected, sqlstate) in [(0, "P0002"), (2, "P0003")] {
         let mut execution = started(&strict);
@@ -162,6 +176,7 @@ fn a_subquery_tells_found_nothing_and_has_one_row() {
         execute(Into::Slots {
             slots: vec![NUMBER],
             strict: false,
+            at_most_one: false,
             is_statement: false,
         }),
     ]);

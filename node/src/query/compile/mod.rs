@@ -117,6 +117,7 @@ pub(super) fn program(table: &Table, action: Action) -> Program {
         primary_key: table.primary_key.clone(),
         checks,
         action,
+        returning: None,
     }
 }
 
@@ -204,14 +205,23 @@ pub(super) fn compile_over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Ex
     }
 }
 
+/// The columns of a SELECT of a table's rows, over a row: what RETURNING gives.
+pub(super) fn compile_returning(plan: &LogicalPlan, table: &Table) -> Result<Vec<Expr>, SqlError> {
+    over_row(plan, table).map_err(|why| match why {
+        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in RETURNING")),
+        NotCompiled::Malformed(error) => error.into(),
+    })
+}
+
 /// The columns of a plan that only projects a table.
 fn over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Vec<Expr>> {
     match plan {
         LogicalPlan::SubqueryAlias(alias) => over_row(&alias.input, table),
         LogicalPlan::TableScan(scan) if scan.filters.is_empty() => {
             let place = |name: &String| table.columns.iter().position(|column| column.name == *name);
+            let version = |name: &String| (name == VERSION).then_some(Expr::Version);
             let column = |name: &String| {
-                let column = place(name).map(Expr::Column);
+                let column = place(name).map(Expr::Column).or_else(|| version(name));
                 column.ok_or_else(|| NotCompiled::Shape(format!("column {name}")))
             };
             let fields = scan.projected_schema.fields();

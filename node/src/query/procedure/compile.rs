@@ -300,6 +300,7 @@ impl<'a, 'e> Compiler<'a, 'e> {
         let into = Into::Slots {
             slots,
             strict,
+            at_most_one: made.writes,
             is_statement: true,
         };
         self.emit.op(Op::Execute { statement, into });

@@ -42,6 +42,7 @@ pub(super) struct Made {
     pub(super) place: usize,
     pub(super) columns: Vec<ResultColumn>,
     pub(super) returns_rows: bool,
+    pub(super) writes: bool,
 }
 
 impl<'e> Emitter<'e> {
@@ -150,6 +151,7 @@ impl<'e> Emitter<'e> {
             false => Into::Slots {
                 slots: vec![slot],
                 strict: false,
+                at_most_one: false,
                 is_statement: false,
             },
         };
@@ -201,7 +203,7 @@ impl<'e> Emitter<'e> {
 
     fn add(&mut self, sql: String, planned: Planned, parameters: Vec<DataType>) -> Result<Made, SqlError> {
         let columns = planned.columns().to_vec();
-        let returns_rows = planned.returns_rows();
+        let (returns_rows, writes) = (planned.returns_rows(), planned.writes());
         let mut statement = Statement {
             sql,
             parameters,
@@ -232,6 +234,7 @@ impl<'e> Emitter<'e> {
             place: self.statements.len() - 1,
             columns,
             returns_rows,
+            writes,
         })
     }
 

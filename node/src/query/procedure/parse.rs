@@ -285,13 +285,19 @@ impl Parser<'_> {
 
     /// SELECT may have its INTO anywhere at its top level.
     fn sql(&mut self) -> Parsed<Stmt> {
-        // INSERT has an INTO of its own.
-        if self.tokens.is(&["INSERT"]) {
-            let text = self.tokens.text_until(&[";"])?;
-            return self.ended(Stmt::Sql { text, into: None });
-        }
         let begin = self.tokens.place();
-        let mut text = self.tokens.text_until(&["INTO", ";"])?;
+        let mut text = match self.tokens.is(&["INSERT"]) {
+            false => self.tokens.text_until(&["INTO", ";"])?,
+            // It has an INTO of its own.
+            true => {
+                let mut text = self.tokens.text_until(&["RETURNING", ";"])?;
+                if self.tokens.is(&["RETURNING"]) {
+                    let returning = self.tokens.text_until(&["INTO", ";"])?;
+                    text.sql = format!("{} {}", text.sql, returning.sql);
+                }
+                text
+            }
+        };
         if !self.tokens.is(&["INTO"]) {
             return self.ended(Stmt::Sql { text, into: None });
         }

@@ -64,11 +64,7 @@ pub(in crate::query) fn take_calls(
         calls: Calls::default(),
         is_once: is_once(statement),
     };
-    match statement {
-        Statement::Insert(insert) => taker.insert(insert, overriding)?,
-        Statement::Update(update) => taker.update(update)?,
-        _ => {}
-    }
+    taker.defaults_in(statement, overriding)?;
     taker.calls_in(statement)?;
     Ok((count, taker.calls))
 }
@@ -113,6 +109,15 @@ impl Taker<'_> {
         match &column.default {
             Some(ColumnDefault::Sequence { sequence, .. }) => Ok(self.placeholder(Call::Next(*sequence))),
             _ => plain_default(column),
+        }
+    }
+
+    fn defaults_in(&mut self, statement: &mut Statement, overriding: Option<Overriding>) -> Result<(), SqlError> {
+        match statement {
+            Statement::Insert(insert) => self.insert(insert, overriding),
+            Statement::Update(update) => self.update(update),
+            Statement::Explain { statement, .. } => self.defaults_in(statement, overriding),
+            _ => Ok(()),
         }
     }
 
@@ -344,6 +349,11 @@ pub(super) fn function_name(function: &Function) -> Option<String> {
     }
 }
 
+/// Whether an expression is a call of this function.
+pub(in crate::query) fn is_call_of(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Function(function) if function_name(function).as_deref() == Some(name))
+}
+
 /// Its arguments, if they are plain.
 pub(super) fn arguments(function: &Function) -> Option<Vec<&Expr>> {
     let FunctionArguments::List(list) = &function.args else {
@@ -391,6 +401,7 @@ fn is_once(statement: &Statement) -> bool {
     }
     match statement {
         Statement::Query(_) => statement.visit(&mut Tables).is_continue(),
+        Statement::Explain { statement, .. } => is_once(statement),
         _ => true,
     }
 }

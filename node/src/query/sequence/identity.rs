@@ -163,7 +163,12 @@ fn identity(definition: &ColumnDef, generated_as: &GeneratedAs, options: &str) -
         GeneratedAs::ByDefault => SequenceDefault::Identity,
         GeneratedAs::ExpStored => return Err(SqlError::unsupported("a generated column that is STORED")),
     };
-    Ok((kind, data_type, Options::of(options)?))
+    let options = Options::of(options).map_err(|error| SqlError {
+        // Its place is one in the options alone.
+        position: None,
+        ..error
+    });
+    Ok((kind, data_type, options?))
 }
 
 /// A name as PostgreSQL makes it: `table_column_seq`, with a number if there is one already.

@@ -8,7 +8,7 @@ mod function;
 mod identity;
 mod values;
 
-pub(super) use calls::{Call, Calls, Overriding, take_calls};
+pub(super) use calls::{Call, Calls, Overriding, is_call_of, take_calls};
 pub(super) use definition::SequencePlan;
 pub(super) use function::{next_value, with_session};
 pub(super) use identity::{is_of_sequence, serial_type, take_sequences};

@@ -24,6 +24,7 @@ fn program(action: Action) -> Program {
         columns: vec![column("shop"), column("item"), column("left")],
         primary_key: vec![0, 1],
         checks: Vec::new(),
+        returning: None,
         action,
     };
     program.validate().unwrap();

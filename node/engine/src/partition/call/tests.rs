@@ -23,6 +23,7 @@ fn program(action: Action) -> Program {
         columns: vec![column("k"), column("v")],
         primary_key: vec![0],
         checks: Vec::new(),
+        returning: None,
         action,
     }
 }
@@ -178,7 +179,7 @@ fn one_by_one(mut partition: Partition, statements: &[Program]) -> (Rows, Result
             Ok(outcome) => outcome,
             Err(failed) => return (told, Err(failed.error)),
         };
-        if program.is_read_only() {
+        if program.is_read_only() || program.returning.is_some() {
             told.extend(rows);
         } else {
             let found = if outcome.affected > 0 { "true" } else { "false" };
@@ -202,13 +203,17 @@ fn statements() -> impl Strategy<Value = Vec<Program>> {
             backward,
         })),
     ];
-    let statement = (access, key(), -5..5_i64, 0..5).prop_map(|(access, key, value, kind)| match kind {
-        0 => insert(key, value),
-        1 => update(access, (1, plus(value))),
-        2 => delete(access),
-        // A key that moves.
-        3 => update(point(key), (0, number(value.abs()))),
-        _ => select(access),
+    let statement = (access, key(), -5..5_i64, 0..5, any::<bool>()).prop_map(|(access, key, value, kind, returns)| {
+        let mut program = match kind {
+            0 => insert(key, value),
+            1 => update(access, (1, plus(value))),
+            2 => delete(access),
+            // A key that moves.
+            3 => update(point(key), (0, number(value.abs()))),
+            _ => return select(access),
+        };
+        program.returning = returns.then(|| vec![Expr::Column(0), plus(1)]);
+        program
     });
     prop::collection::vec(statement, 1..12)
 }
@@ -217,7 +222,8 @@ proptest! {
     #[test]
     fn a_call_does_what_its_statements_do_one_after_another(statements in statements()) {
         let made = statements.iter().map(|program| {
-            let into = if program.is_read_only() { Into::Caller } else { Into::Nowhere };
+            let returns = program.is_read_only() || program.returning.is_some();
+            let into = if returns { Into::Caller } else { Into::Nowhere };
             (program.clone(), into)
         });
         let procedure = procedure(made.collect(), 2);

@@ -305,6 +305,7 @@ fn read(access: Access) -> Program {
             .to_vec(),
         primary_key: vec![0],
         checks: Vec::new(),
+        returning: None,
         action: Action::Select {
             access,
             filter: None,

@@ -39,6 +39,7 @@ fn program(action: Action) -> Program {
         columns: columns(),
         primary_key: vec![0, 1],
         checks: Vec::new(),
+        returning: None,
         action,
     };
     program.validate().unwrap();

@@ -24,6 +24,7 @@ fn program(action: Action) -> Program {
         columns,
         primary_key: vec![0],
         checks: Vec::new(),
+        returning: None,
         action,
     }
 }

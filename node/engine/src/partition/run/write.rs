@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::view::View;
+use super::returning::Sink;
 use super::{Run, Written};
 use crate::TableId;
 use crate::effects::EffectsBuilder;
@@ -15,7 +16,8 @@ use crate::row::{RowRef, encode_row_into};
 use crate::value::ValueRef;
 
 impl<'a, V: View<'a>> Run<'a, V> {
-    pub(super) fn insert(&mut self, rows: &'a [Vec<Expr>]) -> Written {
+    pub(super) fn insert(&mut self, rows: &'a [Vec<Expr>], sink: Sink<'_>) -> Written {
+        let mut returned = self.returned(sink);
         let mut effects = EffectsBuilder::default();
         let mut keys = BTreeSet::new();
         let mut encoded = Vec::new();
@@ -39,6 +41,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
             effects.put(self.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
             self.put_unique(&mut uniques, &key, None, &encoded)?;
+            returned.give(RowRef::new(&encoded), 0)?;
             if rows.len() > 1 {
                 keys.insert(key);
             }
@@ -56,10 +59,17 @@ impl<'a, V: View<'a>> Run<'a, V> {
         seen.row.is_some()
     }
 
-    pub(super) fn update(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
+    pub(super) fn update(
+        &mut self,
+        access: &'a Access,
+        filter: Option<&'a Expr>,
+        set: &'a [(usize, Expr)],
+        sink: Sink<'_>,
+    ) -> Written {
         if set.iter().any(|(column, _)| self.program.primary_key.contains(column)) {
-            return self.update_keys(access, filter, set);
+            return self.update_keys(access, filter, set, sink);
         }
+        let mut returned = self.returned(sink);
         let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
         let (mut values, mut encoded) = (Vec::new(), Vec::new());
         let mut uniques = self.uniques();
@@ -70,6 +80,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
             effects.put(run.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
             run.put_unique(&mut uniques, key, Some(row), &encoded)?;
+            returned.give(RowRef::new(&encoded), 0)?;
             affected += 1;
             Ok(true)
         })?;
@@ -79,13 +90,21 @@ impl<'a, V: View<'a>> Run<'a, V> {
 
     /// An update that may move rows to other keys: a new key must be free, or be one that is moving away. As in
     /// standard SQL the whole statement counts; PostgreSQL would refuse some orders.
-    fn update_keys(&mut self, access: &'a Access, filter: Option<&'a Expr>, set: &'a [(usize, Expr)]) -> Written {
+    fn update_keys(
+        &mut self,
+        access: &'a Access,
+        filter: Option<&'a Expr>,
+        set: &'a [(usize, Expr)],
+        sink: Sink<'_>,
+    ) -> Written {
+        let mut returned = self.returned(sink);
         let (mut changed, mut encoded) = (Vec::new(), Vec::new());
         self.each(access, filter, |run, key, row| {
             let mut values = Vec::new();
             run.updated(row, set, &mut values)?;
             encode(&mut encoded, &values);
             run.check(&encoded)?;
+            returned.give(RowRef::new(&encoded), 0)?;
             changed.push((key.clone(), values));
             Ok(true)
         })?;
@@ -132,11 +151,13 @@ impl<'a, V: View<'a>> Run<'a, V> {
         Ok(())
     }
 
-    pub(super) fn delete(&mut self, access: &'a Access, filter: Option<&'a Expr>) -> Written {
+    pub(super) fn delete(&mut self, access: &'a Access, filter: Option<&'a Expr>, sink: Sink<'_>) -> Written {
         let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
-        self.each(access, filter, |run, key, _| {
+        let mut returned = self.returned(sink);
+        self.each(access, filter, |run, key, row| {
             effects.remove(run.program.table, key.as_bytes());
             effects.check_size()?;
+            returned.give(row, run.scope.lsn)?;
             affected += 1;
             Ok(true)
         })?;

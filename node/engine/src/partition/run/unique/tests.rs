@@ -32,6 +32,7 @@ fn program(action: Action) -> Program {
         columns: vec![column("k", false), column("a", true), column("b", true)],
         primary_key: vec![0],
         checks: Vec::new(),
+        returning: None,
         action,
     };
     program.validate().unwrap();
