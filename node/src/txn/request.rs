@@ -286,3 +286,24 @@ pub(crate) enum Failure {
     /// The statement's own error.
     Sql(SqlError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_partitions_return_together_is_bounded() {
+        let half = || Changed {
+            affected: 1,
+            rows: vec![Bytes::from(vec![0; MAX_RETURNED_BYTES / 2])],
+        };
+        let mut changed = half();
+        assert_eq!(changed.add(half()), Ok(()));
+        assert_eq!((changed.affected, changed.rows.len()), (2, 2));
+        let little = Changed {
+            affected: 1,
+            rows: vec![Bytes::from_static(b"x")],
+        };
+        assert_eq!(changed.add(little), Err(StatementError::TooMuchReturned));
+    }
+}

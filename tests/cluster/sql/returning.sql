@@ -53,6 +53,16 @@ BEGIN
   UPDATE stock SET amount = 1 WHERE shop = 1 RETURNING amount INTO one;
 END $$;
 CALL both(NULL);
+CREATE PROCEDURE each(OUT total INT) AS $$
+DECLARE r RECORD;
+BEGIN
+  total := 0;
+  FOR r IN UPDATE stock SET amount = amount + 10 WHERE shop = 1 RETURNING item, amount LOOP
+    total := total + r.amount;
+  END LOOP;
+END $$;
+CALL each(NULL);
+UPDATE stock SET amount = amount - 10 WHERE shop = 1 RETURNING amount;
 CREATE PROCEDURE wrong() AS $$ BEGIN DELETE FROM stock RETURNING item; END $$;
 -- With an idempotency key
 /* volt.idempotency_key = 'r1' */ UPDATE stock SET amount = amount + 1 WHERE shop = 1 AND item = 'pen' RETURNING amount;
@@ -72,5 +82,7 @@ DELETE FROM numbered WHERE id = 1 RETURNING *, _version > 0 AS old;
 EXPLAIN DELETE FROM numbered WHERE id = 2 RETURNING v;
 EXPLAIN INSERT INTO numbered (v) VALUES (1) RETURNING id;
 INSERT INTO numbered (v) VALUES (50) RETURNING nextval('numbered_id_seq');
-DROP PROCEDURE take, sweep, both;
+ALTER TABLE numbered ADD COLUMN later TEXT;
+INSERT INTO numbered (v) VALUES (60) RETURNING v, later;
+DROP PROCEDURE take, sweep, both, each;
 DROP TABLE stock, numbered;

@@ -59,7 +59,14 @@ SELECT setval('stairs', (SELECT 10));
 CREATE SEQUENCE counted;
 SELECT item, nextval('counted') <> nextval('counted') AS differ FROM orders WHERE item <> 'none' ORDER BY item;
 SELECT count(DISTINCT value) FROM (SELECT nextval('counted') AS value FROM orders);
+SELECT v = w AS same FROM (SELECT n AS v, n AS w FROM (SELECT nextval('counted') AS n) AS i) AS y;
 SELECT lastval() > 0;
+VALUES (nextval('s')), (nextval('s'));
+SELECT (SELECT nextval('s')) - lastval() AS inner, CASE WHEN true THEN 0 ELSE nextval('s') END AS not_needed;
+SELECT nextval('s') WHERE false;
+SELECT nextval(item) FROM orders;
+SELECT nextval();
+EXPLAIN INSERT INTO orders (item) VALUES ('none is taken');
 -- In blocks and procedures
 BEGIN;
 INSERT INTO orders (item) VALUES ('in a block');

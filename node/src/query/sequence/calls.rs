@@ -268,7 +268,11 @@ impl Taker<'_> {
     fn sequence(&self, function: &Function, name: &str) -> Result<SequenceId, SqlError> {
         let sequence = match arguments(function).as_deref() {
             Some([only]) => constant_name(only)?,
-            _ => None,
+            Some(_) => {
+                let message = format!("function {name} does not exist with these arguments");
+                return Err(SqlError::new("42883", message));
+            }
+            None => None,
         };
         let Some(sequence) = sequence else {
             return Err(SqlError::unsupported(format!("{name} of what is not a constant name")));
