@@ -8,7 +8,7 @@ use volt_engine::catalog::{Column, ColumnDefault, SequenceDefault};
 use volt_engine::value::DataType;
 
 use super::calls::{arguments, constant_name, function_name};
-use super::definition::Options;
+use super::options::Options;
 use crate::error::SqlError;
 use crate::metadata::command::{NewIndex, OwnedSequence};
 use crate::metadata::map::ClusterMap;
