@@ -8,6 +8,7 @@ mod control;
 mod counters;
 mod determinism;
 mod doors;
+mod host;
 mod plan;
 mod run;
 mod serializable;

@@ -4,6 +4,7 @@
 //! `command` and `apply` are the state machine, pure; `raft` keeps its log; `lease` says how long a primary may believe
 //! what it knows; `Metadata` is the handle that the rest of the node holds.
 
+pub mod answer;
 pub mod apply;
 pub mod command;
 mod entry;

@@ -30,7 +30,7 @@ fn joining(node_id: NodeId, boot_id: u64, incarnation: u64) -> Joining {
 }
 
 /// Three living nodes, each with boot id 1, and four partitions a group.
-fn cluster() -> ClusterMap {
+pub(super) fn cluster() -> ClusterMap {
     let mut map = ClusterMap::default();
     let initialise = Command::Initialise {
         cluster_uuid: "one".to_owned(),
@@ -44,7 +44,7 @@ fn cluster() -> ClusterMap {
     map
 }
 
-fn create(map: &mut ClusterMap, name: &str, replication: u32) -> TableId {
+pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> TableId {
     let column = Column {
         name: "id".to_owned(),
         data_type: DataType::Int,

@@ -198,3 +198,6 @@ pub(super) fn check_unneeded(map: &ClusterMap, table: TableId) -> Result<(), Ref
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! A node's host: the process that runs on it, from a start to the crash that ends it.
+
+use std::sync::Arc;
+
+use volt_node::config::NodeConfig;
+use volt_node::node::Node;
+use volt_node::world::simulated::{Faults, SimulatedClock, SimulatedDisk, SimulatedNetwork, SimulatedRandom};
+use volt_node::world::{CrashPoint, Fate, World};
+
+use crate::control::PEER_PORT;
+use crate::determinism::mix;
+use crate::plan::NODES;
+use crate::shared::Shared;
+use crate::sql::SQL_PORT;
+
+/// So little that a node that was away for a moment is mostly filled.
+const TAIL_MARGIN_BYTES: usize = 2 << 10;
+/// So little that a fill is several chunks.
+const FILL_CHUNK_BYTES: usize = 256;
+/// So little that checkpoints are taken, and segments removed, all the time.
+const CHECKPOINT_BYTES: u64 = 2 << 10;
+/// What the network calls it.
+pub fn name(node: u32) -> String {
+    format!("node-{node}")
+}
+
+/// A node's process: starts, and runs until the host is crashed.
+pub async fn process(
+    node: u32,
+    seed: u64,
+    disk: Arc<SimulatedDisk>,
+    faults: Arc<Faults>,
+    shared: Shared,
+) -> turmoil::Result {
+    let start = {
+        let mut run = shared.run();
+        let starts = run.starts.entry(node).or_default();
+        *starts += 1;
+        *starts
+    };
+    let age = turmoil::sim_elapsed().unwrap_or_default();
+    // Calendars are wrong by some seconds, each by its own.
+    let skew_micros = (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000;
+    let mut world = World::simulated(
+        SimulatedClock::new(age, skew_micros),
+        Arc::new(SimulatedNetwork::new(&name(node), faults)),
+        Arc::clone(&disk),
+        SimulatedRandom::new(mix(seed ^ (u64::from(node) << 40) ^ (start << 48))),
+    );
+    world.fate = Some(Arc::new(Ends {
+        node,
+        disk,
+        shared: shared.clone(),
+    }));
+    let mut config = NodeConfig::new(node, "");
+    config.advertise = name(node);
+    config.listen = "0.0.0.0".to_owned();
+    config.peer_port = PEER_PORT;
+    config.sql_port = SQL_PORT;
+    config.tail_margin_bytes = TAIL_MARGIN_BYTES;
+    config.fill_chunk_bytes = FILL_CHUNK_BYTES;
+    config.checkpoint_bytes = CHECKPOINT_BYTES;
+    config.join = (1..=NODES)
+        .map(|other| format!("{}:{PEER_PORT}", name(other)))
+        .collect();
+    shared.note(&format!("node {node} starts"));
+    let started = Node::start(config, world).await;
+    let ended = match started {
+        Ok(running) => {
+            shared.run().nodes.insert(node, Arc::downgrade(&running));
+            format!("{:?}", running.run_until_stopped().await)
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    if shared.run().ended == Some(node) {
+        // A dead process says nothing.
+        std::future::pending::<()>().await;
+    }
+    Err(format!("node {node} can't go on: {ended}").into())
+}
+
+/// Ends a process at the point that is armed: from then on its disk takes nothing from it.
+struct Ends {
+    node: u32,
+    disk: Arc<SimulatedDisk>,
+    shared: Shared,
+}
+
+impl Fate for Ends {
+    fn ends_at(&self, point: CrashPoint) -> bool {
+        let mut run = self.shared.run();
+        let Some(armed) = run.armed.as_mut().filter(|armed| armed.point == point) else {
+            return false;
+        };
+        if armed.passes > 0 {
+            armed.passes -= 1;
+            return false;
+        }
+        match armed.with_power {
+            true => self.disk.crash(),
+            false => self.disk.kill(),
+        }
+        run.armed = None;
+        run.ended = Some(self.node);
+        true
+    }
+}
