@@ -1,7 +1,8 @@
 //! What a module, and a call of it, may need.
 
-/// Units of fuel of a call: about one an instruction, so that a call computes for a second at most.
-pub const FUEL: u64 = 1_000_000_000;
+/// Units of fuel of a call: about one an instruction, so that a call computes for a second at most, during which its
+/// partition does nothing else.
+pub const FUEL: u64 = 500_000_000;
 /// Fuel that a SQL statement costs besides what the module computes: about the time that a look-up takes.
 pub(crate) const STATEMENT_FUEL: u64 = 2_000;
 /// Fuel that any other request to the host costs, besides one unit for each byte that it passes.

@@ -199,7 +199,7 @@ fn fuel_ends_and_is_counted_alike_each_time() {
     let (sqlstate, message) = fails("(loop $l (br $l))");
     assert_eq!(
         (sqlstate, message.as_str()),
-        ("54000", "procedure p used up its 1000000000 units of fuel")
+        ("54000", "procedure p used up its 500000000 units of fuel")
     );
     let seen = run("(local $n i32) (loop $l
         (local.set $n (i32.add (local.get $n) (i32.const 1)))

@@ -192,21 +192,24 @@ impl<'e> Emitter<'e> {
         let sql = parsed(sql)?.to_string();
         let planned = self.plan_with(&sql, &[]).await?;
         let parameters = planned.parameters().to_vec();
-        self.add(sql, planned, parameters)?;
+        self.add(sql, planned, Some(parameters))?;
         Ok(())
     }
 
     async fn make(&mut self, sql: String) -> Result<Made, SqlError> {
         let planned = self.plan(&sql).await?;
-        self.add(sql, planned, Vec::new())
+        self.add(sql, planned, None)
     }
 
-    fn add(&mut self, sql: String, planned: Planned, parameters: Vec<DataType>) -> Result<Made, SqlError> {
+    /// `own`: the types of its parameters, unless they are the slots.
+    fn add(&mut self, sql: String, planned: Planned, own: Option<Vec<DataType>>) -> Result<Made, SqlError> {
+        // A parameter of its own is never the procedure's key, whatever its number.
+        let slots = if own.is_some() { &[][..] } else { &self.code.slots };
         let columns = planned.columns().to_vec();
         let (returns_rows, writes) = (planned.returns_rows(), planned.writes());
         let mut statement = Statement {
             sql,
-            parameters,
+            parameters: own.clone().unwrap_or_default(),
             tables: Vec::new(),
             program: None,
             keys: Vec::new(),
@@ -217,7 +220,7 @@ impl<'e> Emitter<'e> {
             Plan::Program(plan) => {
                 statement.tables.push(plan.table.id);
                 if let Some(home) = &self.home {
-                    statement.keys = keys_at_home(home, &plan, &self.code.slots)?;
+                    statement.keys = keys_at_home(home, &plan, slots)?;
                     statement.program = Some(volt_engine::plan::Program::clone(&plan.program));
                 }
             }
