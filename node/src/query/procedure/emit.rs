@@ -203,8 +203,6 @@ impl<'e> Emitter<'e> {
 
     /// `own`: the types of its parameters, unless they are the slots.
     fn add(&mut self, sql: String, planned: Planned, own: Option<Vec<DataType>>) -> Result<Made, SqlError> {
-        // A parameter of its own is never the procedure's key, whatever its number.
-        let slots = if own.is_some() { &[][..] } else { &self.code.slots };
         let columns = planned.columns().to_vec();
         let (returns_rows, writes) = (planned.returns_rows(), planned.writes());
         let mut statement = Statement {
@@ -216,6 +214,8 @@ impl<'e> Emitter<'e> {
             sequences: Vec::new(),
         };
         statement.sequences = self.value_slots(&planned)?;
+        // A parameter of its own is never the procedure's key, whatever its number.
+        let slots = if own.is_some() { &[][..] } else { &self.code.slots };
         match planned.plan {
             Plan::Program(plan) => {
                 statement.tables.push(plan.table.id);

@@ -131,7 +131,7 @@ mod tests {
         ] {
             assert_eq!(decoded(text), Ok(module.clone()), "{text}");
         }
-        for text in ["AGFzbQEAAA", "AGF!", "\\x0", "\\xgg", "0061736d01000000\\x"] {
+        for text in ["AGFzbQEAA", "AGF!", "\\x0", "\\xgg", "0061736d01000000\\x"] {
             assert_eq!(decoded(text).unwrap_err().sqlstate, "22023", "{text}");
         }
         let digits = |bytes: usize| format!("\\x{}", "00".repeat(bytes));
