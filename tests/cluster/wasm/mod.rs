@@ -170,11 +170,11 @@ fn the_sample_does_what_it_says() {
             ),
             (
                 "CALL endless(0, 0)",
-                error("54000 procedure endless used up its 1000000000 units of fuel"),
+                error("54000 procedure endless used up its 500000000 units of fuel"),
             ),
             (
                 "CALL endless_anywhere(0, 0)",
-                error("54000 procedure endless_anywhere used up its 1000000000 units of fuel"),
+                error("54000 procedure endless_anywhere used up its 500000000 units of fuel"),
             ),
             (
                 "SELECT balance FROM accounts WHERE branch = 0 AND id = 0",

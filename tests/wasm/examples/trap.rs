@@ -11,7 +11,7 @@ fn trap(arguments: Row) -> Result<(), Error> {
     let how: String = arguments.get(2)?;
     match how.as_str() {
         "panic" => panic!("something went wrong"),
-        "stack" => drop(deeper([1; 64])),
+        "stack" => drop(deeper(1)),
         "memory" => drop(Row(vec![volt_procedure::Value::Bytea(vec![1; 64 << 20]); 2]).get::<i32>(1)),
         "address" => drop(unsafe { std::ptr::read_volatile(usize::MAX as *const u8) }),
         _ => core::arch::wasm32::unreachable(),
@@ -19,10 +19,14 @@ fn trap(arguments: Row) -> Result<(), Error> {
     Ok(())
 }
 
-/// No loop can be made of it.
-fn deeper(mut numbers: [u64; 64]) -> u64 {
-    unsafe { std::ptr::write_volatile(&mut numbers[0], 2) };
-    deeper(numbers) + unsafe { std::ptr::read_volatile(&numbers[63]) }
+/// No number of those below is 0, which the compiler doesn't know: else it would make a loop of it.
+static STOP: u32 = 0;
+
+fn deeper(n: u32) -> u32 {
+    if unsafe { std::ptr::read_volatile(&STOP) } == n {
+        return n;
+    }
+    deeper(n.wrapping_add(2)).rotate_left(3) ^ n
 }
 
 procedure!(trap);
