@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use crate::cluster::Cluster;
+use crate::numbers::Numbers;
 use crate::{alone, block_on, connect};
 
 const NODES: u32 = 3;
@@ -34,19 +35,6 @@ struct Load {
     stop: AtomicBool,
     written: AtomicU64,
     refused: AtomicU64,
-}
-
-/// A sequence that looks random, the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 /// Writes by single statements and by blocks until told to stop, on one node as long as it answers.

@@ -11,6 +11,7 @@ mod indexes;
 mod load;
 mod memory;
 mod network;
+mod numbers;
 mod observe;
 mod operator;
 mod procedures;

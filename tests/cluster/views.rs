@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::cluster::Cluster;
+use crate::numbers::Numbers;
 use crate::{WHOLE, alone, block_on, connect};
 
 const NODES: u32 = 3;
@@ -46,18 +47,7 @@ struct Load {
     written: AtomicU64,
 }
 
-/// A sequence that looks random, the same each time.
-struct Numbers(u64);
-
 impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
     /// The values of a row behind its key.
     fn values(&mut self) -> String {
         let amount = match self.below(8) {

@@ -5,9 +5,10 @@ mod common;
 
 use std::hint::black_box;
 
-use common::{CONTEXT, Numbers, loaded, loaded_names, name, program, program_on};
+use common::{CONTEXT, Numbers, TABLE, loaded, loaded_names, name, program, program_on};
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use volt_engine::catalog::{ViewAggregate, ViewShape};
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::Partition;
 use volt_engine::plan::{Access, Action, Expr, Program};
@@ -81,23 +82,22 @@ fn read_by_name(bencher: Bencher, rows: u32) {
     });
 }
 
-/// UPDATE kv SET v = $1 WHERE k = $2, its effects recorded, applied and committed.
-#[divan::bench(args = ROWS, sample_count = 100, sample_size = 1)]
-fn update(bencher: Bencher, rows: u32) {
-    let mut partition = loaded(rows);
+/// UPDATE kv SET v = $1 WHERE k = $2, its effects recorded, applied and committed; `values` in turn.
+fn update_in(bencher: Bencher, rows: u32, mut partition: Partition, values: [&str; 2]) {
     let update = program(Action::Update {
         access: by_key(1),
         filter: None,
         set: vec![(1, Expr::Parameter(0))],
     });
-    let mut parameters = [Value::Text("y".repeat(100)), Value::BigInt(0)];
+    let mut parameters = values.map(|value| [Value::Text(value.repeat(100)), Value::BigInt(0)]);
     let batch = bencher
         .counter(ItemsCount::new(BATCH))
         .with_inputs(|| random_keys(rows));
     batch.bench_local_values(|keys| {
-        for key in keys {
+        for (place, key) in keys.into_iter().enumerate() {
+            let parameters = &mut parameters[place % 2];
             parameters[1] = Value::BigInt(key);
-            let outcome = partition.run(&update, &parameters, &CONTEXT, &mut |_| {});
+            let outcome = partition.run(&update, parameters, &CONTEXT, &mut |_| {});
             let effects = outcome.expect("an update").effects.expect("a change");
             let payload = LogPayload::Write(effects);
             black_box(payload.encode());
@@ -106,4 +106,27 @@ fn update(bencher: Bencher, rows: u32) {
             partition.commit_to(lsn);
         }
     });
+}
+
+#[divan::bench(args = ROWS, sample_count = 100, sample_size = 1)]
+fn update(bencher: Bencher, rows: u32) {
+    update_in(bencher, rows, loaded(rows), ["y", "y"]);
+}
+
+/// With CREATE MATERIALIZED VIEW AS SELECT v, COUNT(*), SUM(k) FROM kv GROUP BY v: half of the rows change their group.
+#[divan::bench(args = ROWS, sample_count = 100, sample_size = 1)]
+fn update_with_a_view(bencher: Bencher, rows: u32) {
+    let mut partition = loaded(rows);
+    let shape = ViewShape {
+        source: TABLE,
+        filter: None,
+        groups: vec![Expr::Column(1)],
+        aggregates: vec![ViewAggregate::Sum {
+            argument: Expr::Column(0),
+            scale: 0,
+        }],
+    };
+    partition.set_views([(TABLE + 1, &shape)]);
+    assert!(partition.build_views(usize::MAX));
+    update_in(bencher, rows, partition, ["y", "z"]);
 }

@@ -101,7 +101,7 @@ impl Partition {
         self.maintain_views(lsn, table, &key, before.as_deref());
     }
 
-    fn write_row(&mut self, lsn: Lsn, table: TableId, key: Key, row: Option<&[u8]>) {
+    pub(super) fn write_row(&mut self, lsn: Lsn, table: TableId, key: Key, row: Option<&[u8]>) {
         let rows = self.tables.entry(table).or_default();
         if let Some(replaced) = rows.write(&key, lsn, row) {
             let replaced = replaced == Replaced::Version;

@@ -13,12 +13,12 @@ mod groups;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use super::Partition;
 use super::view::{entries, seen_at};
-use super::{Partition, Touch};
 use crate::catalog::ViewShape;
 use crate::error::StatementError;
 use crate::key::Key;
-use crate::table::{Replaced, Version};
+use crate::table::Version;
 use crate::transaction::{Writes, Written};
 use crate::{Lsn, TableId};
 use groups::{Contribution, Groups, Source};
@@ -181,16 +181,7 @@ impl Partition {
     fn write_view(&mut self, place: usize, lsn: Lsn, changed: BTreeMap<Key, Written>) {
         let table = self.views.0[place].table;
         for (key, row) in changed {
-            let rows = self.tables.entry(table).or_default();
-            if let Some(replaced) = rows.write(&key, lsn, row.as_deref()) {
-                let replaced = replaced == Replaced::Version;
-                self.touched.push_back(Touch {
-                    lsn,
-                    table,
-                    key,
-                    replaced,
-                });
-            }
+            self.write_row(lsn, table, key, row.as_deref());
         }
     }
 
