@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use volt_engine::catalog::ViewShape;
 use volt_engine::effects::{Effects, LogPayload};
 use volt_engine::partition::Partition;
+use volt_engine::plan::Expr;
 use volt_engine::{Epoch, Lsn, NodeId};
 
 use super::replica::{Answer, Batch, Replica};
@@ -385,4 +387,26 @@ fn a_new_epoch_ends_a_handover_of_the_one_before() {
     assert!(primary.reign().unwrap().relinquishing);
     primary.reign_in(2, &[2, 3], &[]);
     assert!(!primary.reign().unwrap().relinquishing);
+}
+
+#[test]
+fn a_view_that_was_completed_by_what_is_cut_is_built_again() {
+    let shape = ViewShape {
+        source: 1,
+        filter: None,
+        groups: vec![Expr::Column(0)],
+        aggregates: Vec::new(),
+    };
+    let mut replica = one_record_ahead();
+    replica.engine.set_views([(2, &shape)]);
+    assert!(replica.engine.build_views(usize::MAX));
+    (replica.is_building, replica.ready_views) = (false, vec![2]);
+    assert!(!replica.lacks_view());
+    replica.follow(9);
+    let committed = replica.committed;
+    assert!(replica.appended > committed);
+    replica.cut(committed);
+    assert!(replica.is_building && replica.lacks_view());
+    assert!(replica.engine.build_views(usize::MAX));
+    assert!(!replica.lacks_view());
 }

@@ -77,6 +77,8 @@ impl Replica {
         );
         self.tail.cut(lsn);
         self.engine.undo_after(lsn);
+        // A view that was completed by what is undone begins anew.
+        self.is_building = true;
         self.appended = lsn;
         self.durable = self.durable.min(lsn);
         self.history.cut(lsn);
