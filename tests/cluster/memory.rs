@@ -20,6 +20,7 @@ const FILLER_BYTES: usize = 2_000;
 const ROWS_AT_ONCE: i64 = 200;
 /// A node looks at its memory ten times a second.
 const NOTICED: Duration = Duration::from_secs(5);
+const LOOKED_AGAIN: Duration = Duration::from_millis(500);
 
 /// A session and its INSERT of so many rows.
 struct Writer {
@@ -60,6 +61,19 @@ impl Writer {
             }
         }
         bail!("{next} rows fit into {LIMIT} bytes")
+    }
+
+    /// Inserts until the node refuses, and refuses still when it has looked at its memory again.
+    async fn fill_up(&self, next: i64) -> Result<(i64, DbError)> {
+        let (mut next, mut refusal) = self.fill(next).await?;
+        loop {
+            sleep(LOOKED_AGAIN).await;
+            let (after, again) = self.fill(next).await?;
+            if after == next {
+                return Ok((next, refusal));
+            }
+            (next, refusal) = (after, again);
+        }
     }
 
     /// Inserts until it is let, or for too long; returns the next id.
@@ -109,7 +123,7 @@ fn a_full_node_refuses_rows_reads_and_deletes_go_on() {
         client.batch_execute(create).await?;
         let writer = Writer::new(cluster.sql(1)).await?;
 
-        let (next, refusal) = writer.fill(0).await?;
+        let (next, refusal) = writer.fill_up(0).await?;
         ensure!(refusal.code().code() == "53200", "{refusal}");
         ensure!(refusal.hint().is_some() && refusal.detail().is_some(), "{refusal:?}");
         let full = resident(&client).await?;
@@ -135,7 +149,7 @@ fn a_full_node_refuses_rows_reads_and_deletes_go_on() {
         sleep(Duration::from_secs(1)).await;
         let emptied = resident(&client).await?;
         let after = writer.insert_again(next).await?;
-        let (next, _) = writer.fill(after).await?;
+        let (next, _) = writer.fill_up(after).await?;
         let (put, now) = ((next - after) as u64, resident(&client).await?);
         println!("{full} bytes with {after} rows, {emptied} without {deleted} of them, {now} with {put} more");
         ensure!(put * 2 > deleted, "{put} rows in place of {deleted}");

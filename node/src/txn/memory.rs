@@ -1,7 +1,7 @@
 //! The limit of memory: writes that put rows are refused (53200) before the machine is in danger; reads and deletes go on.
 //!
-//! What is compared with the limit is what the kernel says that the process has, sampled now and then, and what was
-//! admitted since. But memory that rows gave back stays with the allocator as long as a row is left in its page, and new
+//! What is compared with the limit is what the kernel says that the process has, looked at now and then and whenever much
+//! was admitted, and what was admitted since. But memory that rows gave back stays with the allocator as long as a row is left in its page, and new
 //! rows take it again. So a node over its limit still admits rows, as long as they come to no more by their own count than
 //! the node has had within its limit before, and the process has not grown by another eighth, which no deletion explains.
 //!
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use volt_engine::effects::Effects;
 
 use crate::config::NodeConfig;
@@ -22,6 +23,10 @@ use crate::world::Memory;
 
 /// How often the process's memory is looked at. Between two looks, backups take what their primaries send, uncounted.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// It is looked at before its time when this part of the limit was admitted since: what is admitted counts more than it takes.
+const LOOK_AFTER_PART: u64 = 64;
+/// And no sooner than so long after the last look.
+const LOOK_NO_SOONER: Duration = Duration::from_millis(5);
 /// Of what there is, so much is the limit, unless one is given.
 const DEFAULT_PERCENT: u64 = 80;
 /// A byte of effects takes so many: as a row, and on its way to the log and the backups.
@@ -79,6 +84,8 @@ pub(crate) struct MemoryGuard {
     rows: AtomicU64,
     rows_within: AtomicU64,
     refused: AtomicU64,
+    /// That it is time to look.
+    much: Notify,
 }
 
 impl MemoryGuard {
@@ -92,6 +99,7 @@ impl MemoryGuard {
             rows: AtomicU64::default(),
             rows_within: AtomicU64::default(),
             refused: AtomicU64::default(),
+            much: Notify::new(),
         }
     }
 
@@ -109,7 +117,10 @@ impl MemoryGuard {
         let Some(more) = self.check(effects)? else {
             return Ok(());
         };
-        self.admitted.fetch_add(more, Relaxed);
+        let before = self.admitted.fetch_add(more, Relaxed);
+        if before.saturating_add(more) > self.limit / LOOK_AFTER_PART {
+            self.much.notify_one();
+        }
         Ok(())
     }
 
@@ -126,6 +137,7 @@ impl MemoryGuard {
         if !effects.puts() {
             return Ok(None);
         }
+        self.much.notify_one();
         self.refused.fetch_add(1, Relaxed);
         Err(out_of_memory(known.resident.saturating_add(known.admitted), self.limit))
     }
@@ -144,8 +156,12 @@ impl MemoryGuard {
             let mut ticks = interval(SAMPLE_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = guard.much.notified() => {}
+                }
                 guard.look(row_bytes(&replicas));
+                sleep(LOOK_NO_SOONER).await;
             }
         });
     }

@@ -1,3 +1,4 @@
+use futures::FutureExt;
 use proptest::prelude::*;
 use volt_engine::effects::EffectsBuilder;
 
@@ -46,6 +47,34 @@ fn what_is_admitted_between_two_looks_counts() {
     memory.resident.store(600, Relaxed);
     guard.look(200);
     assert_eq!(guard.admit(Some(&put(10))), Ok(()));
+}
+
+#[test]
+fn it_is_time_to_look_when_much_was_admitted() {
+    let (guard, memory) = guard(Some(LIMIT * LOOK_AFTER_PART));
+    memory.resident.store(LIMIT * LOOK_AFTER_PART / 2, Relaxed);
+    guard.look(100);
+    let asked = || guard.much.notified().now_or_never().is_some();
+    let mut admitted = 0;
+    while !asked() {
+        assert!(admitted <= LIMIT, "{admitted} and nobody looks");
+        guard.admit(Some(&put(10))).unwrap();
+        admitted += put(10).size() as u64 * BYTES_AN_EFFECT_BYTE;
+    }
+    assert!(admitted > LIMIT, "{admitted}");
+    guard.look(110);
+    assert!(!asked());
+    guard.admit(Some(&put(10))).unwrap();
+    assert!(!asked(), "what was seen counts again");
+}
+
+#[test]
+fn a_refusal_is_a_reason_to_look() {
+    let (guard, memory) = guard(Some(LIMIT));
+    memory.resident.store(LIMIT, Relaxed);
+    guard.look(100);
+    assert!(guard.check(Some(&put(10))).is_err());
+    assert!(guard.much.notified().now_or_never().is_some());
 }
 
 #[test]
