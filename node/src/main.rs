@@ -37,6 +37,8 @@ enum Bench {
     Failover(bench::failover::FailoverArguments),
     /// Serves the least that a server can do, as a ceiling to hold the gateway against
     BareLoop(bench::bare_loop::BareLoopArguments),
+    /// Executes one prepared statement over and over, in pipelines, and prints how often a second
+    Calls(bench::calls::CallsArguments),
 }
 
 fn main() -> ExitCode {
@@ -68,5 +70,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Sql(arguments) => cli::sql::run(arguments).await,
         Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
         Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
+        Command::Bench(Bench::Calls(arguments)) => bench::calls::run(arguments).await,
     }
 }

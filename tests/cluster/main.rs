@@ -16,6 +16,7 @@ mod observe;
 mod operator;
 mod procedures;
 mod recovery;
+mod replicated;
 mod sequences;
 mod serializable;
 mod session;

@@ -47,6 +47,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         primary_key: vec![0],
         checks: Vec::new(),
         returning: None,
+        repeats: false,
         action,
     }
 }

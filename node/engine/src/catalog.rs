@@ -61,8 +61,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Places in `columns` of the primary key, in key order. Never empty.
     pub primary_key: Vec<usize>,
-    /// Place in `columns` of the partition key; one of `primary_key`.
-    pub partition_column: usize,
+    /// Place in `columns` of the partition key; one of `primary_key`. None: a replicated table, each partition of whose
+    /// group has all of its rows.
+    pub partition_column: Option<usize>,
     /// The replication group that holds its rows.
     pub group: GroupId,
     /// Its secondary indexes, by number.
@@ -74,6 +75,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Every partition of its group has all of its rows.
+    pub fn is_replicated(&self) -> bool {
+        self.partition_column.is_none()
+    }
+
     /// The index with this name.
     pub fn index(&self, name: &str) -> Option<&Index> {
         self.indexes.iter().find(|index| index.name == name)

@@ -1,4 +1,5 @@
 //! Measurements that anybody can run: `volt-node bench ...`.
 
 pub mod bare_loop;
+pub mod calls;
 pub mod failover;

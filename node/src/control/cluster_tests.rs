@@ -287,7 +287,7 @@ fn table() -> Command {
         name: "example".to_owned(),
         columns: vec![column],
         primary_key: vec![0],
-        partition_column: 0,
+        partition_column: Some(0),
         indexes: Vec::new(),
         checks: Vec::new(),
         sequences: Vec::new(),

@@ -177,7 +177,7 @@ fn table(name: &str) -> NewTable {
         name: name.to_owned(),
         columns: vec![column],
         primary_key: vec![0],
-        partition_column: 0,
+        partition_column: Some(0),
         indexes: Vec::new(),
         checks: Vec::new(),
         sequences: Vec::new(),

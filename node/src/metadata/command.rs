@@ -286,8 +286,8 @@ pub struct NewTable {
     pub columns: Vec<Column>,
     /// Places in `columns` of the primary key.
     pub primary_key: Vec<usize>,
-    /// Place in `columns` of the partition key.
-    pub partition_column: usize,
+    /// Place in `columns` of the partition key; None: a replicated table.
+    pub partition_column: Option<usize>,
     /// Its UNIQUE constraints.
     pub indexes: Vec<NewIndex>,
     /// Its CHECK constraints, by name.

@@ -263,6 +263,15 @@ impl ClusterMap {
         (node.state.is_alive() && node.boot_id == partition.primary_boot).then_some(primary)
     }
 
+    /// The partitions that a scan of all rows of a table goes to: of a replicated table one of them, another for each table.
+    pub fn partitions_read(&self, table: &Table) -> Vec<PartitionId> {
+        let all = self.groups.get(&table.group).map_or(&[][..], |group| &group.partitions);
+        if !table.is_replicated() || all.is_empty() {
+            return all.to_vec();
+        }
+        vec![all[table.id as usize % all.len()]]
+    }
+
     /// Copies of this partition that its replication group asks for.
     pub fn copies_wanted(&self, partition: &PartitionInfo) -> usize {
         self.groups

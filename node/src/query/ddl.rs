@@ -133,10 +133,11 @@ pub(super) fn new_table(
         return Err(located(SqlError::new("42701", message), sql, &key[twice]));
     }
     let partition_column = match &clauses.partition_by {
-        None => primary_key[0],
-        Some(wanted) => place(wanted)?,
+        _ if clauses.replicated => None,
+        None => Some(primary_key[0]),
+        Some(wanted) => Some(place(wanted)?),
     };
-    if !primary_key.contains(&partition_column) {
+    if !partition_column.is_none_or(|place| primary_key.contains(&place)) {
         return Err(
             SqlError::new("42P16", "the partition column must be part of the primary key")
                 .hint("Otherwise a key would be unique in its own partition only."),

@@ -92,7 +92,8 @@ impl SqlEngine {
     fn only_partition(&self, plan: &ProgramPlan, parameters: &[Value]) -> Option<Result<PartitionId, SqlError>> {
         let key = match (&plan.route, &plan.program.action) {
             (Route::Single(key), _) => key,
-            (Route::Rows, Action::Insert { rows }) if rows.len() == 1 => &rows[0][plan.table.partition_column],
+            (Route::Rows, Action::Insert { rows }) if rows.len() == 1 => &rows[0][plan.table.partition_column?],
+            (Route::Any, _) => return self.coordinator.nearest(&plan.partitions).map(Ok),
             _ => return None,
         };
         Some(partition_of(plan, key, parameters))
@@ -269,6 +270,7 @@ impl SqlEngine {
         }
         match (&plan.route, &plan.program.action) {
             (Route::Rows, Action::Insert { rows }) => by_partition(plan, rows, parameters),
+            (Route::All, _) if plan.table.is_replicated() => Ok(in_each(plan)),
             _ => Ok(plan.partitions.iter().copied().map(whole).collect()),
         }
     }
@@ -405,7 +407,8 @@ fn partition_of(plan: &ProgramPlan, key: &Expr, parameters: &[Value]) -> Result<
         Expr::Literal(value) => Some(value.as_ref()),
         _ => None,
     };
-    let column = &plan.table.columns[plan.table.partition_column];
+    let place = plan.table.partition_column.ok_or_else(no_partition_key)?;
+    let column = &plan.table.columns[place];
     if let Some(value) = direct
         && matches!(
             (value, column.data_type),
@@ -430,15 +433,32 @@ fn at_index(plan: &ProgramPlan, value: ValueRef<'_>) -> PartitionId {
     plan.partitions[partition_index(value, plan.partitions.len() as u32) as usize]
 }
 
+fn no_partition_key() -> SqlError {
+    SqlError::internal("the partition of a replicated table's row")
+}
+
+/// A write to a replicated table: the same in each partition, and one of them counts and returns the rows.
+fn in_each(plan: &ProgramPlan) -> Vec<(PartitionId, Arc<Program>)> {
+    let again = Arc::new(Program {
+        returning: None,
+        repeats: true,
+        ..Program::clone(&plan.program)
+    });
+    let first = std::iter::once(Arc::clone(&plan.program));
+    let programs = first.chain(std::iter::repeat(again));
+    plan.partitions.iter().copied().zip(programs).collect()
+}
+
 /// The rows of an INSERT, each with its partition's.
 fn by_partition(
     plan: &ProgramPlan,
     rows: &[Vec<Expr>],
     parameters: &[Value],
 ) -> Result<Vec<(PartitionId, Arc<Program>)>, SqlError> {
+    let place = plan.table.partition_column.ok_or_else(no_partition_key)?;
     let mut parts: BTreeMap<PartitionId, Vec<Vec<Expr>>> = BTreeMap::new();
     for row in rows {
-        let partition = partition_of(plan, &row[plan.table.partition_column], parameters)?;
+        let partition = partition_of(plan, &row[place], parameters)?;
         parts.entry(partition).or_default().push(row.clone());
     }
     let program = |rows| {

@@ -292,10 +292,13 @@ fn columns(of_table: &[Column], written: &[AstColumn], sql: &str) -> Result<Vec<
 fn check_unique(
     table: &str,
     of_table: &[Column],
-    partition_column: usize,
+    partition_column: Option<usize>,
     columns: &[IndexColumn],
     what: &str,
 ) -> Result<(), SqlError> {
+    let Some(partition_column) = partition_column else {
+        return Ok(());
+    };
     if columns.iter().any(|column| column.place == partition_column) {
         return Ok(());
     }
@@ -332,7 +335,7 @@ pub(super) fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
 pub(super) fn unique_constraint(
     table: &str,
     of_table: &[Column],
-    partition_column: usize,
+    partition_column: Option<usize>,
     (name, written): (Option<String>, &[AstColumn]),
     before: &[NewIndex],
     sql: &str,

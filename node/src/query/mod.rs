@@ -177,7 +177,7 @@ impl SqlEngine {
         }
         let planned = match self.plan_aside(sql, types, &map).await {
             // Another node may have made it a moment ago: once more with the newest catalog.
-            Err(error) if matches!(error.sqlstate.as_str(), "42P01" | "42703" | "42883") => {
+            Err(error) if matches!(error.sqlstate.as_str(), "42P01" | "42703" | "42883" | "55000") => {
                 self.metadata.refresh().await?;
                 let newest = self.metadata.map();
                 if newest.catalog_version == map.catalog_version {

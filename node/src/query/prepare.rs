@@ -346,9 +346,8 @@ fn tables_read(plan: &LogicalPlan, map: &ClusterMap) -> Vec<(TableId, Vec<Partit
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.schema().is_none_or(|schema| schema == "public")
             && let Some(table) = map.rows(scan.table_name.table())
-            && let Some(group) = map.groups.get(&table.group)
         {
-            tables.insert(table.id, group.partitions.clone());
+            tables.insert(table.id, map.partitions_read(table));
         }
         Ok(TreeNodeRecursion::Continue)
     });

@@ -56,7 +56,7 @@ fn narrowed(of: &VoltTable, filter: &Filter) -> Option<VoltTable> {
 
 /// Which of its group's partitions has the rows with this key; None: what it is equal to is no value of the column.
 fn only_partition(of: &VoltTable, key: &Expr) -> Option<u32> {
-    let column = of.table.columns.get(of.table.partition_column)?;
+    let column = of.table.columns.get(of.table.partition_column?)?;
     let context = StatementContext { now_micros: 0 };
     let scope = Scope {
         row: None,

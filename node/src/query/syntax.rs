@@ -1,6 +1,6 @@
 //! From text to statements: PostgreSQL's dialect by sqlparser, and the few clauses that are ours.
 //!
-//! `CREATE TABLE ... [PARTITION BY (column)] [WITH REPLICATION = n [MODE sync]]`, `RECOVER NODE n`, `DRAIN NODE n`.
+//! `CREATE TABLE ... [PARTITION BY (column) | REPLICATED] [WITH REPLICATION = n [MODE sync]]`, `RECOVER NODE n`, `DRAIN NODE n`.
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -45,6 +45,8 @@ pub(super) struct TableClauses {
     pub(super) replication: Option<u32>,
     /// PARTITION BY, if given.
     pub(super) partition_by: Option<String>,
+    /// REPLICATED: whole in every partition.
+    pub(super) replicated: bool,
     /// Of each AS IDENTITY, in their order: its options as they are written, which may come in any order.
     pub(super) identities: Vec<String>,
 }
@@ -296,13 +298,19 @@ fn take_clauses(sql: &str, tokens: &mut Vec<TokenWithSpan>) -> Result<TableClaus
         } else if is(at, "WITH") {
             at = take_with(sql, &rest, &words, at + 1, &mut clauses)?;
         } else if is(at, "REPLICATED") {
-            return Err(SqlError::unsupported("a table that is REPLICATED on every node")
-                .at(character(sql, rest[at].span.start)));
+            clauses.replicated = true;
+            at += 1;
         } else {
             return Err(syntax_error(sql, &rest[at]));
         }
     }
     tokens.extend(rest.into_iter().filter(|token| token.token == Token::EOF));
+    if clauses.replicated && clauses.partition_by.is_some() {
+        return Err(SqlError::new(
+            "42P16",
+            "a table is either REPLICATED or partitioned by a column",
+        ));
+    }
     Ok(clauses)
 }
 

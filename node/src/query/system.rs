@@ -332,7 +332,9 @@ fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
             text(&table.name),
             group.map_or(Value::Null, |group| int(group.replication)),
             text("sync"),
-            text(&table.columns[table.partition_column].name),
+            table
+                .partition_column
+                .map_or(Value::Null, |place| text(&table.columns[place].name)),
             group.map_or(Value::Null, |group| int(group.partitions.len())),
         ];
         // A table has as many copies as the partition that has the fewest.

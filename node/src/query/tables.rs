@@ -47,7 +47,8 @@ impl VoltTable {
     /// With its rows' versions as its last column, or without; a column of its own that is called so comes first.
     pub(super) fn new(table: Arc<Table>, partitions: Vec<PartitionId>, has_versions: bool) -> Self {
         let mut schema = schema_of(&table.columns);
-        if has_versions && schema.column_with_name(VERSION).is_none() {
+        // Each partition has a version of its own of a replicated table's row.
+        if has_versions && !table.is_replicated() && schema.column_with_name(VERSION).is_none() {
             let version = Field::new(VERSION, to_arrow(DataType::BigInt), true);
             let fields = schema.fields().iter().cloned().chain([Arc::new(version)]);
             schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -70,9 +71,7 @@ impl VoltTable {
 
     /// With the partitions that the map says it has.
     pub(super) fn of(map: &ClusterMap, table: &Arc<Table>, has_versions: bool) -> Self {
-        let group = map.groups.get(&table.group);
-        let partitions = group.map_or_else(Vec::new, |group| group.partitions.clone());
-        Self::new(Arc::clone(table), partitions, has_versions)
+        Self::new(Arc::clone(table), map.partitions_read(table), has_versions)
     }
 
     /// The same for a scan that wants the rows of some partitions that are found so.

@@ -176,7 +176,9 @@ impl Stars<'_> {
         };
         let known = table_name(name).ok();
         let is_common = |known: &String| name.0.len() == 1 && self.common.contains(known);
-        let is_ours = known.is_some_and(|known| !is_common(&known) && self.map.table(&known).is_some());
+        let is_ours = known.is_some_and(|known| {
+            !is_common(&known) && self.map.table(&known).is_some_and(|table| !table.is_replicated())
+        });
         Relation {
             name: Some(alias.unwrap_or_else(|| name.clone())),
             is_ours,

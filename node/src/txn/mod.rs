@@ -257,6 +257,17 @@ impl Coordinator {
     }
 
     /// The primaries of these partitions; None while one has none.
+    /// One of these partitions: one whose primary is here, if there is one.
+    pub(crate) fn nearest(&self, partitions: &[PartitionId]) -> Option<PartitionId> {
+        let map = self.replicas.metadata.map();
+        let is_here = |partition: &&PartitionId| {
+            let partition = map.partitions.get(partition);
+            partition.is_some_and(|partition| partition.primary == Some(self.replicas.node_id))
+        };
+        let here = partitions.iter().find(is_here);
+        here.or(partitions.first()).copied()
+    }
+
     fn by_primary(
         &self,
         partitions: impl IntoIterator<Item = PartitionId>,

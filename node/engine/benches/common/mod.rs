@@ -120,6 +120,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         primary_key: vec![0],
         checks: Vec::new(),
         returning: None,
+        repeats: false,
         action,
     }
 }

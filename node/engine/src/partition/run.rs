@@ -124,6 +124,12 @@ impl<'a, V: View<'a>> Run<'a, V> {
     /// Runs it: rows returned or changed, and what it wants to do.
     #[inline]
     pub(super) fn perform(&mut self, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Written {
+        let (affected, effects) = self.act(sink)?;
+        Ok((if self.program.repeats { 0 } else { affected }, effects))
+    }
+
+    #[inline]
+    fn act(&mut self, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Written {
         match &self.program.action {
             Action::Select {
                 access,

@@ -33,6 +33,8 @@ pub struct Program {
     pub action: Action,
     /// RETURNING: what it gives of each row that it writes, as the row is then, or that it removes; None: nothing.
     pub returning: Option<Vec<Expr>>,
+    /// It does to a replicated table what it does in another partition too, which counts the rows: it counts none.
+    pub repeats: bool,
 }
 
 /// A condition on each row of a table, over the table's columns: it may be true or NULL.

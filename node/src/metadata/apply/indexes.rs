@@ -22,8 +22,8 @@ pub(super) fn defined(map: &mut ClusterMap, table: &Table, new: NewIndex, state:
     if new.columns.is_empty() || places.any(|place| place >= table.columns.len()) {
         return Err(Refusal::Invalid("an index's columns are its table's".to_owned()));
     }
-    let has_partition_column = new.columns.iter().any(|column| column.place == table.partition_column);
-    if new.unique && !has_partition_column {
+    let has = |place: usize| new.columns.iter().any(|column| column.place == place);
+    if new.unique && !table.partition_column.is_none_or(has) {
         let message = "a unique index has the partition column among its columns";
         return Err(Refusal::Invalid(message.to_owned()));
     }

@@ -75,7 +75,8 @@ pub(super) fn add_column(map: &mut ClusterMap, id: TableId, column: Column) -> C
 
 fn check_table(table: &NewTable) -> Result<(), Refusal> {
     let places_exist = table.primary_key.iter().all(|place| *place < table.columns.len());
-    if table.primary_key.is_empty() || !places_exist || !table.primary_key.contains(&table.partition_column) {
+    let is_placed = |place: usize| table.primary_key.contains(&place);
+    if table.primary_key.is_empty() || !places_exist || !table.partition_column.is_none_or(is_placed) {
         let reason = "a table needs a primary key among its columns, and its partition key in the primary key";
         return Err(Refusal::Invalid(reason.to_owned()));
     }

@@ -134,8 +134,8 @@ fn materialize(map: &mut ClusterMap, name: &str, new: NewMaterialized) -> Result
         name: name.to_owned(),
         columns: new.columns,
         primary_key: (0..groups).collect(),
-        // No condition of a statement reaches the number of rows.
-        partition_column: new.partition_column.unwrap_or(groups),
+        // Of a replicated table each partition has all groups. No condition of a statement reaches the number of rows.
+        partition_column: (!source.is_replicated()).then_some(new.partition_column.unwrap_or(groups)),
         group: source.group,
         indexes: Vec::new(),
         checks: Vec::new(),

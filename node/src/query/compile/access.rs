@@ -39,9 +39,8 @@ pub(super) struct Order {
 
 /// What the partition column must be equal to.
 pub(super) fn partition_value(table: &Table, conditions: &[Expr]) -> Option<Expr> {
-    let mut values = conditions
-        .iter()
-        .filter_map(|condition| key_value(condition, table.partition_column));
+    let place = table.partition_column?;
+    let mut values = conditions.iter().filter_map(|condition| key_value(condition, place));
     values.next().cloned()
 }
 

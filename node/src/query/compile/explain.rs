@@ -8,6 +8,7 @@ use super::Route;
 pub(in crate::query) fn explain(program: &Program, route: &Route) -> Vec<String> {
     let place = match route {
         Route::Single(_) => "one partition",
+        Route::Any => "any partition",
         Route::Rows => "the partition of each row",
         Route::All => "every partition",
     };

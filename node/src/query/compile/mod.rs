@@ -27,6 +27,8 @@ pub(super) use select::{Aggregated, aggregated};
 pub(super) enum Route {
     /// In the partition of this partition key.
     Single(Expr),
+    /// In any partition: each has all rows.
+    Any,
     /// Each row in the partition of its own.
     Rows,
     /// In every partition.
@@ -84,6 +86,7 @@ fn compile_plan(
             };
             let compiler = Compiler(&table);
             let (action, route) = match &dml.op {
+                WriteOp::Insert(_) if table.is_replicated() => (compiler.insert(&dml.input)?, Route::All),
                 WriteOp::Insert(_) => (compiler.insert(&dml.input)?, Route::Rows),
                 WriteOp::Update => compiler.update(&dml.input)?,
                 WriteOp::Delete => compiler.delete(&dml.input)?,
@@ -97,7 +100,7 @@ fn compile_plan(
             };
             let (action, route) = select::select(&table, plan)?;
             // Rows of several partitions, and what is made of them, are DataFusion's.
-            if !matches!(route, Route::Single(_)) {
+            if !matches!(route, Route::Single(_) | Route::Any) {
                 return not("not of one partition");
             }
             Ok((program(&table, action), route))
@@ -118,6 +121,7 @@ pub(super) fn program(table: &Table, action: Action) -> Program {
         checks,
         action,
         returning: None,
+        repeats: false,
     }
 }
 
@@ -288,8 +292,10 @@ impl Compiler<'_> {
                 set.push((place, value));
             }
         }
-        if set.iter().any(|&(place, _)| place == self.0.partition_column) {
-            let name = &self.0.columns[self.0.partition_column].name;
+        if let Some(partition_column) = self.0.partition_column
+            && set.iter().any(|&(place, _)| place == partition_column)
+        {
+            let name = &self.0.columns[partition_column].name;
             return not(format!(
                 "changing the partition column \"{name}\", because the row would move to another partition,"
             ));
@@ -312,7 +318,12 @@ impl Compiler<'_> {
     fn nothing(&self) -> (Access, Route) {
         let null = Expr::Literal(Value::Null);
         let access = Access::Point(vec![null.clone(); self.0.primary_key.len()]);
-        (access, Route::Single(null))
+        let route = if self.0.is_replicated() {
+            Route::All
+        } else {
+            Route::Single(null)
+        };
+        (access, route)
     }
 
     /// The input: perhaps projections, over VALUES (or over one empty row).

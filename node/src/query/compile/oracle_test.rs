@@ -61,7 +61,7 @@ fn table() -> Arc<Table> {
         name: "t".to_owned(),
         columns,
         primary_key: vec![0, 1, 2],
-        partition_column: 1,
+        partition_column: Some(1),
         group: 1,
         indexes: Vec::new(),
         checks: Vec::new(),

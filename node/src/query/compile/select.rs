@@ -69,7 +69,7 @@ impl<'a> Query<'a> {
         Self {
             table,
             conditions: Vec::new(),
-            route: Route::All,
+            route: if table.is_replicated() { Route::Any } else { Route::All },
             found: None,
             looked_for: Vec::new(),
             stages: Vec::new(),

@@ -283,11 +283,22 @@ fn keys_at_home(home: &Home, plan: &ProgramPlan, slots: &[DataType]) -> Result<V
         );
         return Err(SqlError::new("0A000", message).hint("Give both the same REPLICATION."));
     }
-    let column = &plan.table.columns[plan.table.partition_column];
+    let Some(place) = plan.table.partition_column else {
+        if plan.program.is_read_only() {
+            return Ok(Vec::new());
+        }
+        let message = format!(
+            "a write to the replicated table \"{}\" in a partitioned procedure is not supported",
+            plan.table.name
+        );
+        return Err(SqlError::new("0A000", message)
+            .hint("All partitions have its rows. Without PARTITION ON the procedure may write them."));
+    };
+    let column = &plan.table.columns[place];
     let keys: Vec<Expr> = match (&plan.route, &plan.program.action) {
         (Route::Single(key), _) => vec![key.clone()],
         (Route::Rows, Action::Insert { rows }) => {
-            let key = |row: &Vec<Expr>| row.get(plan.table.partition_column).cloned();
+            let key = |row: &Vec<Expr>| row.get(place).cloned();
             rows.iter().filter_map(key).collect()
         }
         _ => {

@@ -248,7 +248,11 @@ fn home(map: &ClusterMap, partition: &HeaderPartition, parameters: &[Parameter])
     } = partition;
     let table = map.table(table_name);
     let table = table.ok_or_else(|| SqlError::new("42P01", format!("relation \"{table_name}\" does not exist")))?;
-    let column = &table.columns[table.partition_column];
+    let Some(place) = table.partition_column else {
+        let message = format!("table \"{table_name}\" is replicated: it has no partition column");
+        return Err(SqlError::new("42P16", message));
+    };
+    let column = &table.columns[place];
     if column.name != *column_name {
         let message = format!(
             "table \"{table_name}\" is partitioned by \"{}\", not \"{column_name}\"",

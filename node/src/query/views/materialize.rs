@@ -92,7 +92,7 @@ pub(super) fn shape(
             }
         }
     }
-    let partition_column = |(group, _): &(Expr, DataType)| *group == Expr::Column(source.partition_column);
+    let partition_column = |(group, _): &(Expr, DataType)| is_partition_column(&source, group);
     Ok(NewMaterialized {
         columns: columns(&kept),
         partition_column: kept.groups.iter().position(partition_column),
@@ -104,6 +104,12 @@ pub(super) fn shape(
         },
         indexes,
     })
+}
+
+fn is_partition_column(table: &Table, group: &Expr) -> bool {
+    table
+        .partition_column
+        .is_some_and(|place| *group == Expr::Column(place))
 }
 
 /// A query's only aggregate, if nothing above it has several inputs.
@@ -360,10 +366,8 @@ pub(super) fn over_rows(
     let table = map.tables.get(&table).ok_or_else(gone)?;
     let node = aggregate_of(&plan).ok_or_else(gone)?;
     let (source, kept) = keep(session, node, map, "")?;
-    let is_whole = kept
-        .groups
-        .iter()
-        .any(|(group, _)| *group == Expr::Column(source.partition_column));
+    let mut groups = kept.groups.iter();
+    let is_whole = source.is_replicated() || groups.any(|(group, _)| is_partition_column(&source, group));
     let failed = |error| from_datafusion(error, "");
     let rows = rows_of(map, table, &kept, is_whole).map_err(failed)?;
     let replacement = outputs(&kept, &node.schema, rows).map_err(failed)?;

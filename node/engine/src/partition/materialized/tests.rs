@@ -306,6 +306,7 @@ fn read(access: Access) -> Program {
         primary_key: vec![0],
         checks: Vec::new(),
         returning: None,
+        repeats: false,
         action: Action::Select {
             access,
             filter: None,

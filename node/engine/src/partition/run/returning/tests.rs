@@ -45,6 +45,7 @@ fn program(action: Action, returning: Option<Vec<Expr>>) -> Program {
         checks: Vec::new(),
         action,
         returning,
+        repeats: false,
     }
 }
 

@@ -33,6 +33,7 @@ fn program(action: Action) -> Program {
         primary_key: vec![0],
         checks: Vec::new(),
         returning: None,
+        repeats: false,
         action,
     };
     program.validate().unwrap();
