@@ -88,6 +88,9 @@ pub enum StatementError {
     /// SQLSTATE 22025.
     #[error("LIKE pattern must not end with escape character")]
     InvalidEscape,
+    /// SQLSTATE 22023.
+    #[error("field position must not be zero")]
+    ZeroField,
     /// SQLSTATE 54000.
     #[error("a statement may change at most {} MiB in one partition", MAX_EFFECTS_BYTES >> 20)]
     TooManyEffects,
@@ -275,7 +278,7 @@ impl StatementError {
             | Self::TooLargeToKeep => "54000",
             Self::NegativeCount { clause } if clause == "LIMIT" => "2201W",
             Self::NegativeCount { .. } => "2201X",
-            Self::InvalidKey | Self::KeyInUse { .. } => "22023",
+            Self::InvalidKey | Self::KeyInUse { .. } | Self::ZeroField => "22023",
             Self::TooManyKeys => "53400",
             Self::IndexNotBuilt { .. } | Self::ViewNotBuilt | Self::NoValueAtHand { .. } => "57P03",
             Self::ViewTooYoung => "40001",

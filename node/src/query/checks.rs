@@ -21,6 +21,7 @@ use super::compile::{NotCompiled, compile_over_row};
 use super::ddl::{MAX_NAME_BYTES, check_name, name_of};
 use super::errors::from_datafusion;
 use super::literals::write_out_exponents;
+use super::now::timeless;
 use super::syntax::{Parsed, parse};
 use super::tables::VoltTable;
 use super::types::from_arrow;
@@ -87,7 +88,7 @@ impl SqlEngine {
         context
             .register_table(TableReference::bare(table.name.as_str()), provider)
             .map_err(|error| from_datafusion(error, sql))?;
-        Ok(context.state())
+        Ok(timeless(&context))
     }
 }
 

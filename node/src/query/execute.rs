@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::ParamValues;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use volt_engine::PartitionId;
@@ -17,6 +18,7 @@ use volt_engine::value::{DataType, Value, ValueRef};
 use super::SqlEngine;
 use super::compile::Route;
 use super::errors::from_datafusion;
+use super::now;
 use super::planned::{Plan, Planned, ProgramPlan};
 use super::seek::with_seeks;
 use super::sequence::with_session;
@@ -376,6 +378,9 @@ impl SqlEngine {
             let sequences = &self.coordinator.participant.sequences;
             plan = with_session(plan, sequences, &self.metadata, session).map_err(failed)?;
         }
+        let context = reading.as_ref().map(|reading| reading.snapshot.context());
+        let context = context.unwrap_or_else(|| self.coordinator.context());
+        plan = now::at(plan, &context).map_err(failed)?;
         plan = with_seeks(plan).map_err(failed)?;
         // A builder that makes a default catalog would put an empty one in the place of the session's.
         let mut config = planned_in
@@ -387,6 +392,8 @@ impl SqlEngine {
         }
         let state = SessionStateBuilder::new_from_existing(planned_in.clone())
             .with_config(config)
+            .with_execution_props(now::properties(&context))
+            .with_optimizer_rule(Arc::new(CommonSubexprEliminate::new()))
             .build();
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
         let mut batches = execute_stream(physical, state.task_ctx()).map_err(failed)?;

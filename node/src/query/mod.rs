@@ -18,6 +18,7 @@ mod insert;
 mod literals;
 mod memory;
 mod names;
+mod now;
 mod planned;
 mod prepare;
 mod procedure;
@@ -40,6 +41,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
+use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
@@ -144,7 +147,7 @@ impl SqlEngine {
             .ok_or_else(|| SqlError::internal("no catalog"))?;
         catalog.register_schema("system", schema).map_err(failed)?;
         views::register(&context, map)?;
-        Ok(context.state())
+        Ok(now::timeless(&context))
     }
 
     fn cached(&self, key: &PlanKey, catalog_version: u64) -> Option<Arc<Planned>> {
@@ -230,6 +233,9 @@ fn new_context(runtime: Arc<RuntimeEnv>) -> SessionContext {
     config.options_mut().sql_parser.parse_float_as_decimal = true;
     let context = SessionContext::new_with_config_rt(config, runtime);
     context.add_analyzer_rule(Arc::new(literals::TextLiterals));
+    context.register_udf(now::now());
+    // A row program has no place for what is computed once; queries get the rule when they run.
+    context.remove_optimizer_rule(CommonSubexprEliminate::new().name());
     context
 }
 

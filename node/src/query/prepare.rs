@@ -361,10 +361,7 @@ pub(super) fn default_expr(default: &ColumnDefault, data_type: DataType) -> Opti
             let scalar = super::types::to_scalar(value, data_type).ok()?;
             Some(datafusion::logical_expr::Expr::Literal(scalar, None))
         }
-        ColumnDefault::Now => {
-            let now = datafusion::functions::datetime::expr_fn::now();
-            Some(datafusion::logical_expr::cast(now, to_arrow(data_type)))
-        }
+        ColumnDefault::Now => Some(datafusion::logical_expr::cast(super::now::call(), to_arrow(data_type))),
         // `take_calls` has put it into the statement.
         ColumnDefault::Sequence { .. } => None,
     }

@@ -56,7 +56,8 @@ impl Snapshot {
         self.transaction
     }
 
-    pub(super) fn context(&self) -> StatementContext {
+    /// The time of its statement, or its transaction.
+    pub(crate) fn context(&self) -> StatementContext {
         self.context
     }
 

@@ -43,4 +43,10 @@ EXPLAIN SELECT state, count(*) FROM orders WHERE customer = 7 AND number > 1 GRO
 EXPLAIN UPDATE readings SET value = 0 WHERE region = 1;
 EXPLAIN DELETE FROM readings WHERE value > 1;
 EXPLAIN INSERT INTO orders VALUES (1, 1, '2026-01-01', 1, 'x');
+-- What is computed twice.
+UPDATE orders SET total = CASE WHEN number * 3 > 6 THEN number * 3 ELSE number * 3 + 1 END WHERE customer = 8 RETURNING total;
+SELECT number * 3, number * 3 + 1 FROM orders WHERE customer = 8 AND number * 3 < 10;
+-- Fields of a text.
+SELECT split_part(state || ',b,c', ',', 1), split_part('a,b,c', ',', 2), split_part('a,b,c', ',', -1), split_part('a,b', ',', number), split_part('a', '', 1), split_part('a,b', NULL, 1) FROM orders WHERE customer = 7 AND number = 3;
+SELECT split_part('a,b', ',', number - 3) FROM orders WHERE customer = 7 AND number = 3;
 DROP TABLE orders, readings;

@@ -284,6 +284,22 @@ fn call<'a>(function: Function, arguments: &'a [Expr], scope: &Scope<'a>) -> Eva
             ValueRef::Bytea(bytes) => length(bytes.len()),
             other => Err(mismatch("length", other)),
         },
+        Function::SplitPart => {
+            let (text, delimiter, field) = (argument(0)?, argument(1)?, argument(2)?);
+            let (ValueRef::Text(delimiter), field) = (delimiter.as_ref(), field.as_ref()) else {
+                return null_or("split_part", delimiter.as_ref());
+            };
+            let field = match field {
+                ValueRef::Int(field) => i64::from(field),
+                ValueRef::BigInt(field) => field,
+                other => return null_or("split_part", other),
+            };
+            match text {
+                Datum::Ref(ValueRef::Text(text)) => Ok(Datum::Ref(ValueRef::Text(split_part(text, delimiter, field)?))),
+                Datum::Text(text) => Ok(Datum::Text(split_part(&text, delimiter, field)?.to_owned())),
+                other => null_or("split_part", other.as_ref()),
+            }
+        }
         Function::Abs => {
             let value = argument(0)?;
             match compare(value.as_ref(), ValueRef::Int(0)) {
@@ -293,6 +309,29 @@ fn call<'a>(function: Function, arguments: &'a [Expr], scope: &Scope<'a>) -> Eva
             }
         }
     }
+}
+
+/// Of NULL, NULL.
+fn null_or<'a>(function: &str, value: ValueRef<'_>) -> Evaluated<'a> {
+    match value {
+        ValueRef::Null => Ok(NULL),
+        other => Err(mismatch(function, other)),
+    }
+}
+
+/// A field of a text between delimiters, counted from 1, or from the end by -1; empty: there is no such field. Without a delimiter the
+/// text is one field.
+fn split_part<'t>(text: &'t str, delimiter: &str, field: i64) -> Result<&'t str, StatementError> {
+    if field == 0 {
+        return Err(StatementError::ZeroField);
+    }
+    let place = usize::try_from(field.unsigned_abs() - 1).unwrap_or(usize::MAX);
+    let part = match (delimiter, field > 0) {
+        ("", _) => (place == 0).then_some(text),
+        (_, true) => text.split(delimiter).nth(place),
+        (_, false) => text.rsplit(delimiter).nth(place),
+    };
+    Ok(part.unwrap_or_default())
 }
 
 fn length<'a>(count: usize) -> Evaluated<'a> {

@@ -121,4 +121,5 @@ pub enum Function {
     Length,
     Abs,
     Now,
+    SplitPart,
 }

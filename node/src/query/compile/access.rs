@@ -1,7 +1,7 @@
 //! How the rows of a statement are found: by the conditions that every one of them must meet.
 
 use volt_engine::catalog::{Index, Table};
-use volt_engine::plan::{Access, BinaryOp, Expr, IndexRange, KeyBound, KeyRange, UnaryOp};
+use volt_engine::plan::{Access, BinaryOp, Expr, Function, IndexRange, KeyBound, KeyRange, UnaryOp};
 
 use super::expr::balanced;
 
@@ -41,7 +41,7 @@ pub(super) struct Order {
 pub(super) fn partition_value(table: &Table, conditions: &[Expr]) -> Option<Expr> {
     let place = table.partition_column?;
     let mut values = conditions.iter().filter_map(|condition| key_value(condition, place));
-    values.next().cloned()
+    values.find(|value| is_timeless(value)).cloned()
 }
 
 /// The way to the fewest rows.
@@ -292,12 +292,42 @@ fn key_value(condition: &Expr, column: usize) -> Option<&Expr> {
         .map(|(_, value)| value)
 }
 
+/// Known before any row.
 fn is_constant(expr: &Expr) -> bool {
-    match expr {
-        Expr::Parameter(_) | Expr::Literal(_) => true,
-        Expr::Cast { operand, .. } | Expr::Unary { operand, .. } => is_constant(operand),
-        _ => false,
-    }
+    every(expr, &|part| !matches!(part, Expr::Column(_) | Expr::Version))
+}
+
+/// The same wherever and whenever it is asked for.
+fn is_timeless(expr: &Expr) -> bool {
+    let is_now = |part: &Expr| {
+        matches!(
+            part,
+            Expr::Call {
+                function: Function::Now,
+                ..
+            }
+        )
+    };
+    every(expr, &|part| !is_now(part))
+}
+
+/// Whether it holds for an expression and all that is in it.
+fn every(expr: &Expr, holds: &impl Fn(&Expr) -> bool) -> bool {
+    let all = |parts: &[Expr]| parts.iter().all(|part| every(part, holds));
+    holds(expr)
+        && match expr {
+            Expr::Parameter(_) | Expr::Literal(_) | Expr::Column(_) | Expr::Version => true,
+            Expr::Cast { operand, .. } | Expr::Unary { operand, .. } => every(operand, holds),
+            Expr::Binary { left, right, .. } => every(left, holds) && every(right, holds),
+            Expr::InList { operand, list, .. } => every(operand, holds) && all(list),
+            Expr::Like { operand, pattern, .. } => every(operand, holds) && every(pattern, holds),
+            Expr::Case { arms, otherwise } => {
+                let mut arms = arms.iter();
+                arms.all(|(when, then)| every(when, holds) && every(then, holds))
+                    && otherwise.as_deref().is_none_or(|value| every(value, holds))
+            }
+            Expr::Call { arguments, .. } => all(arguments),
+        }
 }
 
 /// The conditions that all must be true for this one to be.

@@ -199,6 +199,7 @@ fn function(name: &str) -> Option<Function> {
         "character_length" | "length" | "char_length" => Function::Length,
         "abs" => Function::Abs,
         "now" => Function::Now,
+        "split_part" => Function::SplitPart,
         _ => return None,
     })
 }

@@ -16,6 +16,7 @@ use crate::error::SqlError;
 use crate::metadata::map::{ClusterMap, View};
 use crate::query::errors::from_datafusion;
 use crate::query::literals::write_out_exponents;
+use crate::query::now::timeless;
 use crate::query::syntax::{Parsed, parse};
 
 /// Makes the views known to a session that knows the tables. One that can't be planned any more is left out.
@@ -60,7 +61,7 @@ fn plan(context: &SessionContext, map: &ClusterMap, view: &View) -> Result<Logic
         return Err(SqlError::internal("a view's query that is none"));
     };
     write_out_exponents(&mut statement);
-    let state = context.state();
+    let state = timeless(context);
     let parsed = DfStatement::Statement(statement.clone());
     // Tables are looked up in memory, so nothing waits.
     let planned = state.statement_to_plan(parsed).now_or_never();

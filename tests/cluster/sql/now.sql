@@ -1,0 +1,40 @@
+-- now() is the statement's time, whatever was planned when.
+CREATE TABLE moments (id INT PRIMARY KEY, at TIMESTAMP DEFAULT now(), told TIMESTAMP CHECK (told <= now()));
+INSERT INTO moments (id) VALUES (1);
+INSERT INTO moments (id) VALUES (2);
+INSERT INTO moments (id) VALUES (3), (4);
+SELECT count(*), count(DISTINCT at) FROM moments;
+UPDATE moments SET told = now() WHERE id = 1;
+UPDATE moments SET told = now() WHERE id = 2;
+UPDATE moments SET told = CURRENT_TIMESTAMP WHERE id = 3;
+UPDATE moments SET told = now();
+SELECT count(DISTINCT told), bool_and(told > at) FROM moments;
+UPDATE moments SET told = now() WHERE id > 2;
+SELECT count(DISTINCT told) FROM moments;
+SELECT id FROM moments WHERE id = 1 AND told < now();
+SELECT count(*) FROM moments WHERE told < now();
+SELECT count(*) FROM moments WHERE told < now() - INTERVAL '1 hour';
+SELECT count(*) FROM (SELECT now() AS a, now() AS b FROM moments) AS m WHERE a = b;
+-- Procedures, and views, have the time of their call and their query.
+CREATE TABLE seen (id INT, n INT, at TIMESTAMP, PRIMARY KEY (id, n));
+CREATE PROCEDURE see(i INT, k INT) PARTITION ON TABLE seen COLUMN id AS $$ BEGIN INSERT INTO seen VALUES (i, k, now()); INSERT INTO seen VALUES (i, k + 100, now()); END $$;
+CALL see(1, 1);
+CALL see(1, 2);
+CALL see(1, 3);
+SELECT count(*), count(DISTINCT at) FROM seen;
+CREATE VIEW older AS SELECT id, n FROM seen WHERE at < now();
+CALL see(1, 4);
+SELECT count(*) FROM older;
+DELETE FROM seen WHERE at < now();
+SELECT count(*) FROM seen;
+-- Nothing that is of the time chooses a partition.
+EXPLAIN DELETE FROM moments WHERE at = now();
+CREATE TABLE by_time (at TIMESTAMP PRIMARY KEY);
+EXPLAIN DELETE FROM by_time WHERE at = now();
+EXPLAIN DELETE FROM by_time WHERE at < now();
+EXPLAIN UPDATE moments SET told = now() WHERE id = 1 AND at < now();
+SELECT count(*) FROM by_time WHERE at = now();
+INSERT INTO by_time VALUES (now());
+SELECT count(*) FROM by_time WHERE at < now();
+DELETE FROM by_time WHERE at < now();
+SELECT current_date > '2026-01-01', count(*) FROM moments WHERE at > current_date - INTERVAL '1 day';
