@@ -20,9 +20,10 @@ lint: ## formatting, clippy, documentation
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-bench: ## the gateway against a bare loop, and the pause of a failover (psql, pgbench)
+bench: ## the gateway against a bare loop and VoltDB, and the pause of a failover (psql, pgbench, a JDK, Maven)
 	cargo build --release -p volt-node
 	tests/bench/wire.sh
+	tests/bench/peers.sh
 	$${CARGO_TARGET_DIR:-target}/release/volt-node bench failover --limit-ms 500
 
 kube-up: ## a Kubernetes on this machine with this source's images in it: make kube-up NODES=3 (root, Go)

@@ -2,13 +2,13 @@
 # Holds VoltCluster against VoltDB 10.0 Community: the same work on the same tables, one node each, nothing on disk, both in turn in
 # one run, because machines are noisy. Each runs alone; its client shares the machine with it.
 #
-#   tests/bench/peers.sh [SECONDS]      needs psql, a JDK and Maven; uses target/release/volt-node, or $VOLT_NODE
+#   tests/bench/peers.sh [SECONDS [ROUNDS]]      needs psql, a JDK and Maven; uses target/release/volt-node, or $VOLT_NODE
 #
 # What "in flight" means: VoltDB's client keeps so many calls open; ours sends so many in pipelines of 100 (or 1, when there are 32).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-5}
-rounds=3
+rounds=${2:-3}
 node=${VOLT_NODE:-${CARGO_TARGET_DIR:-target}/release/volt-node}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/voltcluster/voltdb
 sql_port=25433

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::machine::{MAX_KEPT_BYTES, Machine, Next, RowsTaken, arguments_of, as_variable, size_of_row, too_many};
+use super::machine::{
+    MAX_KEPT_BYTES, Machine, Next, RowsTaken, arguments_of, as_variable, fits, size_of_row, too_many,
+};
 use super::{Body, Code, Into, Level, MAX_NOTICES, Notice, Op, Piece, Procedure, Raise};
 use crate::error::StatementError;
 use crate::plan::eval::{Datum, Scope};
@@ -268,7 +270,7 @@ impl Execution<'_> {
     fn take(&mut self, slot: usize, value: Value) -> Result<(), StatementError> {
         let data_type = self.code.slots.get(slot).copied().unwrap_or(DataType::Text);
         let value = match value {
-            Value::Null => Value::Null,
+            value if fits(&value, data_type) => value,
             value => as_variable(Datum::Ref(value.as_ref()), data_type)?,
         };
         self.set(slot, value);

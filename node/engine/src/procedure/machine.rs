@@ -137,6 +137,22 @@ pub(super) fn as_variable(value: Datum<'_>, data_type: DataType) -> Result<Value
     Ok(value.into_value())
 }
 
+/// It is what a variable of this type holds, as it is.
+pub(super) fn fits(value: &Value, data_type: DataType) -> bool {
+    match (value, data_type) {
+        (Value::Text(text), DataType::Varchar(limit)) => text.len() <= limit as usize,
+        (Value::Null, _)
+        | (Value::Boolean(_), DataType::Boolean)
+        | (Value::Int(_), DataType::Int)
+        | (Value::BigInt(_), DataType::BigInt)
+        | (Value::Double(_), DataType::Double)
+        | (Value::Text(_), DataType::Text)
+        | (Value::Timestamp(_), DataType::Timestamp)
+        | (Value::Bytea(_), DataType::Bytea) => true,
+        _ => false,
+    }
+}
+
 pub(super) fn size_of_row(row: &[Value]) -> usize {
     let size = |value: &Value| match value.as_ref() {
         ValueRef::Text(text) => text.len(),

@@ -92,8 +92,8 @@ impl Log {
         queue.last += 1;
         let ticket = queue.last;
         if self.shared.durability == Durability::Memory {
-            drop(queue);
-            self.shared.announce(ticket);
+            // Under the lock, so that whoever asks for the last ticket finds that it is safe: nobody waits, and nobody is woken.
+            self.shared.set_safe(ticket);
             return ticket;
         }
         if queue.stopped.is_some() {
@@ -255,6 +255,17 @@ impl Shared {
                 let grows = ticket > *safe;
                 *safe = ticket.max(*safe);
                 grows
+            });
+        }
+    }
+
+    /// As `announce`, when there is nobody who waits.
+    fn set_safe(&self, ticket: Ticket) {
+        let announce = self.announce.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(announce) = announce.as_ref() {
+            announce.send_if_modified(|safe| {
+                *safe = ticket.max(*safe);
+                false
             });
         }
     }
