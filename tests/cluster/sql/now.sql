@@ -38,3 +38,6 @@ INSERT INTO by_time VALUES (now());
 SELECT count(*) FROM by_time WHERE at < now();
 DELETE FROM by_time WHERE at < now();
 SELECT current_date > '2026-01-01', count(*) FROM moments WHERE at > current_date - INTERVAL '1 day';
+DROP PROCEDURE see;
+DROP VIEW older;
+DROP TABLE moments, seen, by_time;

@@ -11,3 +11,4 @@ COMMIT;
 SELECT count(*) FROM moments_of_block WHERE at < now();
 INSERT INTO moments_of_block (id) VALUES (4);
 SELECT count(DISTINCT at) FROM moments_of_block;
+DROP TABLE moments_of_block;
