@@ -308,6 +308,11 @@ impl DataPlane for Data {
         })
     }
 
+    fn expired_rows(&self) -> u64 {
+        let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
+        participant.map_or(0, |participant| participant.expiry.rows())
+    }
+
     fn memory(&self) -> MemoryFigures {
         let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
         participant.map_or_else(MemoryFigures::default, |participant| participant.memory.figures())

@@ -6,8 +6,10 @@ use crate::plan::{Check, Expr};
 use crate::value::{DataType, Value};
 use crate::{GroupId, IndexId, SequenceId, TableId};
 
+mod ttl;
 mod view;
 
+pub use ttl::Ttl;
 pub use view::{MAX_SUMMED_PRECISION, ViewAggregate, ViewShape};
 
 /// A column of a table.
@@ -70,6 +72,8 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// Its CHECK constraints, by name.
     pub checks: Vec<CheckConstraint>,
+    /// Which rows expire; None: none does.
+    pub ttl: Option<Ttl>,
     /// Its rows are a materialized view's: partitions make them of another table's rows, nobody writes them.
     pub view: Option<Box<ViewShape>>,
 }
@@ -78,6 +82,11 @@ impl Table {
     /// Every partition of its group has all of its rows.
     pub fn is_replicated(&self) -> bool {
         self.partition_column.is_none()
+    }
+
+    /// True when the index is there for the sake of the table's TTL.
+    pub fn expires_by(&self, index: IndexId) -> bool {
+        self.ttl.as_ref().is_some_and(|ttl| ttl.index == index)
     }
 
     /// The index with this name.

@@ -111,6 +111,11 @@ impl EffectsBuilder {
         self.0.is_empty()
     }
 
+    /// How many bytes they take.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The effects, if there are any.
     pub fn finish_if_any(self) -> Option<Effects> {
         if self.is_empty() { None } else { Some(self.finish()) }

@@ -26,6 +26,7 @@ mod attempt;
 mod call;
 mod decisions;
 mod dump;
+mod expire;
 mod indexes;
 mod kept;
 mod materialized;
@@ -38,6 +39,7 @@ pub use call::{Called, Home};
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::DumpCursor;
+pub use expire::{Expired, Reached};
 pub use kept::Kept;
 use materialized::Views;
 pub use run::{

@@ -51,6 +51,10 @@ impl DataPlane for NoData {
         Vec::new()
     }
 
+    fn expired_rows(&self) -> u64 {
+        0
+    }
+
     fn memory(&self) -> crate::txn::MemoryFigures {
         crate::txn::MemoryFigures::default()
     }
@@ -291,6 +295,7 @@ fn table() -> Command {
         indexes: Vec::new(),
         checks: Vec::new(),
         sequences: Vec::new(),
+        ttl: None,
     };
     Command::CreateTable {
         table,

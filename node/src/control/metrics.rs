@@ -46,6 +46,7 @@ pub struct Metrics {
     memory_rows: Gauge,
     memory_limit: Gauge,
     memory_refused: Gauge,
+    ttl_expired_rows: Counter,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -76,6 +77,7 @@ impl Metrics {
             memory_rows: Gauge::default(),
             memory_limit: Gauge::default(),
             memory_refused: Gauge::default(),
+            ttl_expired_rows: Counter::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -120,6 +122,11 @@ impl Metrics {
             "idempotency_repeats",
             "Requests since the start that were answered with what was kept under their key",
             metrics.keys_repeated.clone(),
+        );
+        registry.register(
+            "ttl_expired_rows",
+            "Rows since the start that this node's primaries removed because they had expired",
+            metrics.ttl_expired_rows.clone(),
         );
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
@@ -198,6 +205,9 @@ impl Metrics {
     pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
         self.refresh_storage(data.storage());
         self.refresh_memory(data.memory());
+        let expired = data.expired_rows();
+        let counted = self.ttl_expired_rows.get();
+        self.ttl_expired_rows.inc_by(expired.saturating_sub(counted));
         let (keys, number) = (data.keys(), |number| i64::try_from(number).unwrap_or(i64::MAX));
         self.keys_kept.set(number(keys.kept));
         self.keys_repeated.set(number(keys.repeats));

@@ -67,6 +67,8 @@ pub trait DataPlane: Send + Sync {
     fn lags(&self) -> Vec<(PartitionId, u64)>;
     /// Its idempotency keys.
     fn keys(&self) -> Keys;
+    /// Rows that it removed since its start because they had expired.
+    fn expired_rows(&self) -> u64;
     /// Its memory.
     fn memory(&self) -> MemoryFigures;
 }

@@ -181,6 +181,7 @@ fn table(name: &str) -> NewTable {
         indexes: Vec::new(),
         checks: Vec::new(),
         sequences: Vec::new(),
+        ttl: None,
     }
 }
 

@@ -106,6 +106,17 @@ pub enum Refusal {
         /// Its table.
         table: String,
     },
+    /// It goes with the TTL of its table only.
+    #[error("cannot drop index {index} because the TTL of table {table} requires it")]
+    NeededByTtl {
+        /// The index.
+        index: String,
+        /// Its table.
+        table: String,
+    },
+    /// No row of it expires.
+    #[error("table \"{0}\" has no TTL")]
+    NoTtl(String),
     /// A view can't become what it would be.
     #[error("{0}")]
     CannotReplace(String),

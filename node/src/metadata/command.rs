@@ -33,6 +33,13 @@ pub const MAX_MATERIALIZED_VIEWS: usize = 32;
 /// Most secondary indexes of a table.
 pub const MAX_INDEXES: usize = 64;
 
+/// The longest life of a row under a TTL: 36,500 days.
+pub const MAX_TTL_MICROS: i64 = 36_500 * 86_400 * 1_000_000;
+/// Most rows that one transaction of a TTL removes: nobody else has the partition meanwhile, some milliseconds.
+pub const MAX_TTL_BATCH_SIZE: u32 = 10_000;
+/// Most such transactions of a table and partition a second.
+pub const MAX_TTL_FREQUENCY: u32 = 100;
+
 /// A change of the cluster map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -94,6 +101,13 @@ pub enum Command {
         table: TableId,
         /// The column.
         column: Column,
+    },
+    /// Says which rows of a table expire. An index that is new for it is then to be built.
+    SetTtl {
+        /// The table.
+        table: TableId,
+        /// None: no row does any more.
+        ttl: Option<Box<NewTtl>>,
     },
     /// Makes a secondary index of a table, which is then to be built.
     CreateIndex {
@@ -294,6 +308,8 @@ pub struct NewTable {
     pub checks: Vec<CheckConstraint>,
     /// The sequences of its IDENTITY and SERIAL columns.
     pub sequences: Vec<OwnedSequence>,
+    /// Which rows expire; None: none does.
+    pub ttl: Option<Box<NewTtl>>,
 }
 
 /// A sequence that is made with a table, and goes with it.
@@ -322,6 +338,19 @@ pub struct NewIndex {
     pub constraint: bool,
     /// The statement that makes it.
     pub source: String,
+}
+
+/// What is to expire of a table's rows, before its index has a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewTtl {
+    /// How long a row lives, in microseconds: a second or more, `MAX_TTL_MICROS` at most.
+    pub lifetime_micros: i64,
+    /// Rows that one transaction removes, 1 to `MAX_TTL_BATCH_SIZE`.
+    pub batch_size: u32,
+    /// Such transactions of each partition a second, 1 to `MAX_TTL_FREQUENCY`.
+    pub max_frequency: u32,
+    /// An index of the column that says how old a row is; not used if the table's TTL has one already.
+    pub index: NewIndex,
 }
 
 /// A view to be made.

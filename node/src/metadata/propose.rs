@@ -74,6 +74,11 @@ impl From<ProposeError> for SqlError {
                 Refusal::ColumnExists { .. } => Self::new("42701", text),
                 Refusal::NoSuchIndex(_) => Self::new("42704", text),
                 Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),
+                Refusal::NeededByTtl { ref table, .. } => {
+                    let hint = format!("ALTER TABLE {table} DROP TTL drops it too.");
+                    Self::new("2BP01", text).hint(hint)
+                }
+                Refusal::NoTtl(_) => Self::new("42704", text),
                 Refusal::NoSuchView(_) => Self::new("42P01", text),
                 Refusal::CannotReplace(_) => Self::new("42P16", text),
                 Refusal::NeededByView { .. } => Self::new("2BP01", text).hint("Drop the view first."),

@@ -103,6 +103,7 @@ fn table_of(new: &NewTable) -> Table {
         group: 0,
         indexes: Vec::new(),
         checks: Vec::new(),
+        ttl: None,
         view: None,
     }
 }

@@ -152,6 +152,11 @@ pub(super) fn new_table(
         indexes.push(index);
     }
     let sequences = take_sequences((create, clauses), &name, &mut columns, &indexes, map)?;
+    let ttl = match &clauses.ttl {
+        Some(_) if clauses.replicated => return Err(super::ttl::of_replicated(&name)),
+        Some(clause) => Some(Box::new(clause.of_new_table((&name, &columns), &indexes, sql, map)?)),
+        None => None,
+    };
     Ok(NewTable {
         name,
         columns,
@@ -160,6 +165,7 @@ pub(super) fn new_table(
         indexes,
         checks: Vec::new(),
         sequences,
+        ttl,
     })
 }
 

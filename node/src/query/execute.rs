@@ -44,7 +44,7 @@ impl SqlEngine {
         session: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
-        if planned.catalog_version != self.metadata.map().catalog_version {
+        if planned.catalog_version != self.metadata.map().catalog_version || planned.is_of_its_moment {
             return None;
         }
         if planned.calls().0.is_empty() {
@@ -172,6 +172,13 @@ impl SqlEngine {
             }
             Plan::AlterTable(plan) => {
                 let notices = self.alter_table(plan, &planned.sql).await?;
+                Ok(Completion {
+                    notices,
+                    ..done("ALTER TABLE")
+                })
+            }
+            Plan::Ttl(plan) => {
+                let notices = self.alter_ttl(plan, &planned.sql).await?;
                 Ok(Completion {
                     notices,
                     ..done("ALTER TABLE")

@@ -156,17 +156,25 @@ impl SqlEngine {
             }
             Err(error) => return Err(error.into()),
         };
+        if !index.unique {
+            self.await_new_index((id, number)).await?;
+            return Ok(Vec::new());
+        }
         self.await_index((id, number), false).await?;
-        if index.unique {
-            self.set_index_state((id, number), IndexState::Checking).await?;
-            if let Some(values) = self.await_index((id, number), true).await? {
-                let indexes = BTreeSet::from([number]);
-                self.metadata.propose(Command::DropIndexes { indexes }).await?;
-                return Err(self.duplicated(id, index, &values));
-            }
+        self.set_index_state((id, number), IndexState::Checking).await?;
+        if let Some(values) = self.await_index((id, number), true).await? {
+            let indexes = BTreeSet::from([number]);
+            self.metadata.propose(Command::DropIndexes { indexes }).await?;
+            return Err(self.duplicated(id, index, &values));
         }
         self.set_index_state((id, number), IndexState::Ready).await?;
         Ok(Vec::new())
+    }
+
+    /// Returns when an index that isn't unique is ready.
+    pub(super) async fn await_new_index(&self, index: (TableId, IndexId)) -> Result<(), SqlError> {
+        self.await_index(index, false).await?;
+        self.set_index_state(index, IndexState::Ready).await
     }
 
     async fn set_index_state(&self, (table, index): (TableId, IndexId), state: IndexState) -> Result<(), SqlError> {
@@ -398,7 +406,7 @@ fn mutable() -> SqlError {
 }
 
 /// As it must be written to be read as this.
-fn written_name(name: &str) -> Ident {
+pub(super) fn written_name(name: &str) -> Ident {
     let is_plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
     let starts = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
     match starts && name.chars().all(is_plain) {

@@ -31,6 +31,7 @@ mod system;
 mod tables;
 mod transaction;
 mod truncate;
+mod ttl;
 mod types;
 mod version;
 mod views;
@@ -136,9 +137,10 @@ impl SqlEngine {
             context.register_table(name, provider).map_err(failed)?;
         }
         let schema = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
-        for (name, table) in
-            system::system_tables(&self.metadata, &self.procedures, &self.coordinator.participant.memory)
-        {
+        let participant = &self.coordinator.participant;
+        let tables = system::system_tables(&self.metadata, &self.procedures, &participant.memory);
+        let expiring = ttl::system_table(&self.metadata, &participant.expiry);
+        for (name, table) in tables.into_iter().chain([expiring]) {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }
@@ -199,7 +201,7 @@ impl SqlEngine {
 impl SqlEngine {
     /// A statement's plan for today's catalog; None: the one that it has is for that.
     async fn planned_anew(&self, planned: &Planned) -> Result<Option<Arc<Planned>>, SqlError> {
-        if planned.catalog_version == self.metadata.map().catalog_version {
+        if planned.catalog_version == self.metadata.map().catalog_version && !planned.is_of_its_moment {
             return Ok(None);
         }
         let types: Vec<Option<DataType>> = planned.parameters().iter().map(|data_type| Some(*data_type)).collect();

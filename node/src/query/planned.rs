@@ -15,6 +15,7 @@ use super::compile::Route;
 use super::index::IndexPlan;
 use super::procedure::{CallPlan, ProcedurePlan};
 use super::sequence::{Call, SequencePlan};
+use super::ttl::TtlPlan;
 use super::views::ViewPlan;
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
@@ -32,6 +33,8 @@ pub(super) struct Planned {
     /// A query that calls `nextval` for each row.
     pub(super) has_function: bool,
     pub(super) columns: Vec<ResultColumn>,
+    /// The time of planning is in it: it is planned anew for every execution.
+    pub(super) is_of_its_moment: bool,
     pub(super) plan: Plan,
 }
 
@@ -63,6 +66,8 @@ pub(super) enum Plan {
     },
     /// ALTER TABLE.
     AlterTable(AlterPlan),
+    /// ALTER TABLE ... USING TTL, and DROP TTL.
+    Ttl(TtlPlan),
     /// DROP TABLE.
     DropTable { names: Vec<String>, if_exists: bool },
     /// CREATE INDEX and DROP INDEX.
@@ -219,9 +224,10 @@ impl Planned {
 
     /// Only what will be asked for again with the same text.
     pub(super) fn is_cacheable(&self) -> bool {
-        matches!(
-            self.plan,
-            Plan::Program(_) | Plan::Query { .. } | Plan::Constants(_) | Plan::Call(_)
-        )
+        !self.is_of_its_moment
+            && matches!(
+                self.plan,
+                Plan::Program(_) | Plan::Query { .. } | Plan::Constants(_) | Plan::Call(_)
+            )
     }
 }

@@ -22,6 +22,7 @@ use super::errors::from_datafusion;
 use super::insert::name_columns;
 use super::literals::write_out_exponents;
 use super::names::output_names;
+use super::now;
 use super::planned::{Plan, Planned, ProgramPlan};
 use super::returning::{Returning, check_returning, take_returning};
 use super::sequence::{Call, Calls, SequencePlan, take_calls};
@@ -53,6 +54,7 @@ impl SqlEngine {
             types: Vec::new(),
             calls: Vec::new(),
             has_function: false,
+            is_of_its_moment: false,
             columns,
             plan,
         };
@@ -75,6 +77,7 @@ impl SqlEngine {
                 };
                 return Ok(simple(plan, Vec::new()));
             }
+            Parsed::Ttl(plan) => return Ok(simple(Plan::Ttl(plan), Vec::new())),
             Parsed::Procedure => {
                 let plan = Plan::Procedure(self.plan_procedure(sql, map).await?);
                 return Ok(simple(plan, Vec::new()));
@@ -189,6 +192,7 @@ impl SqlEngine {
                 types: types[..own].to_vec(),
                 calls: Vec::new(),
                 has_function: false,
+                is_of_its_moment: false,
                 columns: text_column("QUERY PLAN"),
                 plan: Plan::Explain(explain(&program, &route)),
             });
@@ -206,7 +210,17 @@ impl SqlEngine {
                 fields.iter().zip(names(fields.len())).map(column).collect()
             }
         };
-        let compiled = compile(&plan, find);
+        let mut is_of_its_moment = false;
+        let compiled = compile(&plan, find).or_else(|why| {
+            if !matches!(plan, LogicalPlan::Dml(_)) {
+                return Err(why);
+            }
+            // It may be one that only the time as a constant makes a program.
+            is_of_its_moment = true;
+            let timed = now::at(plan.clone(), &self.coordinator.context());
+            let timed = timed.and_then(|plan| session.optimize(&plan)).map_err(|_| why)?;
+            compile(&timed, find)
+        });
         let plan = match compiled {
             Ok((mut program, route)) => {
                 check_calls(&program, &calls)?;
@@ -246,6 +260,7 @@ impl SqlEngine {
             types,
             calls,
             has_function,
+            is_of_its_moment,
             columns,
             plan,
         })
@@ -361,7 +376,7 @@ pub(super) fn default_expr(default: &ColumnDefault, data_type: DataType) -> Opti
             let scalar = super::types::to_scalar(value, data_type).ok()?;
             Some(datafusion::logical_expr::Expr::Literal(scalar, None))
         }
-        ColumnDefault::Now => Some(datafusion::logical_expr::cast(super::now::call(), to_arrow(data_type))),
+        ColumnDefault::Now => Some(datafusion::logical_expr::cast(now::call(), to_arrow(data_type))),
         // `take_calls` has put it into the statement.
         ColumnDefault::Sequence { .. } => None,
     }

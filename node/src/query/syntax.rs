@@ -1,6 +1,7 @@
 //! From text to statements: PostgreSQL's dialect by sqlparser, and the few clauses that are ours.
 //!
-//! `CREATE TABLE ... [PARTITION BY (column) | REPLICATED] [WITH REPLICATION = n [MODE sync]]`, `RECOVER NODE n`, `DRAIN NODE n`.
+//! `CREATE TABLE ... [PARTITION BY (column) | REPLICATED] [WITH REPLICATION = n [MODE sync]] [USING TTL n SECONDS ON COLUMN c]`,
+//! `ALTER TABLE ... USING TTL`, `RECOVER NODE n`, `DRAIN NODE n`.
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -10,6 +11,7 @@ use volt_engine::NodeId;
 
 use super::complexity::{check_depth, check_relations};
 use super::sequence::Overriding;
+use super::ttl::{TtlClause, TtlPlan};
 use crate::error::SqlError;
 
 /// Backups of a table that names no REPLICATION.
@@ -26,6 +28,8 @@ pub(super) enum Parsed {
     Sql(Box<Statement>),
     /// CREATE TABLE with our clauses taken out of it.
     CreateTable(Box<Statement>, TableClauses),
+    /// ALTER TABLE ... USING TTL, or DROP TTL.
+    Ttl(TtlPlan),
     /// An INSERT with OVERRIDING, which is taken out of it.
     Overriding(Box<Statement>, Overriding),
     /// CREATE or ALTER SEQUENCE: read by `sequence`.
@@ -47,6 +51,8 @@ pub(super) struct TableClauses {
     pub(super) partition_by: Option<String>,
     /// REPLICATED: whole in every partition.
     pub(super) replicated: bool,
+    /// USING TTL, if given.
+    pub(super) ttl: Option<TtlClause>,
     /// Of each AS IDENTITY, in their order: its options as they are written, which may come in any order.
     pub(super) identities: Vec<String>,
 }
@@ -149,7 +155,7 @@ fn offset(sql: &str, location: Location) -> usize {
 }
 
 /// The place of a location, in characters from 1.
-fn character(sql: &str, location: Location) -> u32 {
+pub(super) fn character(sql: &str, location: Location) -> u32 {
     sql[..offset(sql, location)].chars().count() as u32 + 1
 }
 
@@ -188,6 +194,11 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
         ["INSERT", ..] => {
             if let Some(overriding) = take_overriding(&mut tokens) {
                 return Ok(Parsed::Overriding(Box::new(parse_tokens(sql, tokens)?), overriding));
+            }
+        }
+        ["ALTER", "TABLE", ..] => {
+            if let Some(plan) = TtlPlan::parse(sql, &tokens)? {
+                return Ok(Parsed::Ttl(plan));
             }
         }
         ["ALTER" | "DROP", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
@@ -242,7 +253,7 @@ fn take_overriding(tokens: &mut Vec<TokenWithSpan>) -> Option<Overriding> {
     })
 }
 
-fn word(token: &TokenWithSpan) -> String {
+pub(super) fn word(token: &TokenWithSpan) -> String {
     match &token.token {
         Token::Word(word) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
         Token::EOF => String::new(),
@@ -257,7 +268,7 @@ fn node(sql: &str, tokens: &[TokenWithSpan], number: &str) -> Result<NodeId, Sql
     number.parse().map_err(|_| syntax_error(sql, &tokens[2]))
 }
 
-fn syntax_error(sql: &str, token: &TokenWithSpan) -> SqlError {
+pub(super) fn syntax_error(sql: &str, token: &TokenWithSpan) -> SqlError {
     if token.token == Token::EOF {
         return SqlError::new("42601", "syntax error at end of input").at(sql.chars().count() as u32 + 1);
     }
@@ -297,6 +308,8 @@ fn take_clauses(sql: &str, tokens: &mut Vec<TokenWithSpan>) -> Result<TableClaus
             at += 5;
         } else if is(at, "WITH") {
             at = take_with(sql, &rest, &words, at + 1, &mut clauses)?;
+        } else if clauses.ttl.is_none() && is(at, "USING") && is(at + 1, "TTL") {
+            clauses.ttl = Some(TtlClause::take(sql, &rest, &mut at)?);
         } else if is(at, "REPLICATED") {
             clauses.replicated = true;
             at += 1;

@@ -198,6 +198,10 @@ pub(super) fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
     if scalar.is_null() {
         return Some(Value::Null);
     }
+    // What has no type of ours would be taken for its text.
+    if matches!(scalar.data_type(), ArrowType::Interval(_) | ArrowType::Duration(_)) {
+        return None;
+    }
     let target = to_arrow(from_arrow(&scalar.data_type()));
     let array = scalar.cast_to(&target).ok()?.to_array().ok()?;
     value_at(&array, 0).ok().map(ValueRef::to_value)

@@ -9,6 +9,7 @@
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
 
 mod calls;
+mod expiry;
 mod indexes;
 mod interactive;
 mod journal;
@@ -51,6 +52,7 @@ use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
+pub(crate) use expiry::Expiry;
 pub use interactive::Interactive;
 pub use journal::AllWrites;
 pub(crate) use memory::MemoryGuard;
@@ -97,9 +99,10 @@ impl Coordinator {
         })
     }
 
-    /// Starts what looks after abandoned holds and snapshots, and after memory.
+    /// Starts what looks after abandoned holds and snapshots, after memory, and after rows that expire.
     pub(crate) fn start(self: &Arc<Self>) {
         self.participant.memory.start(&self.replicas);
+        tokio::spawn(expiry::run(Arc::clone(&self.participant)));
         tokio::spawn(resolve::run(Arc::clone(self)));
     }
 

@@ -15,6 +15,7 @@ use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId};
 use volt_wasm::Modules;
 
+use super::expiry::Expiry;
 use super::memory::MemoryGuard;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
@@ -46,6 +47,8 @@ pub(crate) struct Participant {
     pub(super) modules: Modules,
     /// This node's values of sequences.
     pub(crate) sequences: Arc<Sequences>,
+    /// What has expired here.
+    pub(crate) expiry: Arc<Expiry>,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -70,6 +73,7 @@ impl Participant {
             memory,
             modules: Modules::default(),
             sequences,
+            expiry: Arc::default(),
             repeats: AtomicU64::default(),
         }
     }

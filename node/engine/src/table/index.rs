@@ -146,6 +146,16 @@ impl Index {
         let range = (!span.is_empty()).then(|| self.entries.range((from, to)));
         Entries { range, backward }
     }
+
+    /// The entries behind this one (None: all) whose values lie below `to`.
+    pub(crate) fn entries_after(&self, after: Option<&Entry>, to: Option<&Key>) -> Entries<'_> {
+        let is_beyond = |after: &Entry| to.is_some_and(|to| after.0 >= *to);
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded((to.clone(), Key::least())));
+        // An empty range is fine, one the wrong way round is not.
+        let range = (!after.is_some_and(is_beyond)).then(|| self.entries.range((from, to)));
+        Entries { range, backward: false }
+    }
 }
 
 /// A walk over entries.

@@ -14,7 +14,7 @@ use std::ops::Bound;
 use crate::Lsn;
 use crate::key::Key;
 use index::Indexes;
-pub(crate) use index::{Index, push_value, unique_values_of, values_of};
+pub(crate) use index::{Entry, Index, push_value, unique_values_of, values_of};
 use leaf::{Leaf, Rows, RowsBack};
 use version::LINK_SIZE;
 pub(crate) use version::Version;

@@ -72,6 +72,10 @@ pub(super) fn drop(map: &mut ClusterMap, indexes: &BTreeSet<IndexId>) -> Command
                 let (what, view) = (format!("index {}", index.name), view.name.clone());
                 return Err(Refusal::NeededByView { what, view });
             }
+            if table.expires_by(index.shape.id) {
+                let (index, table) = (index.name.clone(), table.name.clone());
+                return Err(Refusal::NeededByTtl { index, table });
+            }
             if index.constraint {
                 let (index, table) = (index.name.clone(), table.name.clone());
                 return Err(Refusal::IndexNeeded { index, table });

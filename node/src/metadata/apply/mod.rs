@@ -8,6 +8,7 @@ mod procedures;
 mod reigns;
 mod sequences;
 mod tables;
+mod ttl;
 mod views;
 
 use volt_engine::NodeId;
@@ -58,6 +59,8 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         } => tables::create_table(map, table, replication, mode),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
         Command::AddColumn { table, column } => tables::add_column(map, table, column),
+        Command::SetTtl { table, ttl: Some(ttl) } => ttl::set(map, table, *ttl),
+        Command::SetTtl { table, ttl: None } => ttl::drop(map, table),
         Command::CreateIndex { table, index } => indexes::create(map, table, *index),
         Command::SetIndexState { table, index, state } => indexes::set_state(map, table, index, state),
         Command::DropIndexes { indexes } => indexes::drop(map, &indexes),

@@ -7,7 +7,7 @@ use volt_engine::catalog::{Column, IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
-use super::{indexes, procedures, sequences, views};
+use super::{indexes, procedures, sequences, ttl, views};
 use crate::metadata::command::{Applied, CommandResult, MAX_COLUMNS, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
@@ -23,6 +23,9 @@ pub(super) fn create_table(
     }
     check_table(&new)?;
     sequences::check_table(map, &new)?;
+    if let Some(ttl) = &new.ttl {
+        ttl::check(&new.columns, ttl)?;
+    }
     if map.next_table >= FIRST_RESERVED_TABLE {
         return Err(Refusal::Invalid("all numbers of tables are used up".to_owned()));
     }
@@ -39,12 +42,17 @@ pub(super) fn create_table(
         group,
         indexes: Vec::new(),
         checks: new.checks,
+        ttl: None,
         view: None,
     };
     for index in new.indexes {
         // There are no rows to look through.
         let index = indexes::defined(map, &table, index, IndexState::Ready)?;
         table.indexes.push(index);
+    }
+    if let Some(new) = new.ttl {
+        // The index is as good as built, for the same reason.
+        ttl::change(map, &mut table, *new, IndexState::Ready)?;
     }
     sequences::add_owned(map, &mut table, new.sequences);
     map.next_table += 1;

@@ -59,6 +59,7 @@ pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> Tabl
         indexes: Vec::new(),
         checks: Vec::new(),
         sequences: Vec::new(),
+        ttl: None,
     };
     let command = Command::CreateTable {
         table,
@@ -355,6 +356,7 @@ fn a_sequence_stays_while_something_takes_its_values_and_goes_with_its_table() {
             partition_column: Some(0),
             indexes: Vec::new(),
             checks: Vec::new(),
+            ttl: None,
             sequences,
         },
         replication: 1,

@@ -139,6 +139,7 @@ fn materialize(map: &mut ClusterMap, name: &str, new: NewMaterialized) -> Result
         group: source.group,
         indexes: Vec::new(),
         checks: Vec::new(),
+        ttl: None,
         view: Some(Box::new(shape)),
     };
     map.tables.insert(id, Arc::new(table));

@@ -65,6 +65,7 @@ fn table() -> Arc<Table> {
         group: 1,
         indexes: Vec::new(),
         checks: Vec::new(),
+        ttl: None,
         view: None,
     })
 }

@@ -220,6 +220,10 @@ impl<'e> Emitter<'e> {
             Plan::Program(plan) => {
                 statement.tables.push(plan.table.id);
                 if let Some(home) = &self.home {
+                    if planned.is_of_its_moment {
+                        let what = "a calculation with now() in a write of a partitioned procedure";
+                        return Err(SqlError::unsupported(what));
+                    }
                     statement.keys = keys_at_home(home, &plan, slots)?;
                     statement.program = Some(volt_engine::plan::Program::clone(&plan.program));
                 }
