@@ -10,6 +10,9 @@ use volt_engine::{Lsn, PartitionId, SequenceId};
 
 use crate::error::SqlError;
 
+/// What is said, as PostgreSQL does, when a prepared statement's result has other columns than its client was told.
+pub(crate) const CHANGED_RESULT: &str = "cached plan must not change result type";
+
 /// Takes the rows of a result, one at a time, in order.
 #[async_trait]
 pub trait RowSink: Send {

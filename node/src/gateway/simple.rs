@@ -8,8 +8,11 @@ use super::output::Settled;
 use super::session::{Failure, RunPortal, Session};
 use super::sink::{Rest, Rows};
 use crate::error::SqlError;
-use crate::statement::Prepared;
+use crate::statement::{CHANGED_RESULT, Prepared};
 use crate::world::Stream;
+
+/// A statement is planned so often, while the catalog changes.
+const PLANS: u32 = 3;
 
 impl Session {
     /// Query: always answered with ReadyForQuery at the end.
@@ -38,7 +41,7 @@ impl Session {
         }
         let last = statements.len() - 1;
         for (place, (text, offset)) in statements.iter().enumerate() {
-            self.query_one(text, *offset, stream).await?;
+            self.query_with_newest(text, *offset, stream).await?;
             if place < last && self.settle().await == Settled::GroupFailed {
                 return Err(Failure::Told);
             }
@@ -47,6 +50,18 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// A statement whose columns have changed between planning and running is planned anew: nobody has heard of them yet.
+    async fn query_with_newest(&mut self, text: &str, offset: u32, stream: &mut dyn Stream) -> Result<(), Failure> {
+        let start = self.output.bytes.len();
+        for _ in 1..PLANS {
+            match self.query_one(text, offset, stream).await {
+                Err(Failure::Sql(error)) if error.message == CHANGED_RESULT => self.output.bytes.truncate(start),
+                done => return done,
+            }
+        }
+        self.query_one(text, offset, stream).await
     }
 
     async fn query_one(&mut self, text: &str, offset: u32, stream: &mut dyn Stream) -> Result<(), Failure> {

@@ -54,7 +54,8 @@ use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::ClusterMap;
 use crate::statement::{
-    CommitWait, Completion, Database, Options, Prepared, RowSink, SessionValues, Transaction, TransactionModes,
+    CHANGED_RESULT, CommitWait, Completion, Database, Options, Prepared, RowSink, SessionValues, Transaction,
+    TransactionModes,
 };
 use crate::txn::Coordinator;
 use planned::{Hinted, Planned};
@@ -207,7 +208,7 @@ impl SqlEngine {
         let types: Vec<Option<DataType>> = planned.parameters().iter().map(|data_type| Some(*data_type)).collect();
         let again = self.planned(&planned.sql, &types).await?;
         if again.columns() != planned.columns() {
-            return Err(SqlError::new("0A000", "cached plan must not change result type"));
+            return Err(SqlError::new("0A000", CHANGED_RESULT));
         }
         Ok(Some(again))
     }
