@@ -399,7 +399,7 @@ impl SqlEngine {
         }
         let state = SessionStateBuilder::new_from_existing(planned_in.clone())
             .with_config(config)
-            .with_execution_props(now::properties(&context))
+            .with_execution_props(now::properties(planned_in, &context))
             .with_optimizer_rule(Arc::new(CommonSubexprEliminate::new()))
             .build();
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;

@@ -70,12 +70,13 @@ pub(super) fn timeless(context: &SessionContext) -> SessionState {
     context.state_ref().read().clone()
 }
 
-/// What DataFusion's other functions of time make of a statement's.
-pub(super) fn properties(context: &StatementContext) -> ExecutionProps {
-    match timestamp_us_to_datetime(context.now_micros) {
-        Some(time) => ExecutionProps::new().with_query_execution_start_time(time.and_utc()),
-        None => ExecutionProps::new(),
-    }
+/// A session's properties, with a statement's time for DataFusion's other functions of time. Names that a plan has got in the session stay
+/// taken.
+pub(super) fn properties(session: &SessionState, context: &StatementContext) -> ExecutionProps {
+    let mut properties = session.execution_props().clone();
+    let time = timestamp_us_to_datetime(context.now_micros);
+    properties.query_execution_start_time = time.map(|time| time.and_utc());
+    properties
 }
 
 /// A plan that runs at a statement's time.
