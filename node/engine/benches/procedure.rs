@@ -39,6 +39,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         },
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     Program {
         table,

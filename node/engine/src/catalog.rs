@@ -6,6 +6,7 @@ use crate::plan::{Check, Expr};
 use crate::value::{DataType, Value};
 use crate::{GroupId, IndexId, SequenceId, TableId};
 
+mod columns;
 mod ttl;
 mod view;
 
@@ -23,6 +24,8 @@ pub struct Column {
     pub nullable: bool,
     /// The DEFAULT, if any.
     pub default: Option<ColumnDefault>,
+    /// ALTER TABLE ... DROP COLUMN: nobody sees it, and new rows have NULL in its place.
+    pub is_dropped: bool,
 }
 
 /// A column's DEFAULT.
@@ -59,7 +62,7 @@ pub struct Table {
     pub id: TableId,
     /// Its name, in the one schema `public`.
     pub name: String,
-    /// Its columns, in order.
+    /// Its columns, in order. Those that were dropped keep their places.
     pub columns: Vec<Column>,
     /// Places in `columns` of the primary key, in key order. Never empty.
     pub primary_key: Vec<usize>,

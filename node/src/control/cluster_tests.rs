@@ -286,6 +286,7 @@ fn table() -> Command {
         data_type: DataType::Int,
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     let table = NewTable {
         name: "example".to_owned(),

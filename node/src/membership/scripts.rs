@@ -172,6 +172,7 @@ fn table(name: &str) -> NewTable {
         data_type: DataType::Int,
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     NewTable {
         name: name.to_owned(),

@@ -95,6 +95,17 @@ pub enum Refusal {
         /// The table.
         table: String,
     },
+    /// No such column.
+    #[error("column \"{column}\" of relation \"{table}\" does not exist")]
+    NoSuchColumn {
+        /// The column.
+        column: String,
+        /// The table.
+        table: String,
+    },
+    /// Decided on a catalog that has changed meanwhile.
+    #[error("the catalog was changed by another statement at the same time")]
+    StaleCatalog,
     /// No such index.
     #[error("there is no index with the number {0}")]
     NoSuchIndex(IndexId),

@@ -95,12 +95,14 @@ pub enum Command {
         /// Which.
         tables: BTreeSet<TableId>,
     },
-    /// Adds a column to a table, behind the others: nullable and without a default, for the rows that are there lack it.
-    AddColumn {
+    /// Changes a table's columns, all of them or none; no row is touched.
+    AlterColumns {
         /// The table.
         table: TableId,
-        /// The column.
-        column: Column,
+        /// One after the other.
+        changes: Vec<ColumnChange>,
+        /// What was looked at when it was found that nothing needs what is dropped: nothing is changed in another catalog.
+        catalog_version: u64,
     },
     /// Says which rows of a table expire. An index that is new for it is then to be built.
     SetTtl {
@@ -413,4 +415,13 @@ pub struct FailoverNote {
     pub evidence: String,
     /// Microseconds since 1970 on the proposer's clock.
     pub at_micros: i64,
+}
+
+/// A change of a table's columns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ColumnChange {
+    /// A new one behind the others: nullable and without a default, for the rows that are there lack it.
+    Add(Column),
+    /// The one of this name goes, with its indexes, its CHECK constraints and the sequence that it owns.
+    Drop(String),
 }

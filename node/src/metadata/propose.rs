@@ -72,6 +72,8 @@ impl From<ProposeError> for SqlError {
                 Refusal::ProcedureExists(_) => Self::new("42723", text),
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
                 Refusal::ColumnExists { .. } => Self::new("42701", text),
+                Refusal::NoSuchColumn { .. } => Self::new("42703", text),
+                Refusal::StaleCatalog => Self::new("40001", text),
                 Refusal::NoSuchIndex(_) => Self::new("42704", text),
                 Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),
                 Refusal::NeededByTtl { ref table, .. } => {
@@ -109,6 +111,7 @@ impl Command {
             self,
             Self::CreateTable { .. }
                 | Self::DropTables { .. }
+                | Self::AlterColumns { .. }
                 | Self::CreateSequence { .. }
                 | Self::DropSequences { .. }
                 | Self::CreateProcedure { replace: false, .. }

@@ -1,49 +1,74 @@
-//! ALTER TABLE ... ADD COLUMN: the catalog changes, rows don't. What a row lacks is NULL.
+//! ALTER TABLE ... ADD COLUMN and DROP COLUMN: the catalog changes, rows don't. What a row lacks is NULL; what it has in a
+//! dropped column nobody sees.
+//!
+//! All that a statement says is one change of the catalog. What it leads to depends on what there is, so it is worked out
+//! again when the catalog has changed before the change came to it.
 
-use datafusion::sql::sqlparser::ast::{AlterTable, AlterTableOperation, ColumnDef, ColumnOption, ColumnOptionDef};
-use volt_engine::catalog::Column;
+use datafusion::sql::sqlparser::ast::{
+    AlterTable, AlterTableOperation, ColumnDef, ColumnOption, ColumnOptionDef, DropBehavior,
+};
+use volt_engine::catalog::{Column, Table};
 
 use super::SqlEngine;
-use super::ddl::{column, table_name};
+use super::ddl::{column, name_of, table_name};
 use super::execute::Notices;
+use super::mentions::mentions;
 use super::sequence::serial_type;
 use super::syntax::position_of;
 use crate::error::SqlError;
 use crate::metadata::ProposeError;
-use crate::metadata::command::{Command, Refusal};
+use crate::metadata::command::{ColumnChange, Command, Refusal};
+use crate::metadata::map::ClusterMap;
 
-/// Columns to be added.
+/// How often a change is worked out anew because another statement has changed the catalog.
+const ALTER_TRIES: u32 = 10;
+
+/// What is to become of a table.
 pub(super) struct AlterPlan {
     table: String,
     if_exists: bool,
+    /// Each with whether it may be gone already.
+    dropped: Vec<(String, bool)>,
     /// Each with whether it may be there already.
-    columns: Vec<(Column, bool)>,
+    added: Vec<(Column, bool)>,
 }
 
 /// What the statement says.
 pub(super) fn plan(alter: &AlterTable, sql: &str) -> Result<AlterPlan, SqlError> {
-    let mut columns = Vec::with_capacity(alter.operations.len());
+    let (mut dropped, mut added) = (Vec::new(), Vec::new());
     for operation in &alter.operations {
-        let AlterTableOperation::AddColumn {
-            if_not_exists,
-            column_def,
-            column_position: None,
-            ..
-        } = operation
-        else {
-            return Err(SqlError::unsupported(format!("ALTER TABLE ... {operation}")));
-        };
-        columns.push((added(column_def, sql)?, *if_not_exists));
+        match operation {
+            AlterTableOperation::AddColumn {
+                if_not_exists,
+                column_def,
+                column_position: None,
+                ..
+            } => added.push((new_column(column_def, sql)?, *if_not_exists)),
+            AlterTableOperation::DropColumn {
+                drop_behavior: Some(DropBehavior::Cascade),
+                ..
+            } => {
+                return Err(SqlError::unsupported("ALTER TABLE ... DROP COLUMN ... CASCADE")
+                    .hint("Drop the views and the procedures that use the column first."));
+            }
+            AlterTableOperation::DropColumn {
+                column_names,
+                if_exists,
+                ..
+            } => dropped.extend(column_names.iter().map(|name| (name_of(name), *if_exists))),
+            operation => return Err(SqlError::unsupported(format!("ALTER TABLE ... {operation}"))),
+        }
     }
     Ok(AlterPlan {
         table: table_name(&alter.name)?,
         if_exists: alter.if_exists,
-        columns,
+        dropped,
+        added,
     })
 }
 
 /// A column that rows may lack.
-fn added(definition: &ColumnDef, sql: &str) -> Result<Column, SqlError> {
+fn new_column(definition: &ColumnDef, sql: &str) -> Result<Column, SqlError> {
     let refused = |option: &&ColumnOptionDef| !matches!(option.option, ColumnOption::Null);
     if let Some(option) = definition.options.iter().find(refused) {
         let what = format!("{} of a column that is added", option.option);
@@ -59,40 +84,120 @@ fn added(definition: &ColumnDef, sql: &str) -> Result<Column, SqlError> {
 
 impl SqlEngine {
     pub(super) async fn alter_table(&self, plan: &AlterPlan, sql: &str) -> Result<Notices, SqlError> {
-        let mut map = self.metadata.map();
-        if map.table(&plan.table).is_none() {
-            // Another node may have made it a moment ago.
+        let mut stale = SqlError::new("40001", Refusal::StaleCatalog.to_string());
+        for _ in 0..ALTER_TRIES {
+            // Another node may have changed it a moment ago.
             self.metadata.refresh().await?;
-            map = self.metadata.map();
-        }
-        let Some(table) = map.table(&plan.table) else {
-            if map.views.contains_key(&plan.table) {
-                return Err(super::views::not_a_table(&map, &plan.table));
+            let map = self.metadata.map();
+            let Some(table) = map.table(&plan.table) else {
+                return missing(plan, &map, sql);
+            };
+            let (changes, notices) = changes(plan, table, &map)?;
+            if changes.is_empty() {
+                return Ok(notices);
             }
-            let message = format!("relation \"{}\" does not exist", plan.table);
-            if plan.if_exists {
-                return Ok(vec![("NOTICE", "00000", message + ", skipping")]);
-            }
-            let error = SqlError::new("42P01", message);
-            return Err(match position_of(sql, &plan.table) {
-                Some(position) => error.at(position),
-                None => error,
-            });
-        };
-        let mut notices = Vec::new();
-        for (column, if_not_exists) in &plan.columns {
-            let command = Command::AddColumn {
+            let command = Command::AlterColumns {
                 table: table.id,
-                column: column.clone(),
+                changes,
+                catalog_version: map.catalog_version,
             };
             match self.metadata.propose(command).await {
-                Ok(_) => {}
-                Err(ProposeError::Refused(refusal @ Refusal::ColumnExists { .. })) if *if_not_exists => {
-                    notices.push(("NOTICE", "42701", format!("{refusal}, skipping")));
-                }
+                Ok(_) => return Ok(notices),
+                Err(error @ ProposeError::Refused(Refusal::StaleCatalog)) => stale = error.into(),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(notices)
+        Err(stale)
+    }
+}
+
+/// There is no such table.
+fn missing(plan: &AlterPlan, map: &ClusterMap, sql: &str) -> Result<Notices, SqlError> {
+    if map.views.contains_key(&plan.table) {
+        return Err(super::views::not_a_table(map, &plan.table));
+    }
+    let message = format!("relation \"{}\" does not exist", plan.table);
+    if plan.if_exists {
+        return Ok(vec![("NOTICE", "00000", message + ", skipping")]);
+    }
+    Err(at(SqlError::new("42P01", message), sql, &plan.table))
+}
+
+/// What changes in this catalog. As in PostgreSQL columns are dropped before others are added, whatever the order in which
+/// they are named, so that a name can be given again at once.
+fn changes(plan: &AlterPlan, table: &Table, map: &ClusterMap) -> Result<(Vec<ColumnChange>, Notices), SqlError> {
+    let (mut changes, mut notices) = (Vec::new(), Notices::new());
+    let mut names: Vec<&str> = table
+        .present_columns()
+        .map(|(_, column)| column.name.as_str())
+        .collect();
+    for (name, if_exists) in &plan.dropped {
+        if names.contains(&name.as_str()) {
+            check_unneeded(table, name, map)?;
+            names.retain(|known| known != name);
+            changes.push(ColumnChange::Drop(name.clone()));
+            continue;
+        }
+        let (column, table) = (name.clone(), table.name.clone());
+        let refusal = Refusal::NoSuchColumn { column, table };
+        if !if_exists {
+            return Err(ProposeError::Refused(refusal).into());
+        }
+        notices.push(("NOTICE", "00000", format!("{refusal}, skipping")));
+    }
+    for (column, if_not_exists) in &plan.added {
+        if !names.contains(&column.name.as_str()) {
+            names.push(&column.name);
+            changes.push(ColumnChange::Add(column.clone()));
+            continue;
+        }
+        let (column, table) = (column.name.clone(), table.name.clone());
+        let refusal = Refusal::ColumnExists { column, table };
+        if !if_not_exists {
+            return Err(ProposeError::Refused(refusal).into());
+        }
+        notices.push(("NOTICE", "42701", format!("{refusal}, skipping")));
+    }
+    Ok((changes, notices))
+}
+
+/// An error while something would be left without the column.
+fn check_unneeded(table: &Table, name: &str, map: &ClusterMap) -> Result<(), SqlError> {
+    let place = table.place_of(name);
+    if place.is_some_and(|place| table.primary_key.contains(&place)) {
+        let what = format!(
+            "dropping column \"{name}\", which is part of the primary key of \"{}\",",
+            table.name
+        );
+        return Err(
+            SqlError::unsupported(what).hint("Rows lie where their keys say: make another table and move them.")
+        );
+    }
+    let needed = |by: String, hint: &str| {
+        let message = format!(
+            "cannot drop column {name} of table {} because {by} depends on it",
+            table.name
+        );
+        Err(SqlError::new("2BP01", message).hint(hint))
+    };
+    for view in map.views.values().filter(|view| view.tables.contains(&table.id)) {
+        if mentions(&view.query, &table.name, name)? {
+            return needed(format!("view {}", view.name), "Drop the view first.");
+        }
+    }
+    for procedure in map.procedures.values() {
+        for statement in procedure.statements.iter().filter(|one| one.tables.contains(&table.id)) {
+            if mentions(&statement.sql, &table.name, name)? {
+                return needed(format!("procedure {}", procedure.name), "Drop the procedure first.");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn at(error: SqlError, sql: &str, name: &str) -> SqlError {
+    match position_of(sql, name) {
+        Some(position) => error.at(position),
+        None => error,
     }
 }

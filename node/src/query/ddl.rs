@@ -200,6 +200,7 @@ pub(super) fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -
         data_type,
         nullable: true,
         default: None,
+        is_dropped: false,
     };
     for option in &definition.options {
         match &option.option {

@@ -24,7 +24,7 @@ pub(super) fn name_columns(insert: &mut Insert, map: &ClusterMap) -> Result<(), 
         return wrong("VALUES lists must all be the same length");
     }
     let targets = match insert.columns.len() {
-        0 => table.columns.len(),
+        0 => table.present_columns().count(),
         named => named,
     };
     if width > targets {
@@ -36,10 +36,9 @@ pub(super) fn name_columns(insert: &mut Insert, map: &ClusterMap) -> Result<(), 
     if insert.columns.is_empty() {
         let named = |name: &String| ObjectName::from(vec![Ident::with_quote('"', name)]);
         insert.columns = table
-            .columns
-            .iter()
+            .present_columns()
             .take(width)
-            .map(|column| named(&column.name))
+            .map(|(_, column)| named(&column.name))
             .collect();
     }
     Ok(())

@@ -17,6 +17,7 @@ mod index;
 mod insert;
 mod literals;
 mod memory;
+mod mentions;
 mod names;
 mod now;
 mod planned;

@@ -40,13 +40,15 @@ pub(super) struct VoltTable {
     /// How the rows that are wanted are found; None: all are.
     access: Option<Access>,
     schema: SchemaRef,
+    /// The place in a row of each column of the schema that is the table's.
+    places: Vec<usize>,
     defaults: Vec<Option<DfExpr>>,
 }
 
 impl VoltTable {
     /// With its rows' versions as its last column, or without; a column of its own that is called so comes first.
     pub(super) fn new(table: Arc<Table>, partitions: Vec<PartitionId>, has_versions: bool) -> Self {
-        let mut schema = schema_of(&table.columns);
+        let mut schema = schema_of(table.present_columns().map(|(_, column)| column));
         // Each partition has a version of its own of a replicated table's row.
         if has_versions && !table.is_replicated() && schema.column_with_name(VERSION).is_none() {
             let version = Field::new(VERSION, to_arrow(DataType::BigInt), true);
@@ -60,11 +62,13 @@ impl VoltTable {
                 .and_then(|default| super::prepare::default_expr(default, column.data_type))
         };
         let defaults = table.columns.iter().map(default).collect();
+        let places = table.present_columns().map(|(place, _)| place).collect();
         Self {
             table,
             partitions,
             access: None,
             schema,
+            places,
             defaults,
         }
     }
@@ -81,6 +85,7 @@ impl VoltTable {
             partitions,
             access,
             schema: Arc::clone(&self.schema),
+            places: self.places.clone(),
             defaults: self.defaults.clone(),
         }
     }
@@ -97,7 +102,7 @@ impl TableProvider for VoltTable {
     }
 
     fn get_column_default(&self, column: &str) -> Option<&DfExpr> {
-        let place = self.table.columns.iter().position(|ours| ours.name == column)?;
+        let place = self.table.place_of(column)?;
         self.defaults[place].as_ref()
     }
 
@@ -115,8 +120,8 @@ impl TableProvider for VoltTable {
             .cloned()
             .unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema: SchemaRef = Arc::new(self.schema.project(&project)?);
-        let last = self.table.columns.len();
-        let place = |column| if column == last { VERSION_COLUMN } else { column };
+        // Behind the table's columns there may be the version.
+        let place = |column: usize| self.places.get(column).copied().unwrap_or(VERSION_COLUMN);
         let project: Vec<usize> = project.into_iter().map(place).collect();
         let program = self.access.as_ref().map(|access| {
             let program = program_of(&self.table, access.clone(), &project);

@@ -73,9 +73,9 @@ pub(super) fn from_arrow(data_type: &ArrowType) -> DataType {
 }
 
 /// The Arrow schema of a table's columns.
-pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
+pub(super) fn schema_of<'c>(columns: impl Iterator<Item = &'c Column>) -> SchemaRef {
     let field = |column: &Column| Field::new(&column.name, to_arrow(column.data_type), column.nullable);
-    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+    Arc::new(Schema::new(columns.map(field).collect::<Vec<_>>()))
 }
 
 /// A batch of encoded rows, whose values have the schema's types.
@@ -88,8 +88,17 @@ pub(super) fn to_batch(schema: &SchemaRef, rows: &[Bytes]) -> Result<RecordBatch
         .enumerate()
         .map(|(place, field)| array(field.data_type(), parsed.iter().map(|row| row.get(place))))
         .collect();
+    let columns = columns?;
+    let is_missing = |(field, column): (&Arc<Field>, &ArrayRef)| !field.is_nullable() && column.null_count() > 0;
+    if schema.fields().iter().zip(&columns).any(is_missing) {
+        // The column was dropped, and this node doesn't know it yet.
+        return Err(SqlError::new(
+            "40001",
+            "a column of the table was dropped at the same time",
+        ));
+    }
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns?, &options).map_err(SqlError::internal)
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(SqlError::internal)
 }
 
 /// An array of these values.

@@ -56,5 +56,10 @@ ALTER TABLE sessions DROP TTL;
 ROLLBACK;
 SELECT table_name, ttl_seconds FROM system.ttl ORDER BY table_name;
 DROP MATERIALIZED VIEW by_name;
+-- It goes with its column.
+ALTER TABLE events DROP COLUMN "At";
+SELECT table_name FROM system.ttl ORDER BY table_name;
+SELECT count(*) FROM system.indexes WHERE "table" = 'events';
+SELECT * FROM events ORDER BY id;
 DROP TABLE sessions, events, sessions_ttl_idx;
 SELECT count(*) FROM system.ttl;

@@ -112,6 +112,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         data_type,
         nullable,
         default: None,
+        is_dropped: false,
     };
     Program {
         table: TABLE,

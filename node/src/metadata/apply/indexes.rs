@@ -6,6 +6,7 @@ use std::sync::Arc;
 use volt_engine::catalog::{Index, IndexShape, IndexState, Table};
 use volt_engine::{IndexId, TableId};
 
+use super::columns;
 use crate::metadata::command::{Applied, CommandResult, MAX_INDEXES, NewIndex, Refusal};
 use crate::metadata::map::ClusterMap;
 
@@ -22,6 +23,7 @@ pub(super) fn defined(map: &mut ClusterMap, table: &Table, new: NewIndex, state:
     if new.columns.is_empty() || places.any(|place| place >= table.columns.len()) {
         return Err(Refusal::Invalid("an index's columns are its table's".to_owned()));
     }
+    columns::check_present(table, &new.columns, new.predicate.iter())?;
     let has = |place: usize| new.columns.iter().any(|column| column.place == place);
     if new.unique && !table.partition_column.is_none_or(has) {
         let message = "a unique index has the partition column among its columns";

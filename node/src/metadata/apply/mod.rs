@@ -2,6 +2,7 @@
 //! here asks a clock, a generator or a hash map's order. Never panics, whatever the command says: what makes no sense
 //! is refused, and a refused command changes nothing but the map's version.
 
+mod columns;
 mod indexes;
 mod nodes;
 mod procedures;
@@ -58,7 +59,11 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             mode,
         } => tables::create_table(map, table, replication, mode),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
-        Command::AddColumn { table, column } => tables::add_column(map, table, column),
+        Command::AlterColumns {
+            table,
+            changes,
+            catalog_version,
+        } => columns::alter(map, table, changes, catalog_version),
         Command::SetTtl { table, ttl: Some(ttl) } => ttl::set(map, table, *ttl),
         Command::SetTtl { table, ttl: None } => ttl::drop(map, table),
         Command::CreateIndex { table, index } => indexes::create(map, table, *index),

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use volt_engine::plan::Program;
 use volt_engine::procedure::Procedure;
 use volt_engine::{ProcedureId, TableId};
 
+use super::columns;
 use crate::metadata::command::{Applied, CommandResult, MAX_MODULES_BYTES, MAX_PROCEDURES, Refusal};
 use crate::metadata::map::ClusterMap;
 
@@ -30,6 +32,11 @@ pub(super) fn create(map: &mut ClusterMap, mut procedure: Procedure, replace: bo
     if let Some(missing) = procedure.sequences().find(|id| !map.sequences.contains_key(id)) {
         return Err(Refusal::NoSuchSequence(missing));
     }
+    let mut programs = procedure
+        .statements
+        .iter()
+        .filter_map(|statement| statement.program.as_ref());
+    programs.try_for_each(|program| columns::check_program(map, program))?;
     if map.procedures.len() >= MAX_PROCEDURES {
         let message = format!("a cluster has at most {MAX_PROCEDURES} procedures");
         return Err(Refusal::NotAllowed(message));
@@ -75,6 +82,23 @@ pub(super) fn rename(map: &mut ClusterMap, id: ProcedureId, name: String) -> Com
     map.procedures.insert(id, Arc::new(renamed));
     map.catalog_version += 1;
     Ok(Applied::Done)
+}
+
+/// A column has gone that no procedure names: what is compiled leaves its place alone from now on. A call that runs goes on with
+/// what it began with.
+pub(super) fn forget_column(map: &mut ClusterMap, table: TableId, place: usize) {
+    for procedure in map.procedures.values_mut() {
+        let is_of_table = |program: &Program| program.table == table;
+        let mut programs = procedure.statements.iter().filter_map(|one| one.program.as_ref());
+        if !programs.any(is_of_table) {
+            continue;
+        }
+        let statements = Arc::make_mut(procedure).statements.iter_mut();
+        let programs = statements.filter_map(|statement| statement.program.as_mut());
+        programs
+            .filter(|program| is_of_table(program))
+            .for_each(|program| program.drop_column(place));
+    }
 }
 
 /// An error while a procedure needs the table.

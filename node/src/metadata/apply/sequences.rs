@@ -91,6 +91,20 @@ pub(super) fn drop_owned(map: &mut ClusterMap, table: TableId) {
         .retain(|_, sequence| sequence.owner.is_none_or(|(owner, _)| owner != table));
 }
 
+/// Columns have gone, and what they own goes with them. An error while something else takes its values.
+pub(super) fn drop_owned_by_columns(
+    map: &mut ClusterMap,
+    table: TableId,
+    places: &BTreeSet<usize>,
+) -> Result<(), Refusal> {
+    let is_theirs = |owner: (TableId, usize)| owner.0 == table && places.contains(&owner.1);
+    let is_owned = |sequence: &Sequence| sequence.owner.is_some_and(is_theirs);
+    let mut owned = map.sequences.values().filter(|sequence| is_owned(sequence));
+    owned.try_for_each(|sequence| check_unneeded(map, sequence, &BTreeSet::new()))?;
+    map.sequences.retain(|_, sequence| !is_owned(sequence));
+    Ok(())
+}
+
 /// An error while others take values of what these tables own.
 pub(super) fn check_owned_unneeded(map: &ClusterMap, tables: &BTreeSet<TableId>) -> Result<(), Refusal> {
     let is_owned = |sequence: &&Arc<Sequence>| sequence.owner.is_some_and(|(table, _)| tables.contains(&table));

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use volt_engine::catalog::{Column, IndexState, Table};
+use volt_engine::catalog::{IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
 use super::{indexes, procedures, sequences, ttl, views};
-use crate::metadata::command::{Applied, CommandResult, MAX_COLUMNS, NewTable, Refusal};
+use crate::metadata::command::{Applied, CommandResult, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
 
@@ -59,26 +59,6 @@ pub(super) fn create_table(
     map.catalog_version += 1;
     map.tables.insert(table.id, Arc::new(table.clone()));
     Ok(Applied::TableCreated(table))
-}
-
-/// Rows don't change: what they lack is NULL.
-pub(super) fn add_column(map: &mut ClusterMap, id: TableId, column: Column) -> CommandResult {
-    let table = map.tables.get_mut(&id).ok_or(Refusal::NoSuchTable(id))?;
-    if table.columns.iter().any(|known| known.name == column.name) {
-        let (column, table) = (column.name, table.name.clone());
-        return Err(Refusal::ColumnExists { column, table });
-    }
-    if !column.nullable || column.default.is_some() {
-        let reason = "a column that is added is nullable and has no default";
-        return Err(Refusal::Invalid(reason.to_owned()));
-    }
-    if table.columns.len() >= MAX_COLUMNS {
-        let message = format!("tables can have at most {MAX_COLUMNS} columns");
-        return Err(Refusal::NotAllowed(message));
-    }
-    Arc::make_mut(table).columns.push(column);
-    map.catalog_version += 1;
-    Ok(Applied::Done)
 }
 
 fn check_table(table: &NewTable) -> Result<(), Refusal> {

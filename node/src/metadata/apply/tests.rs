@@ -11,7 +11,8 @@ use volt_engine::{NodeId, SequenceId, TableId};
 
 use super::apply;
 use crate::metadata::command::{
-    Applied, Command, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, OwnedSequence, Refusal,
+    Applied, ColumnChange, Command, CommandResult, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, OwnedSequence,
+    Refusal,
 };
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 use crate::metadata::sequence::{Sequence, SequenceType};
@@ -50,6 +51,7 @@ pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> Tabl
         data_type: DataType::Int,
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     let table = NewTable {
         name: name.to_owned(),
@@ -134,49 +136,34 @@ fn drop(table: TableId) -> Command {
     Command::DropTables { tables: [table].into() }
 }
 
-fn column(name: &str, nullable: bool) -> Column {
+pub(super) fn alter(map: &mut ClusterMap, table: TableId, changes: Vec<ColumnChange>) -> CommandResult {
+    let catalog_version = map.catalog_version;
+    apply(
+        map,
+        Command::AlterColumns {
+            table,
+            changes,
+            catalog_version,
+        },
+    )
+}
+
+pub(super) fn column(name: &str, nullable: bool) -> Column {
     Column {
         name: name.to_owned(),
         data_type: DataType::Int,
         nullable,
         default: None,
+        is_dropped: false,
     }
-}
-
-#[test]
-fn a_column_is_added_behind_the_others_and_rows_may_lack_it() {
-    let mut map = cluster();
-    let table = create(&mut map, "t", 1);
-    let before = Arc::clone(&map.tables[&table]);
-    let add = |column| Command::AddColumn { table, column };
-    let version = map.catalog_version;
-    apply(&mut map, add(column("a", true))).expect("a new one");
-    assert!(map.catalog_version > version);
-    assert_eq!(before.columns.len(), 1, "who holds the old one goes on with it");
-    let names: Vec<_> = map.tables[&table].columns.iter().map(|column| &*column.name).collect();
-    assert_eq!(names, ["id", "a"]);
-    assert!(matches!(
-        apply(&mut map, add(column("a", true))),
-        Err(Refusal::ColumnExists { .. })
-    ));
-    assert!(matches!(
-        apply(&mut map, add(column("b", false))),
-        Err(Refusal::Invalid(_))
-    ));
 }
 
 #[test]
 fn an_index_has_a_name_of_its_own_and_goes_with_its_table() {
     let mut map = cluster();
     let (first, second) = (create(&mut map, "first", 1), create(&mut map, "second", 1));
-    apply(
-        &mut map,
-        Command::AddColumn {
-            table: first,
-            column: column("a", true),
-        },
-    )
-    .expect("a new one");
+    let added = ColumnChange::Add(column("a", true));
+    alter(&mut map, first, vec![added]).expect("a new one");
     let new = |name: &str, place, unique| NewIndex {
         name: name.to_owned(),
         columns: vec![IndexColumn {
@@ -283,7 +270,7 @@ fn modules_have_a_bound_in_all() {
     assert!(matches!(create("p0", MAX_MODULE_BYTES + 1), Err(Refusal::Invalid(_))));
 }
 
-fn new_sequence(name: &str) -> Sequence {
+pub(super) fn new_sequence(name: &str) -> Sequence {
     Sequence {
         id: 0,
         name: name.to_owned(),
@@ -342,6 +329,7 @@ fn a_sequence_stays_while_something_takes_its_values_and_goes_with_its_table() {
         data_type: DataType::BigInt,
         nullable: false,
         default: None,
+        is_dropped: false,
     }];
     let owned = OwnedSequence {
         column: 0,

@@ -7,7 +7,7 @@ use volt_engine::TableId;
 use volt_engine::catalog::{IndexState, Table, ViewAggregate};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 
-use super::{indexes, procedures, tables};
+use super::{columns, indexes, procedures, tables};
 use crate::metadata::command::{
     Applied, CommandResult, MAX_MATERIALIZED_VIEWS, MAX_VIEWS, NewMaterialized, NewView, Refusal,
 };
@@ -110,6 +110,7 @@ fn materialize(map: &mut ClusterMap, name: &str, new: NewMaterialized) -> Result
         return Err(Refusal::Invalid(reason.to_owned()));
     }
     let mut shape = new.shape;
+    columns::check_shape(&source, &shape)?;
     let next_index = map.next_index;
     let mut numbers = Vec::new();
     let mut with_indexes = Table::clone(&source);

@@ -222,7 +222,7 @@ fn over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Vec<Expr>> {
     match plan {
         LogicalPlan::SubqueryAlias(alias) => over_row(&alias.input, table),
         LogicalPlan::TableScan(scan) if scan.filters.is_empty() => {
-            let place = |name: &String| table.columns.iter().position(|column| column.name == *name);
+            let place = |name: &String| table.place_of(name);
             let version = |name: &String| (name == VERSION).then_some(Expr::Version);
             let column = |name: &String| {
                 let column = place(name).map(Expr::Column).or_else(|| version(name));
@@ -286,7 +286,7 @@ impl Compiler<'_> {
         };
         let mut set = Vec::new();
         // Beyond the table's columns there may be the version, which is not written.
-        for (place, expr) in exprs.iter().enumerate().take(self.0.columns.len()) {
+        for ((place, _), expr) in self.0.present_columns().zip(exprs) {
             let value = self.expr(expr)?;
             if value != Expr::Column(place) {
                 set.push((place, value));
@@ -401,7 +401,7 @@ impl Compiler<'_> {
     }
 
     fn column(&self, column: &DfColumn) -> Compiled<Expr> {
-        let place = self.0.columns.iter().position(|ours| ours.name == column.name);
+        let place = self.0.place_of(&column.name);
         let version = || (column.name == VERSION).then_some(Expr::Version);
         place
             .map(Expr::Column)

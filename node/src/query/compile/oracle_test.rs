@@ -45,6 +45,7 @@ fn table() -> Arc<Table> {
         data_type,
         nullable,
         default: None,
+        is_dropped: false,
     };
     let columns = vec![
         column("g", DataType::Text, false),
@@ -132,7 +133,7 @@ impl Both {
             partition.apply_record(1, &LogPayload::Write(effects)).unwrap();
         }
         let encoded = |row: &Vec<Value>| encode_row(&row.iter().map(Value::as_ref).collect::<Vec<_>>()).into();
-        let schema = schema_of(&table.columns);
+        let schema = schema_of(table.columns.iter());
         let batch = to_batch(&schema, &rows.iter().map(encoded).collect::<Vec<_>>()).unwrap();
         let context = new_context(memory::runtime(memory::QUERY_MEMORY_BYTES).unwrap());
         let stored = MemTable::try_new(schema, vec![vec![batch]]).unwrap();

@@ -113,8 +113,10 @@ impl<'a, 'e> Compiler<'a, 'e> {
     fn table(&self, name: &str) -> Result<Vec<(String, DataType)>, SqlError> {
         let table = self.emit.map.table(name);
         let table = table.ok_or_else(|| SqlError::new("42P01", format!("relation \"{name}\" does not exist")))?;
-        let column = |column: &volt_engine::catalog::Column| (column.name.clone(), column.data_type);
-        Ok(table.columns.iter().map(column).collect())
+        let columns = table.present_columns();
+        Ok(columns
+            .map(|(_, column)| (column.name.clone(), column.data_type))
+            .collect())
     }
 
     fn type_like(&self, names: &[String]) -> Result<DataType, SqlError> {

@@ -157,7 +157,7 @@ impl Taker<'_> {
             }
         }
         // `DEFAULT VALUES` of a table without sequences.
-        if let (true, Some(column)) = (insert.columns.is_empty(), table.columns.first()) {
+        if let (true, Some((_, column))) = (insert.columns.is_empty(), table.present_columns().next()) {
             insert
                 .columns
                 .push(ObjectName::from(vec![Ident::with_quote('"', &column.name)]));
@@ -295,7 +295,7 @@ impl ClusterMap {
 }
 
 fn column_of<'t>(table: &'t Table, name: &str) -> Option<&'t Column> {
-    table.columns.iter().find(|column| column.name == name)
+    table.place_of(name).map(|place| &table.columns[place])
 }
 
 fn always(message: String, column: &Column) -> SqlError {

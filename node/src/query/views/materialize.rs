@@ -325,6 +325,7 @@ fn columns(kept: &Kept) -> Vec<Column> {
         data_type,
         nullable,
         default: None,
+        is_dropped: false,
     };
     let mut columns: Vec<Column> = Vec::new();
     for (place, (group, data_type)) in kept.groups.iter().enumerate() {

@@ -232,6 +232,7 @@ mod tests {
             data_type,
             nullable: true,
             default: None,
+            is_dropped: false,
         }
     }
 

@@ -17,6 +17,7 @@ fn program(action: Action) -> Program {
         data_type: DataType::BigInt,
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     let program = Program {
         table: TABLE,

@@ -16,6 +16,7 @@ fn program(action: Action) -> Program {
         data_type: DataType::BigInt,
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     Program {
         table: 1,

@@ -296,6 +296,7 @@ fn read(access: Access) -> Program {
         data_type: DataType::Int,
         nullable: true,
         default: None,
+        is_dropped: false,
     };
     Program {
         table: GROUPED,

@@ -1,6 +1,7 @@
 //! CHECK constraints: each row that a program wants to put must not make one of them false.
 
 use super::Run;
+use crate::catalog::Column;
 use crate::error::StatementError;
 use crate::partition::view::View;
 use crate::plan::eval::Scope;
@@ -28,7 +29,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
                 return Err(StatementError::CheckViolation {
                     table: self.program.table_name.clone(),
                     constraint: check.name.clone(),
-                    detail: format!("Failing row contains ({}).", shown(row)),
+                    detail: format!("Failing row contains ({}).", shown(row, &self.program.columns)),
                 });
             }
         }
@@ -36,8 +37,11 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 }
 
-fn shown(row: RowRef<'_>) -> String {
-    let texts: Vec<String> = row.values().map(shown_value).collect();
+/// What there is of a row; what lies in dropped columns is not shown.
+fn shown(row: RowRef<'_>, columns: &[Column]) -> String {
+    let is_there = |place: usize| columns.get(place).is_none_or(|column| !column.is_dropped);
+    let values = row.values().enumerate().filter(|(place, _)| is_there(*place));
+    let texts: Vec<String> = values.map(|(_, value)| shown_value(value)).collect();
     texts.join(", ")
 }
 

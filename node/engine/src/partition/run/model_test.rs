@@ -23,6 +23,7 @@ fn columns() -> Vec<Column> {
         data_type: DataType::BigInt,
         nullable,
         default: None,
+        is_dropped: false,
     };
     vec![
         column("a", false),

@@ -12,6 +12,7 @@ fn program(action: Action) -> Program {
         data_type,
         nullable,
         default: None,
+        is_dropped: false,
     };
     let columns = vec![
         column("id", DataType::BigInt, false),

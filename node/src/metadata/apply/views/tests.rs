@@ -47,6 +47,7 @@ fn materialized(source: TableId) -> NewMaterialized {
         data_type,
         nullable: true,
         default: None,
+        is_dropped: false,
     };
     let index_column = IndexColumn {
         place: 0,

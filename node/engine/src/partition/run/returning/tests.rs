@@ -36,6 +36,7 @@ fn program(action: Action, returning: Option<Vec<Expr>>) -> Program {
         data_type,
         nullable: false,
         default: None,
+        is_dropped: false,
     };
     Program {
         table: 1,

@@ -25,6 +25,7 @@ fn program(action: Action) -> Program {
         data_type: DataType::BigInt,
         nullable,
         default: None,
+        is_dropped: false,
     };
     let program = Program {
         table: TABLE,

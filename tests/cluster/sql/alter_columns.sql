@@ -1,0 +1,96 @@
+-- One session: another node may not know a column for a moment.
+CREATE TABLE people (id INT PRIMARY KEY, name TEXT NOT NULL CHECK (name <> ''), age INT CHECK (age > 0), email VARCHAR(20) DEFAULT 'none', seen SERIAL, CONSTRAINT sane CHECK (age < 200 OR email IS NULL), UNIQUE (id, email));
+INSERT INTO people (id, name, age) VALUES (1, 'Alice', 30), (2, 'Bob', 40);
+CREATE INDEX people_age ON people (age);
+CREATE INDEX people_named ON people (name) WHERE age > 35;
+CREATE INDEX people_name ON people (name);
+SELECT name FROM system.indexes WHERE "table" = 'people' ORDER BY name;
+CREATE VIEW adults AS SELECT id, age FROM people WHERE age >= 18;
+CREATE VIEW names AS SELECT id, name FROM people;
+CREATE MATERIALIZED VIEW ages AS SELECT age, count(*) AS n FROM people GROUP BY age;
+CREATE PROCEDURE birthday(who INT) PARTITION ON TABLE people COLUMN id AS BEGIN UPDATE people SET age = age + 1 WHERE id = who; END;
+CREATE PROCEDURE add_person(who INT, called TEXT) PARTITION ON TABLE people COLUMN id AS BEGIN INSERT INTO people (id, name, seen) VALUES (who, called, 0); END;
+CREATE PROCEDURE rename_all(called TEXT) AS BEGIN UPDATE people SET name = called; END;
+-- What needs it.
+ALTER TABLE people DROP COLUMN age;
+DROP VIEW adults;
+ALTER TABLE people DROP COLUMN age;
+DROP MATERIALIZED VIEW ages;
+ALTER TABLE people DROP COLUMN age RESTRICT;
+ALTER TABLE people DROP COLUMN age CASCADE;
+DROP PROCEDURE birthday;
+ALTER TABLE people DROP COLUMN id;
+ALTER TABLE people DROP COLUMN years;
+ALTER TABLE people DROP COLUMN IF EXISTS years;
+ALTER TABLE people DROP COLUMN email, DROP COLUMN years;
+ALTER TABLE names DROP COLUMN name;
+BEGIN;
+ALTER TABLE people DROP COLUMN age;
+ROLLBACK;
+-- It goes with its indexes and checks.
+ALTER TABLE people DROP COLUMN age;
+SELECT * FROM people ORDER BY id;
+SELECT age FROM people;
+SELECT age FROM people WHERE id = 1;
+SELECT name FROM system.indexes WHERE "table" = 'people' ORDER BY name;
+SELECT name FROM system.checks WHERE "table" = 'people' ORDER BY name;
+SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_name = 'people' ORDER BY ordinal_position;
+INSERT INTO people VALUES (3, 'Carol', 'c@x', 7) RETURNING *;
+INSERT INTO people VALUES (4, 'Dave', 'd@x', 8, 9);
+INSERT INTO people (id, name, age) VALUES (4, 'Dave', 1);
+INSERT INTO people VALUES (4, '', 'd@x', 8);
+INSERT INTO people VALUES (4, 'Dave');
+UPDATE people SET age = 3 WHERE id = 1;
+UPDATE people SET email = 'a@x', seen = seen + 10 WHERE id = 1 RETURNING *;
+UPDATE people SET seen = 0 WHERE name = 'Bob';
+DELETE FROM people WHERE id = 4 RETURNING *;
+SELECT *, length(email) FROM people ORDER BY id;
+SELECT * FROM names ORDER BY id;
+-- What was compiled before goes on.
+CALL add_person(5, 'Eve');
+CALL rename_all('Nobody');
+SELECT * FROM people WHERE id = 5;
+SELECT * FROM people ORDER BY id;
+-- The name is free; what was there is gone.
+ALTER TABLE people ADD COLUMN age TEXT, DROP COLUMN email;
+SELECT * FROM people ORDER BY id;
+SELECT id FROM people WHERE age IS NULL ORDER BY id;
+UPDATE people SET age = 'old' WHERE id < 3;
+INSERT INTO people VALUES (6, 'Fay', 1, 'young');
+CREATE INDEX people_age ON people (age);
+SELECT id, age FROM people WHERE age = 'old' ORDER BY id;
+SELECT age, count(*) FROM people GROUP BY age ORDER BY age;
+SELECT max(age), count(age) FROM people;
+CREATE MATERIALIZED VIEW ages AS SELECT age, count(*) AS n FROM people GROUP BY age;
+DELETE FROM people WHERE id = 1;
+SELECT * FROM ages ORDER BY age;
+DROP MATERIALIZED VIEW ages;
+-- A sequence goes with its column.
+ALTER TABLE people DROP COLUMN seen;
+DROP PROCEDURE add_person;
+ALTER TABLE people DROP COLUMN seen;
+SELECT nextval('people_seen_seq');
+SELECT * FROM people ORDER BY id;
+INSERT INTO people VALUES (7, 'Gus', 'new');
+-- All but the key may go.
+DROP VIEW names;
+DROP PROCEDURE rename_all;
+ALTER TABLE people DROP COLUMN name, DROP age;
+SELECT * FROM people ORDER BY id;
+INSERT INTO people VALUES (8), (9);
+UPDATE people SET id = 10 WHERE id = 9;
+SELECT count(*) FROM people;
+ALTER TABLE people ADD COLUMN name TEXT;
+INSERT INTO people VALUES (11, 'Joe');
+SELECT * FROM people WHERE id IN (8, 11) ORDER BY id;
+ALTER TABLE nobody DROP COLUMN a;
+ALTER TABLE IF EXISTS nobody DROP COLUMN a;
+DROP TABLE people;
+-- Of a replicated table, too.
+CREATE TABLE kinds (kind TEXT PRIMARY KEY, title TEXT NOT NULL, note TEXT) REPLICATED;
+INSERT INTO kinds VALUES ('a', 'A', 'first');
+ALTER TABLE kinds DROP COLUMN title;
+INSERT INTO kinds VALUES ('b', 'second');
+SELECT * FROM kinds ORDER BY kind;
+SELECT note FROM kinds WHERE kind = 'a';
+DROP TABLE kinds;
