@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cluster;
+mod columns;
 mod complex;
 mod dev;
 mod failures;

@@ -470,3 +470,18 @@ fn a_long_value_is_cut_in_the_error_and_null_passes() {
         1
     );
 }
+
+#[test]
+fn an_error_shows_nothing_of_a_dropped_column() {
+    let mut late = checked(insert(&[1]), &[("no", Expr::Literal(Value::Boolean(false)))]);
+    late.drop_column(1);
+    let Action::Insert { rows } = &mut late.action else {
+        panic!("an INSERT");
+    };
+    rows[0][1] = text("old");
+    let failed = Partition::new().run(&late, &[], &CONTEXT, &mut |_| {}).unwrap_err();
+    let StatementError::CheckViolation { detail, .. } = failed.error else {
+        panic!("{failed}");
+    };
+    assert_eq!(detail, "Failing row contains (1, 1.00).");
+}
