@@ -139,6 +139,9 @@ pub enum StatementError {
     /// SQLSTATE 40001.
     #[error("the transaction's snapshot is older than the materialized view")]
     ViewTooYoung,
+    /// SQLSTATE 40001: the statement was planned before that.
+    #[error("a column of the table was dropped at the same time")]
+    ColumnDropped,
     /// No value of a sequence is at hand: whoever runs the procedure gets some and runs it again.
     #[error("no value of sequence {sequence} is at hand")]
     NoValueAtHand {
@@ -281,7 +284,7 @@ impl StatementError {
             Self::InvalidKey | Self::KeyInUse { .. } | Self::ZeroField => "22023",
             Self::TooManyKeys => "53400",
             Self::IndexNotBuilt { .. } | Self::ViewNotBuilt | Self::NoValueAtHand { .. } => "57P03",
-            Self::ViewTooYoung => "40001",
+            Self::ViewTooYoung | Self::ColumnDropped => "40001",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",
         }

@@ -10,7 +10,7 @@
 //! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an
 //! interactive transaction and `stands` says whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
 //! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept); `set_views` keeps
-//! materialized views (materialized).
+//! materialized views (materialized); `accept` refuses programs that are older than a column's drop (dropped).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,6 +25,7 @@ mod apply;
 mod attempt;
 mod call;
 mod decisions;
+mod dropped;
 mod dump;
 mod expire;
 mod indexes;
@@ -75,6 +76,8 @@ pub struct Partition {
     kept: BTreeMap<Lsn, BTreeSet<(TableId, Key)>>,
     /// The tables whose rows are made of others.
     views: Views,
+    /// Columns that were dropped.
+    dropped: dropped::Heard,
 }
 
 /// A record wrote a key.
@@ -121,6 +124,7 @@ impl Partition {
     /// Forgets the tables that are not live.
     pub fn retain_tables(&mut self, live: impl Fn(TableId) -> bool) {
         self.tables.retain(|&table, _| live(table));
+        self.dropped.retain(|&table, _| live(table));
     }
 
     /// How much is here, but for what the system keeps for itself. Counted as it changes: costs nothing to ask.

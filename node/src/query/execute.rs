@@ -15,7 +15,6 @@ use volt_engine::plan::eval::{Scope, cast_value};
 use volt_engine::plan::{Action, Expr, Program, StatementContext};
 use volt_engine::value::{DataType, Value, ValueRef};
 
-use super::SqlEngine;
 use super::compile::Route;
 use super::errors::from_datafusion;
 use super::now;
@@ -24,6 +23,7 @@ use super::seek::with_seeks;
 use super::sequence::with_session;
 use super::tables::Reading;
 use super::types::{give_batch, to_scalar};
+use super::{SqlEngine, is_planned_too_early};
 use crate::error::SqlError;
 use crate::metadata::command::Command;
 use crate::recovery::rejoin::recover_node;
@@ -79,7 +79,8 @@ impl SqlEngine {
             Err(error) => return Some(Err(error)),
         };
         let executed = self.coordinator.try_local(partition, &plan.program, parameters, sink)?;
-        if executed.as_ref().is_err_and(|error| planned.is_query_after(error)) {
+        let again = |error| planned.is_query_after(error) || is_planned_too_early(error);
+        if executed.as_ref().is_err_and(again) {
             return None;
         }
         Some(executed.map(|executed| Completion {
@@ -336,6 +337,10 @@ impl SqlEngine {
             match result {
                 Err(error) if error.sqlstate == "57P03" && given == 0 && tries < QUERY_TRIES => {
                     tracing::debug!(%error, "a query is run again");
+                }
+                Err(error) if is_planned_too_early(&error) && given > 0 => {
+                    let message = "a column of a table was dropped while the query ran";
+                    return Err(SqlError::new("40001", message).hint("Run the query again."));
                 }
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(given),

@@ -48,6 +48,7 @@ use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use volt_engine::error::StatementError;
 use volt_engine::idempotency::Keyed;
 use volt_engine::value::{DataType, Value};
 
@@ -67,6 +68,9 @@ use transaction::SqlTransaction;
 const MAX_PLANS: usize = 4_096;
 /// Texts longer than this are planned each time.
 const MAX_CACHED_TEXT_BYTES: usize = 16 << 10;
+
+/// A statement is planned so often when columns are dropped before it has run.
+const MAX_PLANNED: u32 = 5;
 
 /// Planning a text of this length, or more, may take long.
 const LONG_TEXT_BYTES: usize = 1 << 10;
@@ -214,6 +218,12 @@ impl SqlEngine {
         Ok(Some(again))
     }
 
+    /// The same statement by a newer catalog than it was refused with.
+    async fn planned_later(&self, planned: &Planned, error: SqlError) -> Result<Arc<Planned>, SqlError> {
+        self.metadata.refresh().await?;
+        self.planned_anew(planned).await?.ok_or(error)
+    }
+
     /// Plans; a long text in a way that leaves this thread's other tasks, heartbeats among them, to another thread.
     async fn plan_aside(&self, sql: &str, types: &[Option<DataType>], map: &ClusterMap) -> Result<Planned, SqlError> {
         let here = Handle::current();
@@ -241,6 +251,12 @@ fn new_context(runtime: Arc<RuntimeEnv>) -> SessionContext {
     // A row program has no place for what is computed once; queries get the rule when they run.
     context.remove_optimizer_rule(CommonSubexprEliminate::new().name());
     context
+}
+
+/// The statement has done nothing: its partition has heard of a column's drop of which its plan knows nothing.
+fn is_planned_too_early(error: &SqlError) -> bool {
+    error.sqlstate == StatementError::ColumnDropped.sqlstate()
+        && error.message == StatementError::ColumnDropped.to_string()
 }
 
 /// The plan behind a statement.
@@ -290,10 +306,16 @@ impl Database for SqlEngine {
         let planned = planned_of(&*prepared)?;
         let keyed = |key| Keyed::statement(key, hint::bare(&planned.sql), &parameters);
         let key = options.idempotency_key.map(keyed);
-        match self.planned_anew(planned).await? {
-            Some(again) => self.run(&again, &parameters, key, &session, sink).await,
-            None => self.run(planned, &parameters, key, &session, sink).await,
+        let mut anew = self.planned_anew(planned).await?;
+        for _ in 1..MAX_PLANNED {
+            let newest = anew.as_deref().unwrap_or(planned);
+            match self.run(newest, &parameters, key.clone(), &session, sink).await {
+                Err(error) if is_planned_too_early(&error) => anew = Some(self.planned_later(newest, error).await?),
+                done => return done,
+            }
         }
+        let newest = anew.as_deref().unwrap_or(planned);
+        self.run(newest, &parameters, key, &session, sink).await
     }
 
     fn begin(self: Arc<Self>, modes: TransactionModes, session: Arc<SessionValues>) -> Box<dyn Transaction> {

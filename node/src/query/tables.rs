@@ -134,6 +134,7 @@ impl TableProvider for VoltTable {
                     partition: *partition,
                     table: self.table.id,
                     project: project.clone(),
+                    dropped_columns: self.table.dropped_columns(),
                     program: program.clone(),
                 },
                 schema: Arc::clone(&schema),

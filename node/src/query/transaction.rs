@@ -9,7 +9,7 @@ use volt_engine::value::Value;
 use super::planned::{Plan, Planned};
 use super::sequence::SequencePlan;
 use super::tables::Reading;
-use super::{SqlEngine, planned_of};
+use super::{SqlEngine, is_planned_too_early, planned_of};
 use crate::error::SqlError;
 use crate::statement::{
     CommitWait, Completion, Options, Prepared, RowSink, SessionValues, Transaction, TransactionModes,
@@ -136,9 +136,13 @@ impl Transaction for SqlTransaction {
         let planned = planned_of(&*prepared)?;
         let again = self.engine.planned_anew(planned).await?;
         let planned = again.as_deref().unwrap_or(planned);
-        self.engine
-            .run_in(&mut self.interactive, planned, &parameters, &self.session, sink)
-            .await
+        let (engine, session) = (&self.engine, &self.session);
+        let ran = engine.run_in(&mut self.interactive, planned, &parameters, session, sink);
+        match ran.await {
+            // What was read before counts, and this statement is not what it was.
+            Err(error) if is_planned_too_early(&error) => Err(error.hint("The transaction might succeed if retried.")),
+            ran => ran,
+        }
     }
 
     fn savepoint(&self) -> usize {

@@ -88,17 +88,8 @@ pub(super) fn to_batch(schema: &SchemaRef, rows: &[Bytes]) -> Result<RecordBatch
         .enumerate()
         .map(|(place, field)| array(field.data_type(), parsed.iter().map(|row| row.get(place))))
         .collect();
-    let columns = columns?;
-    let is_missing = |(field, column): (&Arc<Field>, &ArrayRef)| !field.is_nullable() && column.null_count() > 0;
-    if schema.fields().iter().zip(&columns).any(is_missing) {
-        // The column was dropped, and this node doesn't know it yet.
-        return Err(SqlError::new(
-            "40001",
-            "a column of the table was dropped at the same time",
-        ));
-    }
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(SqlError::internal)
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns?, &options).map_err(SqlError::internal)
 }
 
 /// An array of these values.

@@ -23,7 +23,10 @@ pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
         return;
     }
     replica.catalog_version = map.catalog_version;
+    // A primary has heard of each drop before it writes anything that was planned after it.
+    let since = replica.reign().map_or(0, |_| replica.engine.applied());
     for table in tables(group, map) {
+        replica.engine.hear_of_dropped(table.id, table.dropped_columns(), since);
         if !replica.engine.has_indexes(table.id, &table.indexes) {
             replica.engine.set_indexes(table.id, &table.indexes);
             replica.is_building = true;

@@ -208,8 +208,17 @@ pub(super) fn still_right(engine: &Partition, buffered: &Buffered) -> bool {
     engine.stands(&buffered.reads, buffered.snapshot) && engine.keeps_unique(&buffered.effects) == Ok(true)
 }
 
-fn run(replica: &Replica, request: &AttemptRequest, snapshot: Lsn, writes: &Writes, rows: &mut EncodedRows) -> Attempt {
-    replica.engine.attempt(
+fn run(
+    replica: &mut Replica,
+    request: &AttemptRequest,
+    snapshot: Lsn,
+    writes: &Writes,
+    rows: &mut EncodedRows,
+) -> Attempt {
+    // What it wants to write comes here without it.
+    let (program, engine) = (&request.program, &mut replica.engine);
+    engine.hear_of_dropped(program.table, program.dropped_columns(), engine.applied());
+    engine.attempt(
         snapshot,
         writes,
         &request.program,

@@ -93,6 +93,8 @@ impl Participant {
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Ran {
         self.run_here(partition, program.is_read_only(), key, sink, |engine, sink| {
+            let accepted = engine.accept(program);
+            accepted.map_err(|error| Failed { observed: 0, error })?;
             engine.run(program, parameters, context, sink)
         })
     }
@@ -105,7 +107,7 @@ impl Participant {
         read_only: bool,
         key: Option<&Keyed>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
-        run: impl FnOnce(&Partition, &mut dyn FnMut(&[ValueRef<'_>])) -> Result<Outcome, Failed>,
+        run: impl FnOnce(&mut Partition, &mut dyn FnMut(&[ValueRef<'_>])) -> Result<Outcome, Failed>,
     ) -> Ran {
         let ran = self.replicas.with(partition, |replica| {
             if let Some(not) = self.not_now(replica, read_only) {
@@ -119,8 +121,8 @@ impl Participant {
             }
             let mut rows = KeptRows::default();
             let result = match key {
-                None => run(&replica.engine, sink),
-                Some(_) => run(&replica.engine, &mut |row| {
+                None => run(&mut replica.engine, sink),
+                Some(_) => run(&mut replica.engine, &mut |row| {
                     rows.push(row);
                     sink(row);
                 }),
@@ -225,6 +227,11 @@ impl Participant {
                 return Err(Box::new((Failure::Wounded, None)));
             }
             replica.complete_unique_indexes();
+            if let Work::Program(program) = work
+                && let Err(error) = replica.engine.accept(program)
+            {
+                return Err(Box::new((Failure::Sql(error.into()), None)));
+            }
             let mut rows = EncodedRows::default();
             let mut sink = |row: &[ValueRef<'_>]| rows.push(row);
             let (affected, effects) = match work {

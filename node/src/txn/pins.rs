@@ -107,6 +107,12 @@ impl Participant {
             if !replica.engine.is_pinned(scan.snapshot) {
                 return None;
             }
+            let known = replica
+                .engine
+                .check_dropped(scan.table, scan.dropped_columns, scan.snapshot);
+            if let Err(error) = known {
+                return Some(Err(error));
+            }
             let program = scan.program.as_ref();
             if let Some(rows) = program.and_then(|program| find(replica, program, scan, &writes)) {
                 return Some(Ok(ScanChunk { rows, next: None }));

@@ -106,6 +106,14 @@ impl Participant {
         };
         // Whether it will write is not known before it has run.
         let ran = self.run_here(partition, false, key, sink, |engine, sink| {
+            // It names no column that was dropped, whatever the partition has heard of.
+            for program in procedure
+                .statements
+                .iter()
+                .filter_map(|statement| statement.program.as_ref())
+            {
+                engine.hear_of_dropped(program.table, program.dropped_columns(), engine.applied());
+            }
             let Called { outcome, notices: told } = match runnable {
                 Runnable::Code => engine.call(procedure, arguments, home, context, &mut next_value, sink)?,
                 Runnable::Module(compiled) => {

@@ -245,6 +245,8 @@ pub struct Wanted {
     pub table: TableId,
     /// These columns, in this order.
     pub project: Vec<usize>,
+    /// How many columns the table had lost when this was planned.
+    pub dropped_columns: usize,
     /// What finds the rows and gives these columns, if they needn't all be looked at.
     pub program: Option<Arc<Program>>,
 }
@@ -279,6 +281,7 @@ impl Scan {
             program: self.wanted.program.as_deref().filter(|_| after.is_none()).cloned(),
             after,
             project: Some(self.wanted.project.clone()),
+            dropped_columns: self.wanted.dropped_columns,
             context: self.snapshot.context,
         });
         match self.coordinator.ask(node, request).await {

@@ -181,6 +181,7 @@ impl Partition {
             self.prepared = Some(prepared);
         }
         self.applied = lsn;
+        self.hear_again_after(lsn);
     }
 
     /// Keeps what a snapshot at `lsn` sees, until as many `unpin`. False: that is gone already, for `lsn` is older than

@@ -49,6 +49,7 @@ impl Partition {
         let mut run = Run::new(program, view, parameters, context);
         let result = self
             .check_view(program.table, snapshot)
+            .and_then(|()| self.check_dropped(program.table, program.dropped_columns(), snapshot))
             .and_then(|()| run.perform(sink));
         Attempt {
             reads: run.into_view().reads,

@@ -57,6 +57,7 @@ fn table() -> Table {
             index(3, 2, Some(is_null(Expr::Column(1)))),
         ],
         checks: vec![check(1), check(2)],
+        ttl: None,
         view: None,
     }
 }

@@ -166,6 +166,7 @@ fn a_sequence_goes_with_its_column_unless_another_takes_its_values() {
         indexes: Vec::new(),
         checks: Vec::new(),
         sequences: vec![owned],
+        ttl: None,
     };
     let made = Command::CreateTable {
         table: new,

@@ -37,6 +37,7 @@ fn create(map: &mut ClusterMap, name: &str, ttl: Option<NewTtl>) -> CommandResul
         data_type,
         nullable: name != "id",
         default: None,
+        is_dropped: false,
     };
     let table = NewTable {
         name: name.to_owned(),
