@@ -1,5 +1,6 @@
 //! Columns come and go while clients write on every node, and a node dies and comes back. Each column has its number for its
-//! values, so that a value which is read from another column's place shows.
+//! values and for its default, so that what is read from another column's place shows, and what is read from a place that
+//! its column has left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +46,7 @@ async fn write(port: u16, writer: u32, load: Arc<Load>) -> Result<()> {
         let earlier = id - 1 - numbers.below(5) as i64;
         let statement = match numbers.below(5) {
             0 => format!("INSERT INTO parcels (id, kept) VALUES ({id}, {})", id * 7),
-            1 => format!("UPDATE parcels SET kept = kept WHERE id = {earlier}"),
+            1 => format!("UPDATE parcels SET kept = kept + (extra_{column} - {column}) WHERE id = {earlier}"),
             2 => format!("UPDATE parcels SET extra_{column} = {column} WHERE id = {earlier}"),
             3 => format!(
                 "BEGIN; UPDATE parcels SET extra_{column} = {column} WHERE id = {earlier}; INSERT INTO parcels (id, kept) VALUES ({id}, {}); COMMIT",
@@ -60,6 +61,8 @@ async fn write(port: u16, writer: u32, load: Arc<Load>) -> Result<()> {
             Ok(()) => drop(load.written.fetch_add(1, Ordering::Relaxed)),
             Err(error) if client.is_closed() => return Err(error.into()),
             Err(error) => {
+                let has_read_null = error.code() == Some(&SqlState::NOT_NULL_VIOLATION);
+                ensure!(!has_read_null, "{statement}: {error:?}");
                 let is_late = error.code() == Some(&SqlState::UNDEFINED_COLUMN);
                 load.late.fetch_add(u64::from(is_late), Ordering::Relaxed);
                 // After a failed block.
@@ -74,7 +77,9 @@ async fn write(port: u16, writer: u32, load: Arc<Load>) -> Result<()> {
 async fn replace(client: &Client, load: &Load) -> Result<()> {
     let column = load.column.load(Ordering::Relaxed);
     let next = column + 1;
-    let statement = format!("ALTER TABLE parcels DROP COLUMN extra_{column}, ADD COLUMN extra_{next} BIGINT");
+    let statement = format!(
+        "ALTER TABLE parcels DROP COLUMN extra_{column}, ADD COLUMN extra_{next} BIGINT NOT NULL DEFAULT {next}"
+    );
     let mut tries = 0;
     while let Err(error) = client.batch_execute(&statement).await {
         tries += 1;
@@ -92,7 +97,8 @@ async fn replace(client: &Client, load: &Load) -> Result<()> {
 /// Every value is its own column's.
 async fn check(port: u16, column: u64) -> Result<()> {
     let client = connect(port).await?;
-    let wrong = format!("SELECT count(*) FROM parcels WHERE kept <> id * 7 OR extra_{column} <> {column}");
+    let wrong =
+        format!("SELECT count(*) FROM parcels WHERE kept <> id * 7 OR extra_{column} IS DISTINCT FROM {column}");
     let mut tries = 0;
     let wrong: i64 = loop {
         match client.query_one(&wrong, &[]).await {
@@ -173,7 +179,11 @@ fn columns_come_and_go_while_clients_write_and_a_node_dies() {
         sleep(ROUND).await;
         load.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = writers.join_next().await {
-            let _: Result<()> = ended?;
+            // Some have lost their node.
+            let wrong = ended?
+                .err()
+                .filter(|error| error.downcast_ref::<tokio_postgres::Error>().is_none());
+            wrong.map_or(Ok(()), Err)?;
         }
         check(cluster.sql(victim), load.column.load(Ordering::Relaxed))
             .await

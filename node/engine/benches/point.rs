@@ -118,6 +118,7 @@ fn update(bencher: Bencher, rows: u32) {
 fn update_with_a_view(bencher: Bencher, rows: u32) {
     let mut partition = loaded(rows);
     let shape = ViewShape {
+        missing: Vec::new(),
         source: TABLE,
         filter: None,
         groups: vec![Expr::Column(1)],

@@ -40,6 +40,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     Program {
         table,
@@ -49,6 +50,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action,
     }
 }

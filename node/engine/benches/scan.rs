@@ -5,7 +5,7 @@ mod common;
 use common::{CONTEXT, TABLE, loaded, program};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use volt_engine::partition::{MAX_ENTRIES_READ, Partition};
+use volt_engine::partition::{MAX_ENTRIES_READ, Partition, Projection};
 use volt_engine::plan::{Access, Action, BinaryOp, Expr, KeyBound, KeyRange};
 use volt_engine::row::RowRef;
 use volt_engine::transaction::Writes;
@@ -43,7 +43,15 @@ fn sum(partition: &Partition, filter: Option<&Expr>, parameters: &[Value], proje
         let snapshot = partition.applied();
         let from = after.as_deref();
         let chunk = partition.scan_at(
-            TABLE, snapshot, &writes, from, CHUNK, filter, parameters, &CONTEXT, project,
+            TABLE,
+            snapshot,
+            &writes,
+            from,
+            CHUNK,
+            filter,
+            parameters,
+            &CONTEXT,
+            project.map(|columns| Projection { columns, missing: &[] }),
         );
         let chunk = chunk.expect("a scan");
         sum += chunk

@@ -24,6 +24,8 @@ pub struct Column {
     pub nullable: bool,
     /// The DEFAULT, if any.
     pub default: Option<ColumnDefault>,
+    /// What rows have that were written before the column was added; NULL, too, of one that was there from the beginning.
+    pub missing: Value,
     /// ALTER TABLE ... DROP COLUMN: nobody sees it, and new rows have NULL in its place.
     pub is_dropped: bool,
 }
@@ -153,6 +155,8 @@ pub struct IndexShape {
     pub columns: Vec<IndexColumn>,
     /// It has only the rows for which this is true. It looks at nothing but the row.
     pub predicate: Option<Expr>,
+    /// Its table's `Table::missing` when it was made.
+    pub missing: Vec<Value>,
 }
 
 /// A column of an index.

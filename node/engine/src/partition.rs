@@ -46,7 +46,7 @@ use materialized::Views;
 pub use run::{
     Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, MAX_RETURNED_BYTES, Outcome,
 };
-pub use scan::{ScanChunk, VERSION_COLUMN};
+pub use scan::{Projection, ScanChunk, VERSION_COLUMN};
 
 /// This partition's part of a transaction over several, on record and not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

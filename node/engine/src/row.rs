@@ -1,7 +1,7 @@
 //! The one encoding of a row: the same bytes in memory, in effects, in the log, in a checkpoint and between nodes.
 //!
 //! Self-describing, so that a row can be read without its table: a column count, then each value behind its tag.
-//! Columns that a row lacks at its end (added later) read as NULL.
+//! Columns that a row lacks at its end (added later) read as what they were added with (`RowRef::with_missing`), else NULL.
 //!
 //! Bytes that come from outside go through `RowRef::parse`, which checks all of them; after that `RowRef::new`
 //! is enough. What was not checked and is malformed reads as NULL and never panics.
@@ -135,6 +135,8 @@ fn skip_value(reader: &mut Reader<'_>) -> Result<(), CorruptError> {
 pub struct RowRef<'a> {
     count: usize,
     values: Reader<'a>,
+    /// By column, what the row has in those that it lacks; behind these, NULL.
+    missing: &'a [Value],
 }
 
 impl<'a> RowRef<'a> {
@@ -146,7 +148,14 @@ impl<'a> RowRef<'a> {
         Self {
             count: count.min(values.rest().len()),
             values,
+            missing: &[],
         }
+    }
+
+    /// The same row, of a table whose rows have these values in columns that they lack: one a column, or fewer.
+    #[inline]
+    pub fn with_missing(self, missing: &'a [Value]) -> Self {
+        Self { missing, ..self }
     }
 
     /// A row whose bytes come from outside: checks all of them.
@@ -156,6 +165,7 @@ impl<'a> RowRef<'a> {
         let row = Self {
             count: usize::try_from(count).map_err(|_| CorruptError::TooLarge)?,
             values,
+            missing: &[],
         };
         // Every value takes a byte at least: a count beyond that ends in `Truncated` soon.
         for _ in 0..row.count {
@@ -165,7 +175,7 @@ impl<'a> RowRef<'a> {
         Ok(row)
     }
 
-    /// How many columns it has; those behind read as NULL.
+    /// How many columns it has; it lacks those behind.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -175,11 +185,16 @@ impl<'a> RowRef<'a> {
         self.count == 0
     }
 
-    /// The value of a column; NULL when the row lacks it.
+    #[cold]
+    fn lacking(&self, column: usize) -> ValueRef<'a> {
+        self.missing.get(column).map_or(ValueRef::Null, Value::as_ref)
+    }
+
+    /// The value of a column, also of one that the row lacks.
     #[inline]
     pub fn get(&self, column: usize) -> ValueRef<'a> {
         if column >= self.count {
-            return ValueRef::Null;
+            return self.lacking(column);
         }
         let mut reader = self.values;
         for _ in 0..column {
@@ -200,10 +215,16 @@ impl<'a> RowRef<'a> {
         }
     }
 
-    /// Its values, in order.
+    /// Its values, in order, without those that it lacks.
     pub fn values(&self) -> impl Iterator<Item = ValueRef<'a>> + use<'a> {
         let mut reader = self.values;
         (0..self.count).map(move |_| read_value(&mut reader).unwrap_or(ValueRef::Null))
+    }
+
+    /// Its values, in order, with those that it lacks, as far as any is not NULL.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = ValueRef<'a>> + use<'a> {
+        let lacking = self.missing.get(self.count..).unwrap_or_default();
+        self.values().chain(lacking.iter().map(Value::as_ref))
     }
 
     /// Its values, owned.
@@ -225,7 +246,7 @@ impl<'a> Walk<'a> {
     #[inline]
     pub(crate) fn get(&mut self, column: usize) -> ValueRef<'a> {
         if column >= self.row.count {
-            return ValueRef::Null;
+            return self.row.lacking(column);
         }
         if column < self.next {
             (self.reader, self.next) = (self.row.values, 0);

@@ -287,6 +287,7 @@ fn table() -> Command {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     };
     let table = NewTable {
         name: "example".to_owned(),

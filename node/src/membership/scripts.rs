@@ -173,6 +173,7 @@ fn table(name: &str) -> NewTable {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     };
     NewTable {
         name: name.to_owned(),

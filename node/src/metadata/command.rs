@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use volt_engine::catalog::{CheckConstraint, Column, IndexColumn, IndexState, SequenceDefault, ViewShape};
+use volt_engine::catalog::{
+    CheckConstraint, Column, ColumnDefault, IndexColumn, IndexState, SequenceDefault, ViewShape,
+};
 use volt_engine::plan::Expr;
 use volt_engine::procedure::Procedure;
 use volt_engine::value::DataType;
@@ -420,8 +422,10 @@ pub struct FailoverNote {
 /// A change of a table's columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ColumnChange {
-    /// A new one behind the others: nullable and without a default, for the rows that are there lack it.
+    /// A new one behind the others. The rows that are there lack it, and have its `missing`.
     Add(Column),
     /// The one of this name goes, with its indexes, its CHECK constraints and the sequence that it owns.
     Drop(String),
+    /// The one of this name has another default, or none.
+    Default(String, Option<ColumnDefault>),
 }

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use volt_engine::catalog::{Column, ColumnDefault};
-use volt_engine::plan::eval::cast_value;
+use volt_engine::plan::eval::{assign_value, cast_value};
 use volt_engine::value::{DataType, Value};
 
 use super::index::unique_constraint;
@@ -201,6 +201,7 @@ pub(super) fn column(definition: &ColumnDef, key: &mut Vec<String>, sql: &str) -
         nullable: true,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     for option in &definition.options {
         match &option.option {
@@ -284,7 +285,7 @@ fn numeric(info: &ExactNumberInfo) -> Result<DataType, SqlError> {
     Ok(DataType::Numeric { precision, scale })
 }
 
-fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
+pub(super) fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
     if let AstExpr::Function(function) = expr
         && matches!(
             function.name.to_string().to_lowercase().as_str(),
@@ -294,7 +295,10 @@ fn default(expr: &AstExpr, to: DataType) -> Result<ColumnDefault, SqlError> {
         return Ok(ColumnDefault::Now);
     }
     let value = constant(expr).ok_or_else(|| SqlError::unsupported(format!("the default {expr}")))?;
-    let value = cast_value(value, to)?;
+    let value = match to {
+        DataType::Varchar(_) => assign_value(value, to)?,
+        _ => cast_value(value, to)?,
+    };
     let bytes = match &value {
         Value::Text(text) => text.len(),
         Value::Bytea(bytes) => bytes.len(),

@@ -134,6 +134,7 @@ impl TableProvider for VoltTable {
                     partition: *partition,
                     table: self.table.id,
                     project: project.clone(),
+                    missing: self.table.missing(),
                     dropped_columns: self.table.dropped_columns(),
                     program: program.clone(),
                 },

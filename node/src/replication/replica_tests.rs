@@ -392,6 +392,7 @@ fn a_new_epoch_ends_a_handover_of_the_one_before() {
 #[test]
 fn a_view_that_was_completed_by_what_is_cut_is_built_again() {
     let shape = ViewShape {
+        missing: Vec::new(),
         source: 1,
         filter: None,
         groups: vec![Expr::Column(0)],

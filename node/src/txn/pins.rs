@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use volt_engine::effects::TransactionId;
-use volt_engine::partition::ScanChunk;
+use volt_engine::partition::{Projection, ScanChunk};
 use volt_engine::plan::Program;
 use volt_engine::transaction::Writes;
 use volt_engine::value::ValueRef;
@@ -126,7 +126,10 @@ impl Participant {
                 None,
                 &[],
                 &scan.context,
-                scan.project.as_deref(),
+                scan.project.as_deref().map(|columns| Projection {
+                    columns,
+                    missing: &scan.missing,
+                }),
             ))
         });
         match chunk.flatten() {

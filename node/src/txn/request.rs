@@ -231,6 +231,8 @@ pub(crate) struct ScanRequest {
     /// What finds the rows that are wanted and gives the columns of `project`, if they are few; else all are walked.
     pub(crate) program: Option<Program>,
     pub(crate) project: Option<Vec<usize>>,
+    /// What rows have in columns that they lack (`Table::missing`).
+    pub(crate) missing: Vec<Value>,
     /// How many columns the table had lost when that was planned.
     pub(crate) dropped_columns: usize,
     pub(crate) context: StatementContext,

@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::transaction::Writes;
+use volt_engine::value::Value;
 use volt_engine::{Lsn, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
@@ -245,6 +246,8 @@ pub struct Wanted {
     pub table: TableId,
     /// These columns, in this order.
     pub project: Vec<usize>,
+    /// What rows have in columns that they lack (`Table::missing`).
+    pub missing: Vec<Value>,
     /// How many columns the table had lost when this was planned.
     pub dropped_columns: usize,
     /// What finds the rows and gives these columns, if they needn't all be looked at.
@@ -281,6 +284,7 @@ impl Scan {
             program: self.wanted.program.as_deref().filter(|_| after.is_none()).cloned(),
             after,
             project: Some(self.wanted.project.clone()),
+            missing: self.wanted.missing.clone(),
             dropped_columns: self.wanted.dropped_columns,
             context: self.snapshot.context,
         });

@@ -113,6 +113,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         nullable,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     };
     Program {
         table: TABLE,
@@ -122,6 +123,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action,
     }
 }

@@ -1,6 +1,6 @@
-//! Columns that are dropped.
+//! Columns that are added and dropped.
 //!
-//! A row has its values by place, so the place of a column outlives it: rows that are there keep what they have in it, new
+//! A row that was written before a column was added lacks it, and has the value that the column was added with. A row has its values by place, so the place of a column outlives it: rows that are there keep what they have in it, new
 //! ones have NULL, and nothing that names a column finds it. No row is touched, and what was planned before still finds
 //! every other column where it was.
 
@@ -14,6 +14,7 @@ impl Column {
         self.name = format!("........dropped.{}........", place + 1);
         self.nullable = true;
         self.default = None;
+        self.missing = Value::Null;
         self.is_dropped = true;
     }
 }
@@ -29,6 +30,13 @@ impl Table {
     pub fn place_of(&self, name: &str) -> Option<usize> {
         self.present_columns()
             .find_map(|(place, column)| (column.name == name).then_some(place))
+    }
+
+    /// By column, what rows have in those that they lack (`RowRef::with_missing`). Empty when it is NULL in all.
+    pub fn missing(&self) -> Vec<Value> {
+        let last = self.columns.iter().rposition(|column| column.missing != Value::Null);
+        let known = &self.columns[..last.map_or(0, |last| last + 1)];
+        known.iter().map(|column| column.missing.clone()).collect()
     }
 
     /// Drops a column that is not of the primary key, with the indexes, the CHECK constraints and the TTL that look at it.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Expr;
-use crate::value::DataType;
+use crate::value::{DataType, Value};
 use crate::{IndexId, TableId};
 
 /// A row for each group of the source's rows: its group's values, which are its key; how many rows the group has
@@ -20,6 +20,8 @@ pub struct ViewShape {
     pub groups: Vec<Expr>,
     /// What is told of each group.
     pub aggregates: Vec<ViewAggregate>,
+    /// The source's `Table::missing` when it was made.
+    pub missing: Vec<Value>,
 }
 
 /// What is kept of a group's rows.

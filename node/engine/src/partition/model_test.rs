@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Partition, VERSION_COLUMN};
+use super::{Partition, Projection, VERSION_COLUMN};
 use crate::effects::{Effects, EffectsBuilder, LogPayload, TransactionId};
 use crate::plan::StatementContext;
 use crate::row::{RowRef, encode_row};
@@ -234,7 +234,10 @@ fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<(i32, Lsn)>
                 None,
                 &[],
                 &CONTEXT,
-                Some(&[0, VERSION_COLUMN]),
+                Some(Projection {
+                    columns: &[0, VERSION_COLUMN],
+                    missing: &[],
+                }),
             )
             .unwrap();
         rows.extend(chunk.rows.iter().map(|row| (number(row), version(row))));

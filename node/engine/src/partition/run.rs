@@ -203,7 +203,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     ) -> More {
         self.observed = self.observed.max(seen.lsn);
         let Some(row) = seen.row else { return Ok(true) };
-        let row = RowRef::new(row);
+        let row = RowRef::new(row).with_missing(&self.program.missing);
         self.scope.lsn = seen.lsn;
         if let Some(filter) = filter
             && !filter.is_true(&self.scope(row))?

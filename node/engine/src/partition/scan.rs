@@ -21,6 +21,15 @@ const MAX_ENTRIES_SEEN: usize = 8_192;
 /// In the place of a column that a scan gives: the row's version, as `Expr::Version`.
 pub const VERSION_COLUMN: usize = usize::MAX;
 
+/// What is wanted of each row.
+#[derive(Clone, Copy, Debug)]
+pub struct Projection<'a> {
+    /// These columns, in this order.
+    pub columns: &'a [usize],
+    /// The table's `Table::missing`.
+    pub missing: &'a [Value],
+}
+
 /// Rows, and where to go on. A chunk may be empty and not the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanChunk {
@@ -32,8 +41,8 @@ pub struct ScanChunk {
 
 impl Partition {
     /// The rows of a table that a snapshot at `snapshot` sees, in key order, from beyond `after`, at most about
-    /// `max_bytes` of them; those for which `filter` is true, cut down to the columns of `project`. A transaction's
-    /// `writes` stand in the places of what they change.
+    /// `max_bytes` of them; those for which `filter` is true, cut down to what `project` says. A transaction's `writes`
+    /// stand in the places of what they change.
     #[allow(clippy::too_many_arguments)] // each is one clause of the query
     pub fn scan_at(
         &self,
@@ -45,19 +54,20 @@ impl Partition {
         filter: Option<&Expr>,
         parameters: &[Value],
         context: &StatementContext,
-        project: Option<&[usize]>,
+        project: Option<Projection<'_>>,
     ) -> Result<ScanChunk, StatementError> {
         let after = after.map(Key::new);
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         self.check_view(table, snapshot)?;
         let derived = self.view_under(table, writes, snapshot);
         let writes = derived.as_ref().or_else(|| writes.table(table));
+        let missing = project.map_or(&[][..], |project| project.missing);
         let entries = entries(self.tables.get(&table), writes, snapshot, from);
         // All rows lie in one buffer, cut up at the end.
         let (mut out, mut ends, mut next) = (Vec::new(), Vec::new(), None);
         for (place, (key, seen)) in entries.enumerate() {
             if let Some(bytes) = seen.row {
-                let row = RowRef::new(bytes);
+                let row = RowRef::new(bytes).with_missing(missing);
                 let scope = Scope {
                     row: Some(row),
                     lsn: seen.lsn,
@@ -66,7 +76,7 @@ impl Partition {
                 };
                 if filter.map_or(Ok(true), |filter| filter.is_true(&scope))? {
                     match project {
-                        Some(columns) => {
+                        Some(Projection { columns, .. }) => {
                             let value = |&column| match column {
                                 VERSION_COLUMN => version(seen.lsn),
                                 column => row.get(column),

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::cast::cast;
+use super::cast::{assign, cast};
 use super::like::matches_like;
 use super::operators::{arithmetic, compare, negate, out_of_range};
 use super::{BinaryOp, Expr, Function, StatementContext, UnaryOp};
@@ -342,4 +342,9 @@ fn length<'a>(count: usize) -> Evaluated<'a> {
 /// A value of a constant expression as a column type, for planners. See `cast`.
 pub fn cast_value(value: Value, to: DataType) -> Result<Value, StatementError> {
     cast(Datum::Ref(value.as_ref()), to).map(Datum::into_value)
+}
+
+/// A value as a column takes it: as `cast_value`, but a text that is too long for it, or of another type, is an error.
+pub fn assign_value(value: Value, to: DataType) -> Result<Value, StatementError> {
+    assign(Datum::Ref(value.as_ref()), to).map(Datum::into_value)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TableId;
 use crate::catalog::{Column, IndexShape};
+use crate::value::Value;
 pub use expr::{BinaryOp, Expr, Function, UnaryOp};
 pub use stage::{Aggregate, AggregateFunction, SortKey, Stage};
 
@@ -25,6 +26,8 @@ pub struct Program {
     pub table_name: String,
     /// Its columns: what written rows must satisfy.
     pub columns: Vec<Column>,
+    /// By column, what rows have in those that they lack (`Table::missing`).
+    pub missing: Vec<Value>,
     /// Places of the primary key in `columns`, in key order.
     pub primary_key: Vec<usize>,
     /// What else written rows must satisfy; a program that only reads needs none.

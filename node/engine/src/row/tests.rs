@@ -36,9 +36,16 @@ fn a_row_is_compact() {
 }
 
 #[test]
-fn a_column_that_a_row_lacks_is_null() {
+fn a_column_that_a_row_lacks_is_null_or_what_it_was_added_with() {
     let bytes = encode(&[Value::Int(1)]);
     let row = RowRef::parse(&bytes).unwrap();
+    let missing = [Value::Int(7), Value::Int(8), Value::Null, Value::Text("x".into())];
+    let with = row.with_missing(&missing);
+    let mut walk = with.walk();
+    let by_walk = [3, 0, 1, 4].map(|column| walk.get(column));
+    let of_it = [ValueRef::Text("x"), ValueRef::Int(1), ValueRef::Int(8), ValueRef::Null];
+    assert_eq!(([3, 0, 1, 4].map(|column| with.get(column)), by_walk), (of_it, of_it));
+    assert_eq!((with.len(), with.get(2)), (1, ValueRef::Null));
     assert_eq!(
         (row.get(0), row.get(1), row.walk().get(7)),
         (ValueRef::Int(1), ValueRef::Null, ValueRef::Null)

@@ -46,7 +46,7 @@ fn size(entry: &Entry) -> u64 {
 
 /// A row's values as an index has them; None: it has no such row. What can't be evaluated is not true.
 pub(crate) fn values_of(shape: &IndexShape, row: &[u8]) -> Option<Key> {
-    values_of_row(shape, RowRef::new(row))
+    values_of_row(shape, RowRef::new(row).with_missing(&shape.missing))
 }
 
 fn values_of_row(shape: &IndexShape, row: RowRef<'_>) -> Option<Key> {
@@ -78,7 +78,8 @@ pub(crate) fn push_value(values: &mut Vec<u8>, value: ValueRef<'_>, descending: 
 }
 
 /// A row's values as a unique index compares them; None: nothing is equal to them, for one is NULL, or it has no such row.
-pub(crate) fn unique_values_of(shape: &IndexShape, row: RowRef<'_>) -> Option<Key> {
+pub(crate) fn unique_values_of<'a>(shape: &'a IndexShape, row: RowRef<'a>) -> Option<Key> {
+    let row = row.with_missing(&shape.missing);
     let is_null = |column: &IndexColumn| matches!(row.get(column.place), ValueRef::Null);
     if shape.columns.iter().any(is_null) {
         return None;

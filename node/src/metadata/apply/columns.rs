@@ -1,11 +1,13 @@
-//! Columns that tables gain and lose. No row changes: what one lacks is NULL, and what it has in a dropped column nobody reads.
+//! Columns that tables gain and lose, and their defaults. No row changes: in a column that one lacks it has what the column was
+//! added with, and what it has in a dropped column nobody reads.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use volt_engine::TableId;
-use volt_engine::catalog::{Column, IndexColumn, Table, ViewShape};
+use volt_engine::catalog::{Column, ColumnDefault, IndexColumn, Table, ViewShape};
 use volt_engine::plan::{Expr, Program};
+use volt_engine::value::Value;
 
 use super::{procedures, sequences};
 use crate::metadata::command::{Applied, ColumnChange, CommandResult, MAX_COLUMNS, Refusal};
@@ -30,6 +32,7 @@ pub(super) fn alter(map: &mut ClusterMap, id: TableId, changes: Vec<ColumnChange
             ColumnChange::Drop(name) => {
                 dropped.insert(drop(map, &mut table, name)?);
             }
+            ColumnChange::Default(name, default) => set_default(&mut table, name, default)?,
         }
     }
     map.tables.insert(id, Arc::new(table));
@@ -49,8 +52,9 @@ fn add(table: &mut Table, column: Column) -> Result<(), Refusal> {
         let (column, table) = (column.name, table.name.clone());
         return Err(Refusal::ColumnExists { column, table });
     }
-    if !column.nullable || column.default.is_some() || column.is_dropped {
-        let reason = "a column that is added is nullable and has no default";
+    let takes_values = matches!(column.default, Some(ColumnDefault::Sequence { .. }));
+    if takes_values || column.is_dropped || (!column.nullable && column.missing == Value::Null) {
+        let reason = "rows that are there have one constant in a column that is added";
         return Err(Refusal::Invalid(reason.to_owned()));
     }
     if table.columns.len() >= MAX_COLUMNS {
@@ -58,6 +62,20 @@ fn add(table: &mut Table, column: Column) -> Result<(), Refusal> {
         return Err(Refusal::NotAllowed(message));
     }
     table.columns.push(column);
+    Ok(())
+}
+
+fn set_default(table: &mut Table, name: String, default: Option<ColumnDefault>) -> Result<(), Refusal> {
+    let Some(place) = table.place_of(&name) else {
+        let (column, table) = (name, table.name.clone());
+        return Err(Refusal::NoSuchColumn { column, table });
+    };
+    let column = &mut table.columns[place];
+    let is_of_sequence = |default: &Option<ColumnDefault>| matches!(default, Some(ColumnDefault::Sequence { .. }));
+    if is_of_sequence(&column.default) || is_of_sequence(&default) {
+        return Err(Refusal::Invalid("a sequence stays with its column".to_owned()));
+    }
+    column.default = default;
     Ok(())
 }
 

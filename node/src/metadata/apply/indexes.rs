@@ -37,6 +37,7 @@ pub(super) fn defined(map: &mut ClusterMap, table: &Table, new: NewIndex, state:
             id,
             columns: new.columns,
             predicate: new.predicate,
+            missing: table.missing(),
         },
         unique: new.unique,
         constraint: new.constraint,

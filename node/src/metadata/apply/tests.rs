@@ -52,6 +52,7 @@ pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> Tabl
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     };
     let table = NewTable {
         name: name.to_owned(),
@@ -155,6 +156,7 @@ pub(super) fn column(name: &str, nullable: bool) -> Column {
         nullable,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     }
 }
 
@@ -330,6 +332,7 @@ fn a_sequence_stays_while_something_takes_its_values_and_goes_with_its_table() {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     }];
     let owned = OwnedSequence {
         column: 0,

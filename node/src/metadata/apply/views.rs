@@ -111,6 +111,7 @@ fn materialize(map: &mut ClusterMap, name: &str, new: NewMaterialized) -> Result
     }
     let mut shape = new.shape;
     columns::check_shape(&source, &shape)?;
+    shape.missing = source.missing();
     let next_index = map.next_index;
     let mut numbers = Vec::new();
     let mut with_indexes = Table::clone(&source);

@@ -122,6 +122,7 @@ pub(super) fn program(table: &Table, action: Action) -> Program {
         action,
         returning: None,
         repeats: false,
+        missing: table.missing(),
     }
 }
 

@@ -46,6 +46,7 @@ fn table() -> Arc<Table> {
         nullable,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     let columns = vec![
         column("g", DataType::Text, false),
@@ -76,6 +77,7 @@ fn indexes() -> Vec<Index> {
     let of = |id, columns: &[(usize, bool)], predicate| Index {
         name: format!("t_{id}"),
         shape: IndexShape {
+            missing: Vec::new(),
             id,
             columns: columns
                 .iter()

@@ -98,6 +98,7 @@ pub(super) fn shape(
         partition_column: kept.groups.iter().position(partition_column),
         shape: ViewShape {
             source: source.id,
+            missing: source.missing(),
             filter: kept.filter,
             groups: kept.groups.into_iter().map(|(group, _)| group).collect(),
             aggregates: kept.aggregates,
@@ -326,6 +327,7 @@ fn columns(kept: &Kept) -> Vec<Column> {
         nullable,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     let mut columns: Vec<Column> = Vec::new();
     for (place, (group, data_type)) in kept.groups.iter().enumerate() {

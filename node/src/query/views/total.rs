@@ -233,6 +233,7 @@ mod tests {
             nullable: true,
             default: None,
             is_dropped: false,
+            missing: Value::Null,
         }
     }
 

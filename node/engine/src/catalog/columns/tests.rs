@@ -10,6 +10,7 @@ fn column(name: &str) -> Column {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     }
 }
 
@@ -24,6 +25,7 @@ fn table() -> Table {
     let index = |id, place, predicate| Index {
         name: format!("index {id}"),
         shape: IndexShape {
+            missing: Vec::new(),
             id,
             columns: vec![IndexColumn {
                 place,
@@ -90,6 +92,7 @@ fn a_program_writes_nothing_there_and_is_not_held_to_it() {
         },
         returning: None,
         repeats: false,
+        missing: Vec::new(),
     };
     program.drop_column(1);
     program.validate().expect("still a program");
@@ -144,4 +147,17 @@ fn a_column_is_found_wherever_an_expression_has_it() {
         assert!(with.reads(1), "{with:?}");
         assert!(!without.reads(1), "{without:?}");
     }
+}
+
+#[test]
+fn what_rows_have_in_columns_that_they_lack_goes_with_the_column() {
+    let mut table = table();
+    assert_eq!(table.missing(), []);
+    table.columns[1].missing = Value::Int(5);
+    assert_eq!(table.missing(), [Value::Null, Value::Int(5)]);
+    table.columns[2].missing = Value::Int(6);
+    table.drop_column(1);
+    assert_eq!(table.missing(), [Value::Null, Value::Null, Value::Int(6)]);
+    table.drop_column(2);
+    assert_eq!(table.missing(), []);
 }

@@ -18,6 +18,7 @@ fn program(action: Action) -> Program {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     let program = Program {
         table: TABLE,
@@ -27,6 +28,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action,
     };
     program.validate().unwrap();

@@ -17,6 +17,7 @@ fn program(action: Action) -> Program {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     Program {
         table: 1,
@@ -26,6 +27,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action,
     }
 }

@@ -18,6 +18,7 @@ fn read(dropped: usize) -> Program {
         nullable: place > 0,
         default: None,
         is_dropped: place > 0 && place <= dropped,
+        missing: Value::Null,
     };
     Program {
         table: TABLE,
@@ -27,6 +28,7 @@ fn read(dropped: usize) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action: Action::Select {
             access: Access::Point(vec![Expr::Literal(Value::BigInt(1))]),
             filter: None,

@@ -59,6 +59,7 @@ fn index() -> Index {
     Index {
         name: "t_ttl_idx".to_owned(),
         shape: IndexShape {
+            missing: Vec::new(),
             id: INDEX,
             columns,
             predicate: None,
@@ -93,6 +94,7 @@ impl Harness {
     fn new(data_type: DataType) -> Self {
         let mut partition = Partition::new();
         let counted = ViewShape {
+            missing: Vec::new(),
             source: TABLE,
             filter: None,
             groups: vec![Expr::Literal(Value::Boolean(true))],

@@ -57,7 +57,12 @@ fn definitions() -> [Definition; 2] {
     let column = |place, descending| IndexColumn { place, descending };
     let of = |id, columns, predicate| Definition {
         name: format!("t_{id}"),
-        shape: IndexShape { id, columns, predicate },
+        shape: IndexShape {
+            id,
+            columns,
+            predicate,
+            missing: missing(),
+        },
         unique: false,
         view: None,
         constraint: false,
@@ -75,6 +80,20 @@ fn definitions() -> [Definition; 2] {
     ]
 }
 
+/// What a row has in b that lacks it: those that have it are written without.
+const MISSING: i32 = 2;
+
+fn missing() -> Vec<Value> {
+    vec![Value::Null, Value::Null, Value::Int(MISSING)]
+}
+
+/// The row with a b.
+fn whole(row: &[u8]) -> Vec<u8> {
+    let missing = missing();
+    let row = RowRef::new(row).with_missing(&missing);
+    encode_row(&[row.get(0), row.get(1), row.get(2)])
+}
+
 fn effects(changes: &[Change]) -> Effects {
     let mut effects = EffectsBuilder::default();
     for (key, row) in changes {
@@ -83,7 +102,9 @@ fn effects(changes: &[Change]) -> Effects {
         match row {
             Some((a, b)) => {
                 let a = a.map_or(ValueRef::Null, ValueRef::Int);
-                effects.put(TABLE, &key, &encode_row(&[id, a, ValueRef::Int(*b)]));
+                let row = [id, a, ValueRef::Int(*b)];
+                let columns = if *b == MISSING { 2 } else { 3 };
+                effects.put(TABLE, &key, &encode_row(&row[..columns]));
             }
             None => effects.remove(TABLE, &key),
         }
@@ -133,12 +154,12 @@ fn expected(
     backward: bool,
 ) -> Vec<Vec<u8>> {
     let all = partition.scan_at(TABLE, at, writes, None, usize::MAX, None, &[], &CONTEXT, None);
-    let rows = all.unwrap().rows;
-    let entry = |row: &bytes::Bytes| {
+    let rows: Vec<Vec<u8>> = all.unwrap().rows.iter().map(|row| whole(row)).collect();
+    let entry = |row: &Vec<u8>| {
         let values = values_of(index, row)?;
         let within = values >= span.from && span.to.as_ref().is_none_or(|to| values < *to);
         let key = encode_key([RowRef::new(row).get(0)]);
-        within.then(|| (values, key, row.to_vec()))
+        within.then(|| (values, key, row.clone()))
     };
     let mut found: Vec<_> = rows.iter().filter_map(entry).collect();
     found.sort();
@@ -206,7 +227,7 @@ impl Harness {
                 let mut found = Vec::new();
                 let bounds = (span.from.as_bytes(), span.to.as_ref().map(Key::as_bytes));
                 let take = |row: &[u8]| {
-                    found.push(row.to_vec());
+                    found.push(whole(row));
                     true
                 };
                 if partition.rows_by_index(TABLE, definition.shape.id, at, writes, bounds, backward, take) {

@@ -31,7 +31,7 @@ pub(super) struct Contribution {
 impl Contribution {
     /// None: the row is none of the view's.
     pub(super) fn of(shape: &ViewShape, row: &[u8]) -> Option<Self> {
-        let row = RowRef::new(row);
+        let row = RowRef::new(row).with_missing(&shape.missing);
         let scope = Scope {
             lsn: 0,
             row: Some(row),
@@ -281,14 +281,15 @@ impl Source<'_> {
             to: Some(Key::new(&null)),
         };
         let see = seen_at(self.snapshot);
+        let value_of = |row| RowRef::new(row).with_missing(&shape.missing).get(*column);
         if let Some(mut found) = by_index(self.table, *index, see, self.writes, &span, *greatest) {
             let row = found.find_map(|(_, key, seen)| seen.row.filter(|_| (self.counts)(&key)));
-            return row.map_or(Value::Null, |row| RowRef::new(row).get(*column).to_value());
+            return row.map_or(Value::Null, |row| value_of(row).to_value());
         }
         // The index is not built yet.
         let mut best = Value::Null;
         for row in self.rows() {
-            let value = RowRef::new(row).get(*column);
+            let value = value_of(row);
             if is_better(value, best.as_ref(), *greatest)
                 && Contribution::of(shape, row).is_some_and(|row| row.group == group)
             {

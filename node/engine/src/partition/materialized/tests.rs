@@ -10,6 +10,7 @@ use super::*;
 use crate::catalog::{Column, Index, IndexColumn, IndexShape, IndexState, ViewAggregate};
 use crate::effects::{Effects, EffectsBuilder, LogPayload};
 use crate::key::encode_key;
+use crate::partition::Projection;
 use crate::plan::{Access, Action, BinaryOp, Expr, Program, StatementContext};
 use crate::row::{RowRef, encode_row};
 use crate::transaction::Reads;
@@ -78,6 +79,7 @@ fn indexes() -> [Index; 2] {
     let index = |id, places: &[usize], predicate| Index {
         name: format!("t_{id}"),
         shape: IndexShape {
+            missing: missing(),
             id,
             columns: places
                 .iter()
@@ -95,6 +97,14 @@ fn indexes() -> [Index; 2] {
         source: String::new(),
     };
     [index(1, &[1, 2], Some(not_two())), index(2, &[2], None)]
+}
+
+/// What a row has in its last column that lacks it: those that have it are written without.
+const MISSING: i32 = 1;
+
+fn missing() -> Vec<Value> {
+    let last = Value::Numeric(Decimal::new(i64::from(MISSING), 2));
+    vec![Value::Null, Value::Null, Value::Null, last]
 }
 
 fn views() -> [(TableId, ViewShape); 2] {
@@ -118,12 +128,14 @@ fn views() -> [(TableId, ViewShape); 2] {
         ]
     };
     let grouped = ViewShape {
+        missing: missing(),
         source: TABLE,
         filter: Some(not_two()),
         groups: vec![Expr::Column(1)],
         aggregates: aggregates(1),
     };
     let whole = ViewShape {
+        missing: missing(),
         source: TABLE,
         filter: None,
         groups: vec![Expr::Literal(Value::Boolean(true))],
@@ -145,8 +157,9 @@ fn effects(changes: &[Change]) -> Effects {
             Some((a, b, c)) => {
                 let a = a.map_or(ValueRef::Null, ValueRef::Int);
                 let b = b.map_or(ValueRef::Null, ValueRef::BigInt);
+                let columns = if *c == MISSING { 3 } else { 4 };
                 let c = ValueRef::Numeric(Decimal::new(i64::from(*c), 2));
-                effects.put(TABLE, &key, &encode_row(&[id, a, b, c]));
+                effects.put(TABLE, &key, &encode_row(&[id, a, b, c][..columns]));
             }
             None => effects.remove(TABLE, &key),
         }
@@ -155,7 +168,12 @@ fn effects(changes: &[Change]) -> Effects {
 }
 
 fn rows(partition: &Partition, table: TableId, at: Lsn, writes: &Writes) -> Result<Vec<Vec<Value>>, StatementError> {
-    let chunk = partition.scan_at(table, at, writes, None, usize::MAX, None, &[], &CONTEXT, None)?;
+    let missing = missing();
+    let of_source = (table == TABLE).then_some(Projection {
+        columns: &[0, 1, 2, 3],
+        missing: &missing,
+    });
+    let chunk = partition.scan_at(table, at, writes, None, usize::MAX, None, &[], &CONTEXT, of_source)?;
     Ok(chunk.rows.iter().map(|row| RowRef::new(row).to_values()).collect())
 }
 
@@ -297,6 +315,7 @@ fn read(access: Access) -> Program {
         nullable: true,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     Program {
         table: GROUPED,
@@ -308,6 +327,7 @@ fn read(access: Access) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action: Action::Select {
             access,
             filter: None,

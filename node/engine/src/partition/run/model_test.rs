@@ -17,6 +17,9 @@ type Number = Option<i64>;
 /// (a, b) is the key; c and d may be NULL.
 type Rows = BTreeMap<(i64, i64), (Number, Number)>;
 
+/// What a row has in d that lacks it: those that have it were written before there was a d.
+const MISSING: i64 = 2;
+
 fn columns() -> Vec<Column> {
     let column = |name: &str, nullable| Column {
         name: name.to_owned(),
@@ -24,6 +27,7 @@ fn columns() -> Vec<Column> {
         nullable,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     vec![
         column("a", false),
@@ -42,6 +46,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: vec![Value::Null, Value::Null, Value::Null, Value::BigInt(MISSING)],
         action,
     };
     program.validate().unwrap();
@@ -55,12 +60,20 @@ fn literal(number: Number) -> Expr {
 fn filled(rows: &Rows) -> Partition {
     let mut partition = Partition::new();
     let row = |(&(a, b), &(c, d)): (&(i64, i64), &(Number, Number))| [Some(a), Some(b), c, d].map(literal).to_vec();
-    let insert = program(Action::Insert {
-        rows: rows.iter().map(row).collect(),
-    });
-    let outcome = partition.run(&insert, &[], &CONTEXT, &mut |_| {}).unwrap();
-    if let Some(effects) = outcome.effects {
-        partition.apply_record(1, &LogPayload::Write(effects)).unwrap();
+    let (before, after) = rows
+        .iter()
+        .map(row)
+        .partition(|row: &Vec<Expr>| row[3] == literal(Some(MISSING)));
+    let before = Vec::into_iter(before).map(|mut row| row.drain(..3).collect());
+    let mut without = program(Action::Insert { rows: Vec::new() });
+    without.action = Action::Insert { rows: before.collect() };
+    without.columns.truncate(3);
+    for insert in [without, program(Action::Insert { rows: after })] {
+        let outcome = partition.run(&insert, &[], &CONTEXT, &mut |_| {}).unwrap();
+        if let Some(effects) = outcome.effects {
+            let lsn = partition.applied() + 1;
+            partition.apply_record(lsn, &LogPayload::Write(effects)).unwrap();
+        }
     }
     partition
 }

@@ -231,7 +231,7 @@ impl Sorting<'_> {
             push_sort_key(&mut key, by, by.expr.evaluate(scope)?.as_ref());
         }
         let mut bytes = Vec::new();
-        encode_row_into(&mut bytes, row.values().collect::<Vec<_>>().into_iter());
+        encode_row_into(&mut bytes, row.whole().collect::<Vec<_>>().into_iter());
         let mut change = (key.len() + bytes.len() + ENTRY_BYTES) as isize;
         self.rows.push((key, bytes));
         if let Some(wanted) = self.wanted

@@ -13,6 +13,7 @@ fn program(action: Action) -> Program {
         nullable,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     let columns = vec![
         column("id", DataType::BigInt, false),
@@ -27,6 +28,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: Vec::new(),
         action,
     }
 }

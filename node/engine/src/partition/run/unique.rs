@@ -121,7 +121,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 
     fn twice(&self, twice: &Twice<'_>) -> StatementError {
-        let row = RowRef::new(&twice.row);
+        let row = RowRef::new(&twice.row).with_missing(&twice.index.shape().missing);
         let columns = twice.index.shape().columns.iter().map(|column| column.place);
         let name = twice.index.definition().name.clone();
         duplicate(self.program, name, columns, |place| row.get(place))
@@ -221,7 +221,7 @@ impl Partition {
             place += 1;
             has_row &= last.as_ref() == Some(&values);
             last = Some(values);
-            let row = seen.row.map(RowRef::new);
+            let row = seen.row.map(|row| RowRef::new(row).with_missing(&shape.missing));
             let Some(row) = row.filter(|row| unique_values_of(shape, *row).is_some()) else {
                 continue;
             };

@@ -141,8 +141,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     ) -> Result<(), StatementError> {
         let scope = self.scope(row);
         values.clear();
-        values.extend(row.values().map(Datum::Ref));
-        // A row from before a column was added lacks it.
+        values.extend(row.whole().map(Datum::Ref));
         values.resize(values.len().max(self.program.columns.len()), NULL);
         for (column, expr) in set {
             let fitted = self.fit(*column, expr.evaluate(&scope)?)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use volt_engine::TableId;
-use volt_engine::catalog::{CheckConstraint, IndexColumn, SequenceDefault};
+use volt_engine::catalog::{CheckConstraint, Column, ColumnDefault, IndexColumn, SequenceDefault};
 use volt_engine::plan::{Action, Check, Expr, Program};
 use volt_engine::procedure::{Body, Code, Procedure, Statement};
 use volt_engine::value::{DataType, Value};
@@ -51,6 +51,34 @@ fn a_column_is_added_behind_the_others_and_rows_may_lack_it() {
         alter(&mut map, table, vec![not_null]),
         Err(Refusal::Invalid(_))
     ));
+}
+
+#[test]
+fn rows_that_are_there_keep_what_a_column_was_added_with() {
+    let mut map = cluster();
+    let table = create(&mut map, "t", 1);
+    let value = |value| Some(ColumnDefault::Value(Value::BigInt(value)));
+    let level = Column {
+        default: value(7),
+        missing: Value::BigInt(7),
+        ..column("level", false)
+    };
+    alter(&mut map, table, vec![ColumnChange::Add(level)]).expect("a column");
+    let default = |name: &str, default| vec![ColumnChange::Default(name.to_owned(), default)];
+    let now = |map: &ClusterMap| {
+        let level = map.tables[&table].columns.last().expect("the column");
+        (level.missing.clone(), level.default.clone())
+    };
+    alter(&mut map, table, default("level", value(8))).expect("another default");
+    assert_eq!(now(&map), (Value::BigInt(7), value(8)));
+    alter(&mut map, table, default("level", None)).expect("no default");
+    assert_eq!(now(&map), (Value::BigInt(7), None));
+    let before = catalog(&map);
+    let refused = alter(&mut map, table, default("unknown", None));
+    assert!(matches!(refused, Err(Refusal::NoSuchColumn { .. })), "{refused:?}");
+    let refused = alter(&mut map, table, vec![ColumnChange::Add(column("always", false))]);
+    assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    assert!(catalog(&map) == before, "what is refused changes nothing");
 }
 
 #[test]
@@ -202,6 +230,7 @@ fn inserting(map: &ClusterMap, table: TableId) -> Command {
         action: Action::Insert { rows },
         returning: None,
         repeats: false,
+        missing: Vec::new(),
     };
     let statement = Statement {
         sql: String::new(),

@@ -38,6 +38,7 @@ fn create(map: &mut ClusterMap, name: &str, ttl: Option<NewTtl>) -> CommandResul
         nullable: name != "id",
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     };
     let table = NewTable {
         name: name.to_owned(),

@@ -48,6 +48,7 @@ fn materialized(source: TableId) -> NewMaterialized {
         nullable: true,
         default: None,
         is_dropped: false,
+        missing: volt_engine::value::Value::Null,
     };
     let index_column = IndexColumn {
         place: 0,
@@ -55,6 +56,7 @@ fn materialized(source: TableId) -> NewMaterialized {
     };
     NewMaterialized {
         shape: ViewShape {
+            missing: Vec::new(),
             source,
             filter: None,
             groups: vec![Expr::Column(0)],

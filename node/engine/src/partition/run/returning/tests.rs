@@ -37,6 +37,7 @@ fn program(action: Action, returning: Option<Vec<Expr>>) -> Program {
         nullable: false,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     Program {
         table: 1,
@@ -47,6 +48,7 @@ fn program(action: Action, returning: Option<Vec<Expr>>) -> Program {
         action,
         returning,
         repeats: false,
+        missing: Vec::new(),
     }
 }
 

@@ -19,6 +19,13 @@ type Number = Option<i64>;
 /// By k: a and b.
 type Rows = BTreeMap<i64, (Number, Number)>;
 
+/// What a row has in b that lacks it: those that have it were written before there was a b.
+const MISSING: i64 = 3;
+
+fn missing() -> Vec<Value> {
+    vec![Value::Null, Value::Null, Value::BigInt(MISSING)]
+}
+
 fn program(action: Action) -> Program {
     let column = |name: &str, nullable| Column {
         name: name.to_owned(),
@@ -26,6 +33,7 @@ fn program(action: Action) -> Program {
         nullable,
         default: None,
         is_dropped: false,
+        missing: Value::Null,
     };
     let program = Program {
         table: TABLE,
@@ -35,6 +43,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        missing: missing(),
         action,
     };
     program.validate().unwrap();
@@ -58,6 +67,7 @@ fn definition(descending: bool, partial: bool, unique: bool) -> Definition {
     Definition {
         name: "t_a_b".to_owned(),
         shape: IndexShape {
+            missing: missing(),
             id: 1,
             columns: vec![
                 IndexColumn {
@@ -83,6 +93,16 @@ fn insert(rows: &[(i64, (Number, Number))]) -> Program {
     })
 }
 
+/// By a program that knows no b.
+fn without_b(rows: &[(i64, (Number, Number))]) -> Program {
+    let mut without = insert(rows);
+    without.columns.truncate(2);
+    if let Action::Insert { rows } = &mut without.action {
+        rows.iter_mut().for_each(|row| row.truncate(2));
+    }
+    without
+}
+
 fn commit(partition: &mut Partition, effects: Option<Effects>) {
     if let Some(effects) = effects {
         let lsn = partition.applied() + 1;
@@ -93,9 +113,14 @@ fn commit(partition: &mut Partition, effects: Option<Effects>) {
 
 fn filled(rows: &Rows) -> Partition {
     let mut partition = Partition::new();
-    let rows: Vec<_> = rows.iter().map(|(&k, &row)| (k, row)).collect();
-    let outcome = partition.run(&insert(&rows), &[], &CONTEXT, &mut |_| {}).unwrap();
-    commit(&mut partition, outcome.effects);
+    let (before, after): (Vec<_>, Vec<_>) = rows
+        .iter()
+        .map(|(&k, &row)| (k, row))
+        .partition(|(_, (_, b))| *b == Some(MISSING));
+    for insert in [without_b(&before), insert(&after)] {
+        let outcome = partition.run(&insert, &[], &CONTEXT, &mut |_| {}).unwrap();
+        commit(&mut partition, outcome.effects);
+    }
     partition
 }
 
@@ -324,4 +349,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_row_that_lacks_a_column_is_held_to_what_it_has_there() {
+    let mut partition = filled(&Rows::from([(1, (Some(1), Some(MISSING)))]));
+    partition.set_indexes(TABLE, &[definition(false, false, true)]);
+    while !partition.build_indexes(TABLE, 10) {}
+    let twice = partition.run(&without_b(&[(2, (Some(1), None))]), &[], &CONTEXT, &mut |_| {});
+    let error = twice.expect_err("another row has the values").error;
+    assert!(error.to_string().contains("t_a_b"), "{error}");
+    let StatementError::DuplicateKey { detail, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(detail, "Key (a, ?)=(1, 3) already exists.", "it knows no name");
 }
