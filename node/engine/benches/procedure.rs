@@ -50,6 +50,7 @@ fn program(table: TableId, numbers: usize, action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
         action,
     }

@@ -178,6 +178,9 @@ pub enum StatementError {
     /// SQLSTATE 21000.
     #[error("more than one row returned by a subquery used as an expression")]
     SubqueryRows,
+    /// SQLSTATE 21000.
+    #[error("ON CONFLICT DO UPDATE command cannot affect row a second time")]
+    RowAffectedTwice,
     /// SQLSTATE 22004.
     #[error("{0}")]
     NullVariable(String),
@@ -256,7 +259,7 @@ impl StatementError {
             Self::Raised { .. } => "P0001",
             Self::NoRow => "P0002",
             Self::MoreRows => "P0003",
-            Self::SubqueryRows => "21000",
+            Self::SubqueryRows | Self::RowAffectedTwice => "21000",
             Self::NullVariable(_) => "22004",
             Self::RanTooLong { .. } | Self::TooManyRowsKept { .. } => "54000",
             Self::OutOfFuel { .. } | Self::TooMuchMemory { .. } => "54000",

@@ -82,7 +82,7 @@ impl SqlEngine {
     }
 
     /// A session that knows this table and no other.
-    fn session_of(&self, table: &Arc<Table>, sql: &str, map: &ClusterMap) -> Result<SessionState, SqlError> {
+    pub(super) fn session_of(&self, table: &Arc<Table>, sql: &str, map: &ClusterMap) -> Result<SessionState, SqlError> {
         let context = new_context(Arc::clone(self.session(map, false)?.runtime_env()));
         let provider = Arc::new(VoltTable::new(Arc::clone(table), Vec::new(), false));
         context

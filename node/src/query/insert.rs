@@ -9,9 +9,6 @@ use crate::metadata::map::ClusterMap;
 
 /// Writes the columns' names into an INSERT of VALUES that has none.
 pub(super) fn name_columns(insert: &mut Insert, map: &ClusterMap) -> Result<(), SqlError> {
-    if insert.on.is_some() {
-        return Err(SqlError::unsupported("ON CONFLICT"));
-    }
     let (TableObject::TableName(name), Some(source)) = (&insert.table, &insert.source) else {
         return Ok(());
     };

@@ -5,6 +5,7 @@ mod alter;
 mod checks;
 mod compile;
 mod complexity;
+mod conflict;
 mod control;
 mod ddl;
 mod definitions;

@@ -16,6 +16,7 @@ use volt_engine::{PartitionId, TableId};
 use super::SqlEngine;
 use super::compile::{compile, compile_constants, explain, refused};
 use super::complexity::check_scans;
+use super::conflict;
 use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
@@ -133,6 +134,7 @@ impl SqlEngine {
             | Statement::Delete(_)
             | Statement::Explain { .. } => {
                 check_returning(&statement)?;
+                conflict::check(&statement)?;
                 let calls = take_calls(&mut statement, types.len(), overriding, map)?;
                 let source = Source {
                     sql,
@@ -172,19 +174,32 @@ impl SqlEngine {
             Some(select) => Some(self.plan_returning(select, sql, map).await?),
             None => None,
         };
+        let on_conflict = match conflict::take(&mut statement, sql, map)? {
+            Some(conflict) => Some(self.plan_on_conflict(conflict, sql, map).await?),
+            None => None,
+        };
+        forget_alias(&mut statement);
+        let in_conflict = |program: &mut Program| {
+            program.on_conflict = on_conflict.as_ref().map(|planned| planned.on_conflict.clone());
+        };
         let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
         let parsed = DfStatement::Statement(Box::new(statement.clone()));
         let plan = session.statement_to_plan(parsed).await.map_err(failed);
         let plan = plan.map_err(|error| views::unready(error, map))?;
         check_scans(&plan)?;
-        let plans = [Some(&plan), returning.as_ref().map(Returning::plan)];
+        let plans = [
+            Some(&plan),
+            returning.as_ref().map(Returning::plan),
+            on_conflict.as_ref().and_then(|planned| planned.plan.as_ref()),
+        ];
         let types = parameters(plans.into_iter().flatten(), &types).map_err(failed)?;
         let plan = session.optimize(&plan).map_err(failed)?;
         let find = |name: &str| map.rows(name).cloned();
         if let LogicalPlan::Explain(explained) = &plan
-            && let Ok((program, route)) = compile(&explained.plan, find)
+            && let Ok((mut program, route)) = compile(&explained.plan, find)
         {
+            in_conflict(&mut program);
             return Ok(Planned {
                 sql: sql.to_owned(),
                 catalog_version: map.catalog_version,
@@ -226,10 +241,11 @@ impl SqlEngine {
                 check_calls(&program, &calls)?;
                 let table = map.tables.get(&program.table).cloned();
                 let table = table.ok_or_else(|| SqlError::internal("a program without its table"))?;
+                in_conflict(&mut program);
                 if let Some(returning) = &returning {
                     program.returning = Some(returning.compile(&table)?);
-                    program.validate()?;
                 }
+                program.validate()?;
                 let partitions = map
                     .groups
                     .get(&table.group)
@@ -306,6 +322,15 @@ fn has_no_bound(program: &Program) -> bool {
     match &program.action {
         Action::Select { access, .. } => !matches!(access, Access::Point(_)),
         _ => false,
+    }
+}
+
+/// An INSERT's name for its table, which nothing uses but RETURNING and ON CONFLICT.
+fn forget_alias(statement: &mut Statement) {
+    match statement {
+        Statement::Insert(insert) => insert.table_alias = None,
+        Statement::Explain { statement, .. } => forget_alias(statement),
+        _ => {}
     }
 }
 

@@ -127,7 +127,7 @@ fn select(items: Vec<SelectItem>, table: ObjectName, alias: Option<Ident>) -> Re
 }
 
 /// Stops at a call of `nextval`: each row would need its own.
-struct NextValues;
+pub(super) struct NextValues;
 
 impl Visitor for NextValues {
     type Break = ();

@@ -123,6 +123,7 @@ pub fn program_on(key: DataType, action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
         action,
     }

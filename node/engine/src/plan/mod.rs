@@ -34,10 +34,27 @@ pub struct Program {
     pub checks: Vec<Check>,
     /// What it does.
     pub action: Action,
+    /// Of an INSERT: what becomes of a row whose primary key another has; None: an error.
+    pub on_conflict: Option<OnConflict>,
     /// RETURNING: what it gives of each row that it writes, as the row is then, or that it removes; None: nothing.
     pub returning: Option<Vec<Expr>>,
     /// It does to a replicated table what it does in another partition too, which counts the rows: it counts none.
     pub repeats: bool,
+}
+
+/// ON CONFLICT of a row that is to be put and the row that has its primary key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum OnConflict {
+    /// DO NOTHING: what is there stays.
+    Nothing,
+    /// DO UPDATE, of what is there. Expressions look at both rows: at the columns of the one that is there, and behind the
+    /// table's columns at those of the one that is to be put (`EXCLUDED`).
+    Update {
+        /// The columns that change, none of them of the primary key, each with its value.
+        set: Vec<(usize, Expr)>,
+        /// What is there stays unless this is true.
+        filter: Option<Expr>,
+    },
 }
 
 /// A condition on each row of a table, over the table's columns: it may be true or NULL.

@@ -1,6 +1,6 @@
 //! Checks a program, where it is made and where it comes over the wire: no column out of range, no row of the wrong length, no bottomless expression.
 
-use super::{Access, Action, Expr, Program, Stage};
+use super::{Access, Action, Expr, OnConflict, Program, Stage};
 use crate::error::StatementError;
 
 /// Deeper expressions are refused: evaluation recurses.
@@ -18,6 +18,7 @@ impl Program {
         }
         check_all(self.checks.iter().map(|check| &check.condition), columns)?;
         check_all(self.returning.iter().flatten(), columns)?;
+        self.check_on_conflict()?;
         match &self.action {
             Action::Select { .. } | Action::Truncate { .. } if self.returning.is_some() => {
                 Err(malformed("it writes no rows that it could return"))
@@ -50,6 +51,22 @@ impl Program {
             Action::Delete { access, filter } => {
                 self.check_access(access)?;
                 check_all(filter.iter(), columns)
+            }
+        }
+    }
+
+    fn check_on_conflict(&self) -> Result<(), StatementError> {
+        let is_insert = matches!(self.action, Action::Insert { .. });
+        match &self.on_conflict {
+            Some(_) if !is_insert => Err(malformed("it puts no rows that could meet others")),
+            None | Some(OnConflict::Nothing) => Ok(()),
+            Some(OnConflict::Update { set, filter }) => {
+                let columns = self.columns.len();
+                let may_change = |place: &usize| *place < columns && !self.primary_key.contains(place);
+                if !set.iter().all(|(place, _)| may_change(place)) {
+                    return Err(malformed("it sets a column of the primary key, or one out of range"));
+                }
+                check_all(filter.iter().chain(set.iter().map(|(_, value)| value)), 2 * columns)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What EXPLAIN says of a row program.
 
-use volt_engine::plan::{Access, Action, KeyRange, Program, Stage};
+use volt_engine::plan::{Access, Action, KeyRange, OnConflict, Program, Stage};
 
 use super::Route;
 
@@ -27,7 +27,14 @@ pub(in crate::query) fn explain(program: &Program, route: &Route) -> Vec<String>
         Action::Select { access, filter, .. }
         | Action::Update { access, filter, .. }
         | Action::Delete { access, filter } => (access, filter),
-        Action::Insert { .. } | Action::Truncate { .. } => return lines,
+        Action::Insert { .. } | Action::Truncate { .. } => {
+            let done = program.on_conflict.as_ref().map(|on_conflict| match on_conflict {
+                OnConflict::Nothing => "nothing",
+                OnConflict::Update { .. } => "update",
+            });
+            lines.extend(done.map(|done| format!("  on conflict {done}")));
+            return lines;
+        }
     };
     lines.push(format!("  {}", found(program, access)));
     if filter.is_some() {

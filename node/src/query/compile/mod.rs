@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan, WriteOp};
 use volt_engine::catalog::{ColumnDefault, Table};
 use volt_engine::error::StatementError;
 use volt_engine::partition::VERSION_COLUMN;
-use volt_engine::plan::{Access, Action, Expr, Function, Program};
+use volt_engine::plan::{Access, Action, Expr, Function, OnConflict, Program};
 use volt_engine::value::Value;
 
 use super::version::VERSION;
@@ -122,6 +122,7 @@ pub(super) fn program(table: &Table, action: Action) -> Program {
         action,
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: table.missing(),
     }
 }
@@ -175,12 +176,32 @@ pub(super) fn compile_condition(plan: &LogicalPlan, table: &Table) -> Result<Opt
         return Ok(None);
     }
     let compiler = Compiler(table);
-    let mut conditions = Vec::new();
-    for filter in compiler.peel(&dml.input)?.filters {
-        flatten(compiler.expr(filter)?, &mut conditions);
-    }
-    let condition = balanced(volt_engine::plan::BinaryOp::And, conditions);
+    let condition = compiler.all_of(&compiler.peel(&dml.input)?)?;
     Ok(Some(condition.unwrap_or(Expr::Literal(Value::Boolean(true)))))
+}
+
+/// What ON CONFLICT DO UPDATE does, from the UPDATE of a table with both rows' columns.
+pub(super) fn compile_on_conflict(plan: &LogicalPlan, both: &Table) -> Result<OnConflict, SqlError> {
+    on_conflict(plan, both).map_err(|why| match why {
+        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in ON CONFLICT")),
+        NotCompiled::Malformed(error) => error.into(),
+    })
+}
+
+fn on_conflict(plan: &LogicalPlan, both: &Table) -> Compiled<OnConflict> {
+    let LogicalPlan::Dml(dml) = plan else {
+        return not("this");
+    };
+    // What is never done is written, too, as doing nothing.
+    if is_empty(&dml.input) {
+        return Ok(OnConflict::Nothing);
+    }
+    let compiler = Compiler(both);
+    let peeled = compiler.peel(&dml.input)?;
+    Ok(OnConflict::Update {
+        set: compiler.changes(&peeled)?,
+        filter: compiler.all_of(&peeled)?,
+    })
 }
 
 /// The expressions of a SELECT without tables. What the optimiser computes once lies in a projection below.
@@ -282,6 +303,21 @@ impl Compiler<'_> {
             return Ok((Action::Update { access, filter, set }, route));
         }
         let peeled = self.peel(plan)?;
+        let set = self.changes(&peeled)?;
+        if let Some(partition_column) = self.0.partition_column
+            && set.iter().any(|&(place, _)| place == partition_column)
+        {
+            let name = &self.0.columns[partition_column].name;
+            return not(format!(
+                "changing the partition column \"{name}\", because the row would move to another partition,"
+            ));
+        }
+        let (access, filter, route) = self.access(&peeled.filters)?;
+        Ok((Action::Update { access, filter, set }, route))
+    }
+
+    /// The columns that change.
+    fn changes(&self, peeled: &Peeled<'_>) -> Compiled<Vec<(usize, Expr)>> {
         let Some(exprs) = peeled.project else {
             return not("an UPDATE without values");
         };
@@ -293,16 +329,16 @@ impl Compiler<'_> {
                 set.push((place, value));
             }
         }
-        if let Some(partition_column) = self.0.partition_column
-            && set.iter().any(|&(place, _)| place == partition_column)
-        {
-            let name = &self.0.columns[partition_column].name;
-            return not(format!(
-                "changing the partition column \"{name}\", because the row would move to another partition,"
-            ));
+        Ok(set)
+    }
+
+    /// The condition over a row; None: there is none.
+    fn all_of(&self, peeled: &Peeled<'_>) -> Compiled<Option<Expr>> {
+        let mut conditions = Vec::new();
+        for filter in &peeled.filters {
+            flatten(self.expr(filter)?, &mut conditions);
         }
-        let (access, filter, route) = self.access(&peeled.filters)?;
-        Ok((Action::Update { access, filter, set }, route))
+        Ok(balanced(volt_engine::plan::BinaryOp::And, conditions))
     }
 
     fn delete(&self, plan: &LogicalPlan) -> Compiled<(Action, Route)> {

@@ -92,6 +92,7 @@ fn a_program_writes_nothing_there_and_is_not_held_to_it() {
         },
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
     };
     program.drop_column(1);

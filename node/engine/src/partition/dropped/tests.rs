@@ -28,6 +28,7 @@ fn read(dropped: usize) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
         action: Action::Select {
             access: Access::Point(vec![Expr::Literal(Value::BigInt(1))]),

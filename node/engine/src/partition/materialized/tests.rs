@@ -327,6 +327,7 @@ fn read(access: Access) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
         action: Action::Select {
             access,

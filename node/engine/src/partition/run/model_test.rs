@@ -46,6 +46,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: vec![Value::Null, Value::Null, Value::Null, Value::BigInt(MISSING)],
         action,
     };

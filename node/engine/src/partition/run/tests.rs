@@ -28,6 +28,7 @@ fn program(action: Action) -> Program {
         checks: Vec::new(),
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
         action,
     }

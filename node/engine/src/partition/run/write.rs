@@ -5,58 +5,112 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::view::View;
 use super::returning::Sink;
 use super::{Run, Written};
-use crate::TableId;
 use crate::effects::EffectsBuilder;
 use crate::error::StatementError;
 use crate::key::{Key, KeyBuffer};
 use crate::plan::cast::assign;
-use crate::plan::eval::{Datum, NULL};
-use crate::plan::{Access, Expr, Program};
+use crate::plan::eval::{Datum, NULL, Scope};
+use crate::plan::{Access, Expr, OnConflict, Program};
 use crate::row::{RowRef, encode_row_into};
 use crate::value::ValueRef;
+use crate::{Lsn, TableId};
 
 impl<'a, V: View<'a>> Run<'a, V> {
     pub(super) fn insert(&mut self, rows: &'a [Vec<Expr>], sink: Sink<'_>) -> Written {
         let mut returned = self.returned(sink);
-        let mut effects = EffectsBuilder::default();
+        let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
         let mut keys = BTreeSet::new();
         let mut encoded = Vec::new();
         let mut uniques = self.uniques();
         for row in rows {
-            if row.len() != self.program.columns.len() {
-                return Err(StatementError::TypeMismatch(
-                    "a row has not one value a column".to_owned(),
-                ));
-            }
-            let mut values = Vec::with_capacity(row.len());
-            for (place, expr) in row.iter().enumerate() {
-                values.push(self.fit(place, expr.evaluate(&self.scope)?)?);
-            }
+            let values = self.values_to_put(row)?;
             encode(&mut encoded, &values);
             self.check(&encoded)?;
             let key = self.key_of(&values)?;
-            if self.is_taken(&key) || keys.contains(&key) {
-                return Err(self.duplicate(&values));
+            let there = self.there(&key);
+            let is_put_already = keys.contains(&key);
+            let mut old = None;
+            if there.is_some() || is_put_already {
+                match (&self.program.on_conflict, there) {
+                    (None, _) => return Err(self.duplicate(&values)),
+                    (Some(OnConflict::Nothing), _) => continue,
+                    (Some(OnConflict::Update { set, filter }), Some((lsn, there))) if !is_put_already => {
+                        if !self.merged((lsn, there), &values, (set, filter.as_ref()), &mut encoded)? {
+                            continue;
+                        }
+                        self.check(&encoded)?;
+                        self.view.changes(&key, lsn);
+                        old = Some(there);
+                    }
+                    (Some(OnConflict::Update { .. }), _) => return Err(StatementError::RowAffectedTwice),
+                }
             }
             effects.put(self.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
-            self.put_unique(&mut uniques, &key, None, &encoded)?;
+            self.put_unique(&mut uniques, &key, old, &encoded)?;
             returned.give(RowRef::new(&encoded), 0)?;
+            affected += 1;
             if rows.len() > 1 {
                 keys.insert(key);
             }
         }
         self.check_unique(&uniques)?;
-        Ok((rows.len() as u64, effects.finish_if_any()))
+        Ok((affected, effects.finish_if_any()))
+    }
+
+    /// The values of a row of VALUES, as their columns take them.
+    fn values_to_put(&self, row: &'a [Expr]) -> Result<Vec<Datum<'a>>, StatementError> {
+        if row.len() != self.program.columns.len() {
+            let what = "a row has not one value a column";
+            return Err(StatementError::TypeMismatch(what.to_owned()));
+        }
+        let value = |(place, expr): (usize, &'a Expr)| self.fit(place, expr.evaluate(&self.scope)?);
+        row.iter().enumerate().map(value).collect()
+    }
+
+    /// The row that has this key, with its version; what there is, or was, has been observed.
+    fn there(&mut self, key: &Key) -> Option<(Lsn, RowRef<'a>)> {
+        let seen = self.view.get(key)?;
+        self.observed = self.observed.max(seen.lsn);
+        let row = RowRef::new(seen.row?).with_missing(&self.program.missing);
+        Some((seen.lsn, row))
+    }
+
+    /// ON CONFLICT DO UPDATE: what is there with what changes of it. False: it stays as it is.
+    fn merged(
+        &self,
+        (lsn, there): (Lsn, RowRef<'a>),
+        to_put: &[Datum<'a>],
+        (set, filter): (&'a [(usize, Expr)], Option<&'a Expr>),
+        encoded: &mut Vec<u8>,
+    ) -> Result<bool, StatementError> {
+        let columns = self.program.columns.len();
+        let mut old: Vec<ValueRef<'_>> = there.whole().collect();
+        old.resize(old.len().max(columns), ValueRef::Null);
+        let (mut both, to_put) = (Vec::new(), to_put.iter().map(Datum::as_ref));
+        let of_both: Vec<ValueRef<'_>> = old[..columns].iter().copied().chain(to_put).collect();
+        encode_row_into(&mut both, of_both.into_iter());
+        let scope = Scope {
+            row: Some(RowRef::new(&both)),
+            lsn,
+            ..self.scope
+        };
+        if let Some(filter) = filter
+            && !filter.is_true(&scope)?
+        {
+            return Ok(false);
+        }
+        let mut values: Vec<Datum<'_>> = old.into_iter().map(Datum::Ref).collect();
+        for (place, expr) in set {
+            values[*place] = self.fit(*place, expr.evaluate(&scope)?)?;
+        }
+        encode(encoded, &values);
+        Ok(true)
     }
 
     /// Whether a row has this key; what there is, or was, has been observed.
     fn is_taken(&mut self, key: &Key) -> bool {
-        let Some(seen) = self.view.get(key) else {
-            return false;
-        };
-        self.observed = self.observed.max(seen.lsn);
-        seen.row.is_some()
+        self.there(key).is_some()
     }
 
     pub(super) fn update(
@@ -174,7 +228,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 
     /// A value as its column takes it.
-    fn fit(&self, place: usize, value: Datum<'a>) -> Result<Datum<'a>, StatementError> {
+    fn fit<'v>(&self, place: usize, value: Datum<'v>) -> Result<Datum<'v>, StatementError> {
         let column = self.column(place)?;
         if value.is_null() && (!column.nullable || self.program.primary_key.contains(&place)) {
             return Err(StatementError::NotNull {
@@ -225,3 +279,6 @@ fn encode(out: &mut Vec<u8>, values: &[Datum<'_>]) {
     out.clear();
     encode_row_into(out, values.iter().map(Datum::as_ref));
 }
+
+#[cfg(test)]
+mod tests;

@@ -230,6 +230,7 @@ fn inserting(map: &ClusterMap, table: TableId) -> Command {
         action: Action::Insert { rows },
         returning: None,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
     };
     let statement = Statement {

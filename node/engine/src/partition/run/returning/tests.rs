@@ -48,6 +48,7 @@ fn program(action: Action, returning: Option<Vec<Expr>>) -> Program {
         action,
         returning,
         repeats: false,
+        on_conflict: None,
         missing: Vec::new(),
     }
 }
