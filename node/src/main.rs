@@ -39,6 +39,8 @@ enum Bench {
     BareLoop(bench::bare_loop::BareLoopArguments),
     /// Executes one prepared statement over and over, in pipelines, and prints how often a second
     Calls(bench::calls::CallsArguments),
+    /// Writes a log and a checkpoint, and prints how fast a start reads them back
+    Replay(bench::replay::ReplayArguments),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +73,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
         Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
         Command::Bench(Bench::Calls(arguments)) => bench::calls::run(arguments).await,
+        Command::Bench(Bench::Replay(arguments)) => bench::replay::run(arguments).await,
     }
 }

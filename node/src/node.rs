@@ -176,7 +176,7 @@ impl Node {
     async fn read_back(&self, config: &NodeConfig, world: &World) -> anyhow::Result<Recovered> {
         let identity = self.metadata.identity().ok_or_else(|| anyhow::anyhow!("no identity"))?;
         let cluster = uuid::Uuid::try_parse(&identity.cluster_uuid)?;
-        Ok(recovery::recover(world, config, cluster).await?)
+        Ok(recovery::recover(world, config, cluster, recovery::Reading::of_runtime()).await?)
     }
 
     /// Returns when the node can't go on, with the reason.

@@ -3,3 +3,4 @@
 pub mod bare_loop;
 pub mod calls;
 pub mod failover;
+pub mod replay;

@@ -1,9 +1,9 @@
 //! Whatever stands in a file: it is read back, or refused.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::executor::block_on;
 use uuid::Uuid;
 use volt_engine::effects::{EffectsBuilder, LogPayload, TransactionId};
 use volt_engine::key::encode_key;
@@ -12,46 +12,104 @@ use volt_engine::row::encode_row;
 use volt_engine::value::ValueRef;
 
 use super::checkpoint;
+use super::lanes::Lanes;
 use super::log::layout::{self, CHECKPOINT, ENTRY_BYTES, HEADER_BYTES, Header, Magic, SEGMENT, VERSION};
-use super::log::{LogEntry, reader};
+use super::log::{LogEntry, LogError, reader};
 use super::replay::Replay;
+use super::sink::{EntrySink, InOrder};
+use crate::replication::replica::Replica;
 use crate::world::simulated::{SimulatedDisk, SimulatedRandom};
 
 const CLUSTER: Uuid = Uuid::nil();
 const MARK: u64 = 7;
+
+/// More than one, so that what several make is held against what one makes.
+const LANES: usize = 3;
+/// Small, so that entries lie across blocks.
+const BLOCK_BYTES: usize = 64;
 
 /// A log of one segment, as it is and with its checksums put right, so that what lies behind them is reached too. True:
 /// the second was read.
 pub fn segment(bytes: &[u8]) -> bool {
     let mut is_read = false;
     for bytes in [bytes.to_vec(), put_right(bytes)] {
-        let disk = SimulatedDisk::new(SimulatedRandom::new(0), false);
-        let folder = Path::new("log");
-        disk.put(&reader::segment_file(folder, 1), bytes);
+        let disk = disk_with(&reader::segment_file(Path::new("log"), 1), bytes);
         let mut replay = Replay::default();
-        let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
-        is_read = block_on(reader::replay(&disk.mount(), (folder, 1), CLUSTER, &mut take)).is_ok();
-        if is_read {
-            let _ = replay.finish();
-        }
+        let mut take =
+            InOrder::new(|partition, entry| replay.take(partition, entry).map_err(|error| error.to_string()));
+        let in_order = block_on(read_segment(&disk, &mut take));
+        let in_lanes = block_on(async {
+            let mut lanes = Lanes::new(LANES);
+            lanes.log_begins(None);
+            let read = read_segment(&disk, &mut lanes).await;
+            (read, lanes.finish().await)
+        });
+        is_read = in_order.is_ok();
+        let replicas = replay.finish().map_err(|error| error.to_string());
+        compare((in_order, replicas), in_lanes);
     }
     is_read
+}
+
+async fn read_segment(disk: &Arc<SimulatedDisk>, sink: &mut dyn EntrySink) -> Result<(), LogError> {
+    let from = (Path::new("log"), 1);
+    let end = reader::replay(&disk.mount(), from, CLUSTER, BLOCK_BYTES, sink).await;
+    end.map(drop)
 }
 
 /// The same of a checkpoint, whose entries are applied as at a start.
 pub fn checkpoint(bytes: &[u8]) -> bool {
     let mut is_read = false;
     for bytes in [bytes.to_vec(), put_right(bytes)] {
-        let disk = SimulatedDisk::new(SimulatedRandom::new(0), false);
-        disk.put(&checkpoint::path_of(1, checkpoint::SUFFIX), bytes);
+        let disk = disk_with(&checkpoint::path_of(1, checkpoint::SUFFIX), bytes);
         let mut replay = Replay::default();
-        let mut take = |partition, entry| {
+        let mut take = InOrder::new(|partition, entry| {
             let taken = replay.take_checkpoint(partition, entry);
             taken.map_err(|error| error.to_string())
-        };
-        is_read = block_on(checkpoint::load(&disk.mount(), CLUSTER, &mut take)).is_ok();
+        });
+        let in_order = block_on(read_checkpoint(&disk, &mut take));
+        let in_lanes = block_on(async {
+            let mut lanes = Lanes::new(LANES);
+            let read = read_checkpoint(&disk, &mut lanes).await;
+            (read, lanes.finish().await)
+        });
+        is_read = in_order.is_ok();
+        let replicas = replay.finish().map_err(|error| error.to_string());
+        compare((in_order, replicas), in_lanes);
     }
     is_read
+}
+
+async fn read_checkpoint(disk: &Arc<SimulatedDisk>, sink: &mut dyn EntrySink) -> Result<(), LogError> {
+    let loaded = checkpoint::load(&disk.mount(), CLUSTER, BLOCK_BYTES, sink).await;
+    loaded.map(drop)
+}
+
+fn disk_with(file: &Path, bytes: Vec<u8>) -> Arc<SimulatedDisk> {
+    let disk = SimulatedDisk::new(SimulatedRandom::new(0), false);
+    disk.put(file, bytes);
+    disk
+}
+
+/// Lanes are tasks.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+/// What was read, and the replicas that it made, if it was read to the end.
+type Outcome = (Result<(), LogError>, Result<Vec<Replica>, String>);
+
+fn compare((in_order, replicas): Outcome, (in_lanes, same_replicas): Outcome) {
+    assert_eq!(in_order, in_lanes, "lanes read something else");
+    if in_order.is_err() {
+        return;
+    }
+    let ends = |replicas: Vec<Replica>| -> Vec<_> {
+        let end = |replica: &Replica| (replica.partition, replica.appended, replica.committed);
+        replicas.iter().map(end).collect()
+    };
+    assert_eq!(replicas.map(ends), same_replicas.map(ends), "lanes make something else");
 }
 
 /// Checksums that fit, as far as the lengths do.

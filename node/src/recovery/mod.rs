@@ -3,9 +3,11 @@
 pub(crate) mod checkpoint;
 #[cfg(feature = "simulation")]
 pub(crate) mod fuzzing;
+mod lanes;
 pub mod log;
 pub(crate) mod rejoin;
 pub(crate) mod replay;
+pub(crate) mod sink;
 
 use std::sync::Arc;
 
@@ -16,8 +18,9 @@ use crate::config::{Durability, NodeConfig};
 use crate::replication::replica::Replica;
 use crate::world::World;
 use checkpoint::Checkpointer;
+use lanes::{Lanes, MAX_LANES};
+use log::blocks::READ_BLOCK_BYTES;
 use log::{DEFAULT_SEGMENT_BYTES, Log, LogError, LogOptions};
-use replay::Replay;
 
 /// A checkpoint makes whole segments needless: so many of them make up what the log may grow by between two.
 const SEGMENTS_A_CHECKPOINT: u64 = 4;
@@ -34,29 +37,50 @@ pub(crate) struct Recovered {
     pub(crate) took: Duration,
 }
 
+/// How the files are read at a start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// Tasks that apply what is read; a partition belongs to one of them.
+    pub(crate) lanes: usize,
+    /// Bytes that are read at a time.
+    pub(crate) block_bytes: usize,
+}
+
+impl Reading {
+    /// As many lanes as this runtime has threads.
+    pub(crate) fn of_runtime() -> Self {
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
+        Self {
+            lanes: workers.clamp(1, MAX_LANES),
+            block_bytes: READ_BLOCK_BYTES,
+        }
+    }
+}
+
 /// Reads the newest checkpoint, then the log behind it, and opens the log.
-pub(crate) async fn recover(world: &World, config: &NodeConfig, cluster: Uuid) -> Result<Recovered, LogError> {
+pub(crate) async fn recover(
+    world: &World,
+    config: &NodeConfig,
+    cluster: Uuid,
+    reading: Reading,
+) -> Result<Recovered, LogError> {
     let began = Instant::now();
-    let mut replay = Replay::default();
-    let mut take = |partition, entry| {
-        replay
-            .take_checkpoint(partition, entry)
-            .map_err(|error| error.to_string())
-    };
+    let mut lanes = Lanes::new(reading.lanes);
+    let disk = world.disk.as_ref();
     let loaded = match config.durability {
         Durability::Memory => None,
-        Durability::Async | Durability::Fsync => checkpoint::load(world.disk.as_ref(), cluster, &mut take).await?,
+        Durability::Async | Durability::Fsync => {
+            checkpoint::load(disk, cluster, reading.block_bytes, &mut lanes).await?
+        }
     };
+    lanes.log_begins(loaded.map(|loaded| loaded.begun));
     let mut options = LogOptions::new(config.durability);
     options.segment_bytes = DEFAULT_SEGMENT_BYTES.min(config.checkpoint_bytes / SEGMENTS_A_CHECKPOINT);
-    if let Some(loaded) = loaded {
-        options.first_segment = loaded.first_segment;
-        replay.checkpoint_ends(loaded.begun);
-    }
+    options.block_bytes = reading.block_bytes;
+    options.first_segment = loaded.map_or(options.first_segment, |loaded| loaded.first_segment);
     let first_segment = options.first_segment;
-    let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
-    let log = Arc::new(Log::open(world, options, cluster, &mut take).await?);
-    let replicas = replay.finish().map_err(|error| LogError::Refused(error.to_string()))?;
+    let log = Arc::new(Log::open(world, options, cluster, &mut lanes).await?);
+    let replicas = lanes.finish().await.map_err(LogError::Refused)?;
     let checkpointer = Checkpointer::new(world, Arc::clone(&log), cluster, config.fill_chunk_bytes, loaded);
     if config.durability != Durability::Memory {
         checkpointer.tidy(first_segment).await;
@@ -65,6 +89,7 @@ pub(crate) async fn recover(world: &World, config: &NodeConfig, cluster: Uuid) -
     tracing::info!(
         replicas = replicas.len(),
         log_bytes = log.bytes_on_disk(),
+        lanes = reading.lanes,
         ?took,
         "read back"
     );

@@ -154,6 +154,14 @@ impl Replay {
         Ok(())
     }
 
+    /// Takes in what another one made of other partitions of the same checkpoint and log.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.replicas.extend(other.replicas);
+        self.filling.extend(other.filling);
+        self.since.extend(other.since);
+        self.begun = self.begun.or(other.begun);
+    }
+
     /// The replicas, as the log left them. A checkpoint was not finished before its marks were on disk: one that is
     /// missing means that the log has lost what was flushed.
     pub(crate) fn finish(self) -> Result<Vec<Replica>, ReplayError> {

@@ -18,6 +18,7 @@ use super::{Slot, lock};
 use crate::config::Durability;
 use crate::recovery::log::{Log, LogEntry, LogOptions};
 use crate::recovery::replay::Replay;
+use crate::recovery::sink::InOrder;
 use crate::world::World;
 use crate::world::simulated::{NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
 
@@ -100,7 +101,7 @@ async fn open(disk: &Arc<SimulatedDisk>) -> (Arc<Log>, Vec<Replica>) {
     let clock = SimulatedClock::new(Duration::ZERO, 0);
     let world = World::simulated(clock, Arc::new(NoNetwork), Arc::clone(disk), SimulatedRandom::new(1));
     let mut replay = Replay::default();
-    let mut take = |partition, entry| replay.take(partition, entry).map_err(|error| error.to_string());
+    let mut take = InOrder::new(|partition, entry| replay.take(partition, entry).map_err(|error| error.to_string()));
     let options = LogOptions::new(Durability::Fsync);
     let log = Log::open(&world, options, Uuid::from_u128(7), &mut take).await;
     (

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use uuid::Uuid;
 use volt_engine::PartitionId;
 
+use crate::recovery::log::blocks::Blocks;
 use crate::recovery::log::layout::{self, CHECKPOINT, Framed, HEADER_BYTES, Header, Unreadable, VERSION};
 use crate::recovery::log::reader::{check_header, corrupt};
 use crate::recovery::log::{LogEntry, LogError};
+use crate::recovery::sink::{EntrySink, Refusal};
 use crate::world::{AppendFile, Disk, World};
 
-/// Bytes that are written, or read, at a time.
+/// Bytes that are written at a time.
 const BLOCK_BYTES: usize = 256 << 10;
 /// Bytes that are flushed at a time, so that the log's own flushes never wait behind a whole checkpoint.
 const FLUSH_BYTES: u64 = 8 << 20;
@@ -100,87 +102,58 @@ pub(super) struct Read {
     pub(super) bytes: u64,
 }
 
-/// Gives every entry of a checkpoint to `take`, a block at a time. A checkpoint was whole before it got its name, so
+/// Gives every entry of a checkpoint to `sink`, a block at a time. A checkpoint was whole before it got its name, so
 /// that whatever is wrong with it is damage.
 pub(super) async fn read(
     disk: &dyn Disk,
     file: &Path,
     (cluster, number): (Uuid, u64),
-    take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
+    block_bytes: usize,
+    sink: &mut dyn EntrySink,
 ) -> Result<Read, LogError> {
-    let mut blocks = Blocks {
-        disk,
-        file,
-        bytes: BytesMut::new(),
-        offset: 0,
-    };
-    blocks.more(HEADER_BYTES).await?;
-    let begun = check_header(file, &blocks.bytes, (CHECKPOINT, number), cluster)?.salt;
-    blocks.skip(HEADER_BYTES);
-    let mut taken = 0;
-    loop {
-        match layout::decode(&blocks.bytes) {
-            Ok((Framed::Entry(partition, entry), size)) => {
-                let refused = |what| corrupt(file, blocks.offset as usize, what);
-                take(partition, entry).map_err(refused)?;
-                taken += 1;
-                blocks.skip(size);
-            }
-            Ok((Framed::End { entries, first_segment }, size)) if entries == taken => {
-                blocks.skip(size);
-                if !blocks.bytes.is_empty() || blocks.more(1).await? > 0 {
-                    return Err(blocks.damage("something follows its end"));
+    let refused = |refusal: Refusal| corrupt(file, refusal.place, refusal.what);
+    let mut blocks = Blocks::open(disk, file, block_bytes).await;
+    let read = async {
+        blocks.reach(HEADER_BYTES).await?;
+        let begun = check_header(file, blocks.bytes(), (CHECKPOINT, number), cluster)?.salt;
+        blocks.skip(HEADER_BYTES);
+        let mut taken = 0;
+        loop {
+            match layout::decode(blocks.bytes()) {
+                Ok((Framed::Entry(partition, entry), size)) => {
+                    sink.put(blocks.offset(), partition, entry);
+                    taken += 1;
+                    blocks.skip(size);
                 }
-                let bytes = blocks.offset;
-                return Ok(Read {
-                    begun,
-                    first_segment,
-                    bytes,
-                });
-            }
-            Ok(_) => return Err(blocks.damage("an entry that no checkpoint holds here")),
-            Err(Unreadable::Short) => {
-                if blocks.more(blocks.wanted()).await? == 0 {
-                    return Err(blocks.damage("it ends in the middle"));
+                Ok((Framed::End { entries, first_segment }, size)) if entries == taken => {
+                    blocks.skip(size);
+                    blocks.reach(1).await?;
+                    if !blocks.bytes().is_empty() {
+                        return Err(corrupt(file, blocks.offset(), "something follows its end".to_owned()));
+                    }
+                    let bytes = blocks.offset();
+                    return Ok(Read {
+                        begun,
+                        first_segment,
+                        bytes,
+                    });
                 }
+                Ok(_) => {
+                    let what = "an entry that no checkpoint holds here".to_owned();
+                    return Err(corrupt(file, blocks.offset(), what));
+                }
+                Err(Unreadable::Short) => {
+                    sink.room().await.map_err(refused)?;
+                    if !blocks.more().await? {
+                        return Err(corrupt(file, blocks.offset(), "it ends in the middle".to_owned()));
+                    }
+                }
+                Err(unreadable) => return Err(corrupt(file, blocks.offset(), unreadable.to_string())),
             }
-            Err(unreadable) => return Err(blocks.damage(&unreadable.to_string())),
         }
-    }
-}
-
-/// The part of a file that was read and not yet used.
-struct Blocks<'a> {
-    disk: &'a dyn Disk,
-    file: &'a Path,
-    bytes: BytesMut,
-    /// Where in the file it begins.
-    offset: u64,
-}
-
-impl Blocks<'_> {
-    /// What to read next: the rest of the entry that begins here, or a block if that is more.
-    fn wanted(&self) -> usize {
-        layout::size(&self.bytes)
-            .saturating_sub(self.bytes.len())
-            .max(BLOCK_BYTES)
-    }
-
-    /// Reads up to so many bytes more; returns how many there were.
-    async fn more(&mut self, length: usize) -> Result<usize, LogError> {
-        let from = self.offset + self.bytes.len() as u64;
-        let read = self.disk.read_range(self.file, from, length).await;
-        let read = read.map_err(|error| LogError::io(format!("reading {}", self.file.display()), &error))?;
-        self.bytes.extend_from_slice(&read);
-        Ok(read.len())
-    }
-
-    fn skip(&mut self, size: usize) {
-        self.bytes.advance(size);
-        self.offset += size as u64;
-    }
-
-    fn damage(&self, what: &str) -> LogError {
-        corrupt(self.file, self.offset as usize, what.to_owned())
-    }
+    };
+    let read = read.await;
+    // What is refused stands before the place where reading failed.
+    sink.settle().await.map_err(refused)?;
+    read
 }

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use volt_engine::PartitionId;
 
 use super::log::{Log, LogEntry, LogError};
+use super::sink::EntrySink;
 use crate::replication::replica::capture::{Capture, Captured};
 use crate::replication::{Slot, lock};
 use crate::world::{CrashPoint, Disk, World};
@@ -88,17 +89,18 @@ async fn files(disk: &dyn Disk) -> Result<Vec<PathBuf>, LogError> {
     files.map_err(|error| LogError::io(format!("listing {FOLDER}"), &error))
 }
 
-/// Gives the entries of the newest checkpoint, if there is one, to `take`. One that is damaged is an error: the log that
+/// Gives the entries of the newest checkpoint, if there is one, to `sink`. One that is damaged is an error: the log that
 /// an older one needs is gone.
 pub(crate) async fn load(
     disk: &dyn Disk,
     cluster: Uuid,
-    take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
+    block_bytes: usize,
+    sink: &mut dyn EntrySink,
 ) -> Result<Option<Loaded>, LogError> {
     let newest = files(disk).await?.iter().filter_map(|file| number_of(file)).max();
     let Some(number) = newest else { return Ok(None) };
     let path = path_of(number, SUFFIX);
-    let read = file::read(disk, &path, (cluster, number), take).await?;
+    let read = file::read(disk, &path, (cluster, number), block_bytes, sink).await?;
     tracing::info!(file = %path.display(), bytes = read.bytes, "loaded a checkpoint");
     Ok(Some(Loaded {
         number,

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::NodeConfig;
 use crate::recovery::log::{OF_THE_NODE, Ticket};
 use crate::recovery::replay::Replay;
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Reading, Recovered, recover};
 use crate::replication::replica::{Batch, Replica, Role};
 use crate::replication::{Record, Slot};
 use crate::world::simulated::{DiskFault, NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
@@ -22,6 +22,10 @@ const CHECKPOINT_BYTES: u64 = 4 << 10;
 const CHUNK_BYTES: usize = 100;
 const PARTITIONS: PartitionId = 4;
 const KEYS: u64 = 12;
+const READING: Reading = Reading {
+    lanes: 3,
+    block_bytes: 100,
+};
 
 fn config() -> NodeConfig {
     let mut config = NodeConfig::new(1, "");
@@ -270,7 +274,9 @@ async fn recovers(
     safe: Ticket,
     next: u64,
 ) -> usize {
-    let recovered = recover(&world(disk, random), &config(), CLUSTER).await.unwrap();
+    let recovered = recover(&world(disk, random), &config(), CLUSTER, READING)
+        .await
+        .unwrap();
     let found = states(recovered.replicas, next);
     let certain = said.iter().take_while(|(ticket, ..)| *ticket <= safe).count();
     let matches = |&count: &usize| states(replayed(&said[..count]), next) == found;
@@ -291,7 +297,9 @@ async fn whatever_happens_meanwhile_a_checkpoint_and_the_log_behind_it_are_the_w
         let disk = SimulatedDisk::new(random.clone(), true);
         let (mut said, mut next) = (Vec::new(), 0);
         for _ in 0..5 {
-            let recovered = recover(&world(&disk, &random), &config(), CLUSTER).await.unwrap();
+            let recovered = recover(&world(&disk, &random), &config(), CLUSTER, READING)
+                .await
+                .unwrap();
             let (mut node, checkpointer) = Node::new(&random, recovered, std::mem::take(&mut said), next);
             let figures = checkpointer.figures();
             let running = tokio::spawn(checkpointer.run(CHECKPOINT_BYTES, node.replicas_at()));
@@ -336,7 +344,9 @@ async fn whatever_happens_meanwhile_a_checkpoint_and_the_log_behind_it_are_the_w
 async fn written(steps: usize) -> (Arc<SimulatedDisk>, SimulatedRandom, Node, Checkpointer) {
     let random = SimulatedRandom::new(1);
     let disk = SimulatedDisk::new(random.clone(), false);
-    let recovered = recover(&world(&disk, &random), &config(), CLUSTER).await.unwrap();
+    let recovered = recover(&world(&disk, &random), &config(), CLUSTER, READING)
+        .await
+        .unwrap();
     let (mut node, checkpointer) = Node::new(&random, recovered, Vec::new(), 0);
     for _ in 0..steps {
         node.step();
@@ -352,12 +362,16 @@ async fn a_checkpoint_has_its_name_only_when_the_log_is_flushed_beyond_its_marks
     for seed in 0..20 {
         let random = SimulatedRandom::new(seed);
         let disk = SimulatedDisk::new(random.clone(), true);
-        let recovered = recover(&world(&disk, &random), &config, CLUSTER).await.unwrap();
+        let recovered = recover(&world(&disk, &random), &config, CLUSTER, READING)
+            .await
+            .unwrap();
         let (mut node, mut checkpointer) = Node::new(&random, recovered, Vec::new(), 0);
         (0..50).for_each(|_| node.step());
         checkpointer.take(node.replicas_at()).await.unwrap();
         disk.crash();
-        let again = recover(&world(&disk, &random), &config, CLUSTER).await.map(drop);
+        let again = recover(&world(&disk, &random), &config, CLUSTER, READING)
+            .await
+            .map(drop);
         assert!(again.is_ok(), "seed {seed}: {again:?}");
     }
 }
@@ -378,7 +392,10 @@ async fn a_flipped_bit_a_lost_end_and_a_byte_too_many_are_found() {
     let damaged = async |bytes: Vec<u8>, what: String| {
         let copy = copy_of(&files);
         copy.put(&path, bytes);
-        match recover(&world(&copy, &random), &config(), CLUSTER).await.map(drop) {
+        match recover(&world(&copy, &random), &config(), CLUSTER, READING)
+            .await
+            .map(drop)
+        {
             Err(LogError::Corrupt { file, .. }) => assert_eq!(file, path, "{what}"),
             other => panic!("{what}: {other:?}"),
         }
@@ -407,7 +424,7 @@ async fn a_checkpoint_or_a_segment_that_is_missing_is_found() {
             .filter(|(path, _)| !path.starts_with(folder))
             .cloned()
             .collect();
-        let error = recover(&world(&copy_of(&left), &random), &config(), CLUSTER)
+        let error = recover(&world(&copy_of(&left), &random), &config(), CLUSTER, READING)
             .await
             .map(drop);
         assert!(
@@ -419,7 +436,9 @@ async fn a_checkpoint_or_a_segment_that_is_missing_is_found() {
     let (last, content) = on_disk(&disk, "log").pop().unwrap();
     let copy = copy_of(&files);
     copy.put(&last, content[..100].to_vec());
-    let error = recover(&world(&copy, &random), &config(), CLUSTER).await.map(drop);
+    let error = recover(&world(&copy, &random), &config(), CLUSTER, READING)
+        .await
+        .map(drop);
     assert!(matches!(error, Err(LogError::Refused(_))), "{error:?}");
 }
 

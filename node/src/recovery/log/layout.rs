@@ -51,11 +51,56 @@ const FLUSHED_TO: u8 = 8;
 const MARK: u8 = 9;
 const END: u8 = 10;
 
+/// The bytes of an entry whose checksum is right. Who applies it decodes it: that is another task than the reader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checked<'a>(&'a [u8]);
+
+impl<'a> Checked<'a> {
+    /// Bytes that were `bytes` of one before.
+    pub(in crate::recovery) fn again(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// All of it, its head too.
+    pub(in crate::recovery) fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// What it says.
+    pub(in crate::recovery) fn decode(&self) -> Result<LogEntry, Unreadable> {
+        let (Some(head), Some(payload)) = (Head::decode(self.0), self.0.get(ENTRY_BYTES..)) else {
+            return Err(Unreadable::Short);
+        };
+        let Head { epoch, lsn, .. } = head;
+        // A copy, so that an entry that is kept does not keep what was read with it in memory.
+        let payload = || Bytes::copy_from_slice(payload);
+        Ok(match head.kind {
+            RECORD => LogEntry::Record {
+                epoch,
+                lsn,
+                payload: payload(),
+            },
+            COMMITTED => LogEntry::Committed { lsn },
+            TRUNCATE => LogEntry::Truncate { after: lsn, epoch },
+            RESET => LogEntry::Reset { epoch },
+            FILL_CHUNK => LogEntry::FillChunk { chunk: payload() },
+            FILL_DONE => LogEntry::FillDone {
+                lsn,
+                epoch,
+                epochs: payload(),
+            },
+            DROPPED => LogEntry::Dropped,
+            MARK => LogEntry::Mark { mark: lsn },
+            other => return Err(Unreadable::Kind(other)),
+        })
+    }
+}
+
 /// What an entry of the file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::recovery) enum Framed {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::recovery) enum Framed<'a> {
     /// A partition's.
-    Entry(PartitionId, LogEntry),
+    Entry(PartitionId, Checked<'a>),
     /// The log's own: when this was written, the segment was known to be on the disk up to this offset. It tells a
     /// torn tail from damage: nothing before a mark can be torn.
     FlushedTo(u64),
@@ -181,57 +226,60 @@ fn checksum(entry: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&entry[..4]), &entry[8..])
 }
 
+/// What precedes an entry's payload.
+struct Head {
+    length: usize,
+    checksum: u32,
+    kind: u8,
+    partition: PartitionId,
+    epoch: u64,
+    lsn: u64,
+}
+
+impl Head {
+    /// None: there is no more of it.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut head = bytes.get(..ENTRY_BYTES)?;
+        Some(Self {
+            length: head.get_u32_le() as usize,
+            checksum: head.get_u32_le(),
+            kind: head.get_u8(),
+            partition: head.get_u32_le(),
+            epoch: head.get_u64_le(),
+            lsn: head.get_u64_le(),
+        })
+    }
+}
+
 /// The entry at the start of `bytes`, and its size.
-pub(in crate::recovery) fn decode(bytes: &[u8]) -> Result<(Framed, usize), Unreadable> {
-    let Some(mut head) = bytes.get(..ENTRY_BYTES) else {
+pub(in crate::recovery) fn decode(bytes: &[u8]) -> Result<(Framed<'_>, usize), Unreadable> {
+    let Some(head) = Head::decode(bytes) else {
         return Err(Unreadable::Short);
     };
-    let length = head.get_u32_le() as usize;
-    let expected = head.get_u32_le();
-    if length > MAX_PAYLOAD_BYTES {
+    if head.length > MAX_PAYLOAD_BYTES {
         return Err(Unreadable::Length);
     }
-    let size = ENTRY_BYTES + length;
+    let size = ENTRY_BYTES + head.length;
     let Some(whole) = bytes.get(..size) else {
         return Err(Unreadable::Short);
     };
-    if checksum(whole) != expected {
+    if checksum(whole) != head.checksum {
         return Err(Unreadable::Checksum);
     }
-    let kind = head.get_u8();
-    let partition = head.get_u32_le();
-    let epoch = head.get_u64_le();
-    let lsn = head.get_u64_le();
-    // A copy, so that an entry that is kept does not keep its whole segment in memory.
-    let payload = || Bytes::copy_from_slice(&whole[ENTRY_BYTES..]);
-    let entry = match kind {
-        RECORD => LogEntry::Record {
-            epoch,
-            lsn,
-            payload: payload(),
+    let framed = match head.kind {
+        RECORD..=DROPPED | MARK => Framed::Entry(head.partition, Checked(whole)),
+        FLUSHED_TO => Framed::FlushedTo(head.lsn),
+        END => Framed::End {
+            entries: head.epoch,
+            first_segment: head.lsn,
         },
-        COMMITTED => LogEntry::Committed { lsn },
-        TRUNCATE => LogEntry::Truncate { after: lsn, epoch },
-        RESET => LogEntry::Reset { epoch },
-        FILL_CHUNK => LogEntry::FillChunk { chunk: payload() },
-        FILL_DONE => LogEntry::FillDone {
-            lsn,
-            epoch,
-            epochs: payload(),
-        },
-        DROPPED => LogEntry::Dropped,
-        MARK => LogEntry::Mark { mark: lsn },
-        FLUSHED_TO => return Ok((Framed::FlushedTo(lsn), size)),
-        END => {
-            let (entries, first_segment) = (epoch, lsn);
-            return Ok((Framed::End { entries, first_segment }, size));
-        }
         other => return Err(Unreadable::Kind(other)),
     };
-    Ok((Framed::Entry(partition, entry), size))
+    Ok((framed, size))
 }
 
 /// The size of the entry that begins here; of its head alone while no more is there.
+#[cfg(any(test, feature = "simulation"))]
 pub(in crate::recovery) fn size(bytes: &[u8]) -> usize {
     let length = bytes
         .first_chunk()
@@ -239,15 +287,14 @@ pub(in crate::recovery) fn size(bytes: &[u8]) -> usize {
     ENTRY_BYTES + length.min(MAX_PAYLOAD_BYTES)
 }
 
-/// True when somewhere in `bytes` (a whole segment), behind `from`, stands a mark that vouches for the byte at `from`.
-pub(in crate::recovery) fn is_vouched_for(bytes: &[u8], from: usize, salt: u64) -> bool {
+/// True when somewhere in `rest` (of a segment, from `offset` to its end) stands a mark that vouches for its first byte.
+pub(in crate::recovery) fn is_vouched_for(rest: &[u8], offset: u64, salt: u64) -> bool {
     // What every such mark starts with behind its checksum; the cheap test that comes first.
     let mut head = BytesMut::new();
     encode_flushed_to(salt, 0, &mut head);
-    (from..bytes.len().saturating_sub(ENTRY_BYTES - 1)).any(|at| {
-        let candidate = &bytes[at..at + ENTRY_BYTES];
+    rest.windows(ENTRY_BYTES).any(|candidate| {
         candidate[..4] == head[..4]
             && candidate[8..21] == head[8..21]
-            && matches!(decode(candidate), Ok((Framed::FlushedTo(offset), _)) if offset > from as u64)
+            && matches!(decode(candidate), Ok((Framed::FlushedTo(to), _)) if to > offset)
     })
 }

@@ -17,6 +17,7 @@
 //! Segments that a checkpoint has made needless are removed, lowest number first (`Log::remove_before`). Replay begins
 //! where the checkpoint says, and asks for every segment from there on.
 
+pub(super) mod blocks;
 pub(super) mod layout;
 pub(super) mod reader;
 #[cfg(test)]
@@ -109,6 +110,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Replay begins with this segment: 1, unless a checkpoint holds what came before.
     pub first_segment: u64,
+    /// Bytes that are read at a time.
+    pub block_bytes: usize,
 }
 
 impl LogOptions {
@@ -119,6 +122,7 @@ impl LogOptions {
             durability,
             segment_bytes: DEFAULT_SEGMENT_BYTES,
             first_segment: 1,
+            block_bytes: blocks::READ_BLOCK_BYTES,
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Reading the log after a start: a segment at a time, so that a segment is what bounds the memory.
+//! Reading the log after a start: block after block, so that the blocks are what bounds the memory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use uuid::Uuid;
-use volt_engine::PartitionId;
 
-use super::layout::{self, Framed, HEADER_BYTES, Header, Magic, SEGMENT, VERSION};
-use super::{LogEntry, LogError};
+use super::LogError;
+use super::blocks::Blocks;
+use super::layout::{self, Framed, HEADER_BYTES, Header, Magic, SEGMENT, Unreadable, VERSION};
+use crate::recovery::sink::{EntrySink, Refusal};
 use crate::world::Disk;
 
 const SUFFIX: &str = "log";
@@ -31,13 +31,31 @@ pub(in crate::recovery) fn segment_file(folder: &Path, sequence: u64) -> PathBuf
     folder.join(format!("{sequence:020}.{SUFFIX}"))
 }
 
-/// Gives every entry from segment `first` on, in order, to `take`; finds the end, and what is torn behind it, which the
+/// Gives every entry from segment `first` on, in order, to `sink`; finds the end, and what is torn behind it, which the
 /// writer will cut.
 pub(in crate::recovery) async fn replay(
     disk: &dyn Disk,
     (folder, first): (&Path, u64),
     cluster: Uuid,
-    take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
+    block_bytes: usize,
+    sink: &mut dyn EntrySink,
+) -> Result<End, LogError> {
+    let read = read(disk, (folder, first), cluster, block_bytes, sink).await;
+    // What is refused stands before the place where reading failed.
+    sink.settle().await.map_err(refused)?;
+    read
+}
+
+fn refused(refusal: Refusal) -> LogError {
+    LogError::Refused(refusal.what)
+}
+
+async fn read(
+    disk: &dyn Disk,
+    (folder, first): (&Path, u64),
+    cluster: Uuid,
+    block_bytes: usize,
+    sink: &mut dyn EntrySink,
 ) -> Result<End, LogError> {
     let segments = segments(disk, folder, first).await?;
     let mut end = End {
@@ -46,6 +64,8 @@ pub(in crate::recovery) async fn replay(
         salt: 0,
         lengths: BTreeMap::new(),
     };
+    // Of the segments before, so that places grow.
+    let mut length_before = 0;
     for (place, (sequence, file)) in segments.iter().enumerate() {
         if *sequence < first {
             // A crash came before it was removed. Its length is not worth a look.
@@ -53,25 +73,26 @@ pub(in crate::recovery) async fn replay(
             continue;
         }
         let is_last = place + 1 == segments.len();
-        let bytes = disk
-            .read(file)
-            .await
-            .map_err(|error| LogError::io(format!("reading {}", file.display()), &error))?;
-        if is_last && bytes.len() <= HEADER_BYTES && Header::decode(&bytes, SEGMENT).is_none() {
+        let mut blocks = Blocks::open(disk, file, block_bytes).await;
+        blocks.reach(HEADER_BYTES + 1).await?;
+        let bytes = blocks.bytes();
+        if is_last && bytes.len() <= HEADER_BYTES && Header::decode(bytes, SEGMENT).is_none() {
             // Made just before the end: its header was not yet flushed, so nothing was in it.
             tracing::warn!(file = %file.display(), "the log's last segment has no whole header; starting it again");
             (end.sequence, end.length) = (*sequence, 0);
             return Ok(end);
         }
-        (end.length, end.salt) = Segment {
+        let mut segment = Segment {
             file,
             sequence: *sequence,
-            bytes,
+            blocks,
             is_last,
-        }
-        .replay(cluster, take)?;
+            length_before,
+        };
+        (end.length, end.salt) = segment.replay(cluster, sink).await?;
         end.sequence = *sequence;
         end.lengths.insert(end.sequence, end.length);
+        length_before += end.length;
     }
     Ok(end)
 }
@@ -114,42 +135,59 @@ async fn segments(disk: &dyn Disk, folder: &Path, first: u64) -> Result<Vec<(u64
 struct Segment<'a> {
     file: &'a Path,
     sequence: u64,
-    bytes: Bytes,
+    blocks: Blocks<'a>,
     is_last: bool,
+    length_before: u64,
 }
 
 impl Segment<'_> {
     /// Returns where its good part ends, and its salt.
-    fn replay(
-        &self,
-        cluster: Uuid,
-        take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
-    ) -> Result<(u64, u64), LogError> {
-        let salt = check_header(self.file, &self.bytes, (SEGMENT, self.sequence), cluster)?.salt;
-        let mut offset = HEADER_BYTES;
-        while offset < self.bytes.len() {
-            match layout::decode(&self.bytes[offset..]) {
+    async fn replay(&mut self, cluster: Uuid, sink: &mut dyn EntrySink) -> Result<(u64, u64), LogError> {
+        let salt = check_header(self.file, self.blocks.bytes(), (SEGMENT, self.sequence), cluster)?.salt;
+        self.blocks.skip(HEADER_BYTES);
+        loop {
+            let unreadable = match layout::decode(self.blocks.bytes()) {
                 Ok((framed, size)) => {
                     match framed {
-                        Framed::Entry(partition, entry) => take(partition, entry).map_err(LogError::Refused)?,
+                        Framed::Entry(partition, entry) => {
+                            sink.put(self.length_before + self.blocks.offset(), partition, entry);
+                        }
                         Framed::FlushedTo(_) => {}
                         Framed::End { .. } => {
-                            return Err(corrupt(self.file, offset, "a checkpoint's end in a segment".to_owned()));
+                            let what = "a checkpoint's end in a segment".to_owned();
+                            return Err(corrupt(self.file, self.blocks.offset(), what));
                         }
                     }
-                    offset += size;
+                    self.blocks.skip(size);
+                    continue;
                 }
-                Err(unreadable) => {
-                    if !self.is_last || layout::is_vouched_for(&self.bytes, offset, salt) {
-                        return Err(corrupt(self.file, offset, unreadable.to_string()));
-                    }
-                    let lost = self.bytes.len() - offset;
-                    tracing::warn!(file = %self.file.display(), offset, lost, %unreadable, "the log's torn tail is cut");
-                    break;
+                Err(unreadable) => unreadable,
+            };
+            if unreadable == Unreadable::Short {
+                sink.room().await.map_err(refused)?;
+                if self.blocks.more().await? {
+                    continue;
                 }
             }
+            if !self.blocks.bytes().is_empty() {
+                self.check_torn(salt, unreadable).await?;
+            }
+            return Ok((self.blocks.offset(), salt));
         }
-        Ok((offset as u64, salt))
+    }
+
+    /// What begins here can't be read: a torn tail, or damage, which is an error.
+    async fn check_torn(&mut self, salt: u64, unreadable: Unreadable) -> Result<(), LogError> {
+        let offset = self.blocks.offset();
+        if self.is_last {
+            while self.blocks.more().await? {}
+        }
+        if !self.is_last || layout::is_vouched_for(self.blocks.bytes(), offset, salt) {
+            return Err(corrupt(self.file, offset, unreadable.to_string()));
+        }
+        let lost = self.blocks.bytes().len();
+        tracing::warn!(file = %self.file.display(), offset, lost, %unreadable, "the log's torn tail is cut");
+        Ok(())
     }
 }
 
@@ -186,10 +224,10 @@ pub(in crate::recovery) fn check_header(
     Ok(header)
 }
 
-pub(in crate::recovery) fn corrupt(file: &Path, offset: usize, what: String) -> LogError {
+pub(in crate::recovery) fn corrupt(file: &Path, offset: u64, what: String) -> LogError {
     LogError::Corrupt {
         file: file.to_owned(),
-        offset: offset as u64,
+        offset,
         what,
     }
 }

@@ -9,12 +9,15 @@ use uuid::Uuid;
 use volt_engine::PartitionId;
 
 use super::*;
+use crate::recovery::sink::InOrder;
 use crate::world::World;
 use crate::world::simulated::{DiskFault, NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
 
 const CLUSTER: Uuid = Uuid::from_u128(7);
 /// Small, so that a test meets several segments.
 const SEGMENT_BYTES: u64 = 400;
+/// Small, so that headers and entries lie across blocks.
+const BLOCK_BYTES: usize = 33;
 
 fn disk(seed: u64) -> Arc<SimulatedDisk> {
     SimulatedDisk::new(SimulatedRandom::new(seed), false)
@@ -28,6 +31,7 @@ fn world(disk: &Arc<SimulatedDisk>) -> World {
 fn options(durability: Durability) -> LogOptions {
     LogOptions {
         segment_bytes: SEGMENT_BYTES,
+        block_bytes: BLOCK_BYTES,
         ..LogOptions::new(durability)
     }
 }
@@ -37,10 +41,10 @@ async fn open(
     durability: Durability,
 ) -> Result<(Log, Vec<(PartitionId, LogEntry)>), LogError> {
     let mut entries = Vec::new();
-    let mut take = |partition, entry| {
+    let mut take = InOrder::new(|partition, entry| {
         entries.push((partition, entry));
         Ok(())
-    };
+    });
     let log = Log::open(&world(disk), options(durability), CLUSTER, &mut take).await?;
     Ok((log, entries))
 }
@@ -288,7 +292,7 @@ async fn memory_is_safe_at_once_and_makes_no_file() {
 async fn a_missing_segment_and_another_cluster_are_errors() {
     let disk = disk(11);
     write(&disk, &(1..=20).map(record).collect::<Vec<_>>()).await;
-    let mut take = |_, _| Ok(());
+    let mut take = InOrder::new(|_, _| Ok(()));
     let other = Log::open(&world(&disk), options(Durability::Fsync), Uuid::from_u128(8), &mut take).await;
     assert!(matches!(other.err(), Some(LogError::OtherCluster { .. })));
     crate::world::Disk::remove(&disk.mount(), Path::new("log/00000000000000000002.log"))

@@ -15,6 +15,7 @@ use volt_engine::PartitionId;
 use super::layout::{self, HEADER_BYTES, Header, SEGMENT, VERSION};
 use super::reader::{End, replay, segment_file};
 use super::{ASYNC_FLUSH_INTERVAL, Durability, LogEntry, LogError, LogOptions, MAX_PAYLOAD_BYTES, Ticket};
+use crate::recovery::sink::EntrySink;
 use crate::world::{AppendFile, CrashPoint, World};
 
 /// The open log. Dropping it lets its task write what is queued and end.
@@ -51,12 +52,12 @@ struct Queue {
 }
 
 impl Log {
-    /// Opens the log of this cluster: gives all that it holds to `take`, in order, cuts a torn tail, and goes on behind it.
-    pub async fn open(
+    /// Opens the log of this cluster: gives all that it holds to `sink`, in order, cuts a torn tail, and goes on behind it.
+    pub(crate) async fn open(
         world: &World,
         options: LogOptions,
         cluster: Uuid,
-        take: &mut (dyn FnMut(PartitionId, LogEntry) -> Result<(), String> + Send),
+        sink: &mut dyn EntrySink,
     ) -> Result<Self, LogError> {
         let (announce, safe) = watch::channel(0);
         let shared = Arc::new(Shared {
@@ -75,7 +76,8 @@ impl Log {
             disk.create_directory(&options.folder)
                 .await
                 .map_err(|error| LogError::io(format!("making {}", options.folder.display()), &error))?;
-            let mut end = replay(disk.as_ref(), (&folder, options.first_segment), cluster, take).await?;
+            let from = (folder.as_path(), options.first_segment);
+            let mut end = replay(disk.as_ref(), from, cluster, options.block_bytes, sink).await?;
             let lengths = std::mem::take(&mut end.lengths);
             shared.written.store(lengths.values().sum(), Ordering::Relaxed);
             *shared.lengths() = lengths;
