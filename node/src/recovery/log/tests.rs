@@ -329,3 +329,13 @@ async fn a_payload_that_looks_like_a_mark_is_none() {
     let (_, found) = open(&disk, Durability::Fsync).await.unwrap();
     assert_eq!(found, [record(1)]);
 }
+
+#[test]
+fn a_mark_vouches_for_what_precedes_it_in_its_own_segment_alone() {
+    let mut rest = bytes::BytesMut::from(&b"torn"[..]);
+    layout::encode_flushed_to(7, 1000, &mut rest);
+    rest.extend_from_slice(b"and more");
+    assert!(layout::is_vouched_for(&rest, 999, 7));
+    assert!(!layout::is_vouched_for(&rest, 1000, 7));
+    assert!(!layout::is_vouched_for(&rest, 999, 8));
+}
