@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use volt_engine::catalog::{CheckConstraint, Table};
 use volt_engine::plan::{Check, Expr};
 
-use super::compile::{NotCompiled, compile_over_row};
+use super::compile::compile_over_row;
 use super::ddl::{MAX_NAME_BYTES, check_name, name_of};
 use super::errors::from_datafusion;
 use super::literals::write_out_exponents;
@@ -154,10 +154,8 @@ async fn compile(
             format!("argument of CHECK must be type boolean, not type {name}"),
         ));
     }
-    let condition = compile_over_row(&optimised, table).map_err(|why| match why {
-        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in a check constraint")),
-        NotCompiled::Malformed(error) => error.into(),
-    })?;
+    let condition = compile_over_row(&optimised, table);
+    let condition = condition.map_err(|why| why.within("a check constraint"))?;
     let only = columns.pop_first().filter(|_| columns.is_empty());
     Ok((condition, only))
 }

@@ -146,6 +146,10 @@ impl SqlEngine {
                     ..done("SELECT")
                 })
             }
+            Plan::InsertQuery(insert) => {
+                let inserted = self.insert_query(planned, insert, (parameters, session), key, sink);
+                inserted.await
+            }
             Plan::Constants(row) => self.constants(planned, row, parameters, sink),
             Plan::Sequence(plan) => {
                 let notices = self.run_sequence_plan(plan, &planned.sql, sink).await?;

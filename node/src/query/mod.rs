@@ -16,6 +16,7 @@ pub(crate) mod fuzzing;
 mod hint;
 mod index;
 mod insert;
+mod insert_query;
 mod literals;
 mod memory;
 mod mentions;

@@ -13,6 +13,7 @@ use volt_engine::{NodeId, PartitionId, TableId};
 use super::alter::AlterPlan;
 use super::compile::Route;
 use super::index::IndexPlan;
+use super::insert_query::InsertQuery;
 use super::procedure::{CallPlan, ProcedurePlan};
 use super::sequence::{Call, SequencePlan};
 use super::ttl::TtlPlan;
@@ -50,6 +51,8 @@ pub(super) enum Plan {
         session: Box<SessionState>,
         tables: Vec<(TableId, Vec<PartitionId>)>,
     },
+    /// An INSERT of a query's rows.
+    InsertQuery(InsertQuery),
     /// A query without tables: its one row.
     Constants(Vec<Expr>),
     /// CALL.
@@ -125,6 +128,7 @@ impl Prepared for Planned {
             | Plan::DrainNode(_) => true,
             Plan::Control(control) => matches!(control, Control::Show(_)),
             Plan::Program(plan) => plan.program.is_read_only() || plan.program.returning.is_some(),
+            Plan::InsertQuery(insert) => insert.target.program.returning.is_some(),
             Plan::Call(call) => call.returns_rows(),
             Plan::Sequence(plan) => matches!(plan, SequencePlan::SetValue { .. }),
             _ => false,
@@ -143,7 +147,7 @@ impl Prepared for Planned {
             Plan::Program(plan) => !plan.program.is_read_only(),
             // Whether it does is not known before.
             Plan::Call(_) => true,
-            Plan::Truncate { .. } => true,
+            Plan::Truncate { .. } | Plan::InsertQuery(_) => true,
             _ => false,
         }
     }
@@ -214,6 +218,7 @@ impl Planned {
     pub(super) fn as_query(&self) -> Option<QueryPlan<'_>> {
         let query = match &self.plan {
             Plan::Program(plan) => plan.otherwise.as_deref()?,
+            Plan::InsertQuery(insert) => &insert.query,
             other => other,
         };
         match query {
@@ -227,7 +232,7 @@ impl Planned {
         !self.is_of_its_moment
             && matches!(
                 self.plan,
-                Plan::Program(_) | Plan::Query { .. } | Plan::Constants(_) | Plan::Call(_)
+                Plan::Program(_) | Plan::Query { .. } | Plan::InsertQuery(_) | Plan::Constants(_) | Plan::Call(_)
             )
     }
 }

@@ -14,13 +14,14 @@ use volt_engine::value::DataType;
 use volt_engine::{PartitionId, TableId};
 
 use super::SqlEngine;
-use super::compile::{compile, compile_constants, explain, refused};
+use super::compile::{compile, compile_constants, explain, places_of_query, refused};
 use super::complexity::check_scans;
 use super::conflict;
 use super::control::control;
 use super::ddl;
 use super::errors::from_datafusion;
 use super::insert::name_columns;
+use super::insert_query::{self, InsertQuery};
 use super::literals::write_out_exponents;
 use super::names::output_names;
 use super::now;
@@ -260,7 +261,19 @@ impl SqlEngine {
                     partitions,
                 })
             }
-            Err(why) if matches!(plan, LogicalPlan::Dml(_)) => return Err(refused(why)),
+            Err(why) if matches!(plan, LogicalPlan::Dml(_)) => {
+                let Some((input, table)) = insert_query::of(&plan, &why, map) else {
+                    return Err(refused(why));
+                };
+                let mut target = insert_query::target(&table);
+                in_conflict(&mut target);
+                if let Some(returning) = &returning {
+                    target.returning = Some(returning.compile(&table)?);
+                }
+                let places = places_of_query(&input, &table)?;
+                let query = query(input, session, map);
+                Plan::InsertQuery(InsertQuery::new(query, places, target, table, map)?)
+            }
             // Mostly `SELECT nextval('s')`.
             Err(_)
                 if !calls.is_empty()

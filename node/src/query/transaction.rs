@@ -71,6 +71,14 @@ impl SqlEngine {
                 let rows = self.query_in(transaction, planned, (parameters, session), sink).await?;
                 ("SELECT", rows)
             }
+            Plan::InsertQuery(insert) => {
+                if is_read_only {
+                    let message = "cannot execute INSERT in a read-only transaction";
+                    return Err(SqlError::new("25006", message));
+                }
+                let inserted = self.insert_query_in(transaction, planned, insert, (parameters, session), sink);
+                (insert.target.tag, inserted.await?)
+            }
             Plan::Constants(row) => return self.constants(planned, row, parameters, sink),
             // A procedure's statements run in the transaction too.
             Plan::Call(plan) => return Box::pin(self.call_in(transaction, plan, parameters, session, sink)).await,
@@ -99,7 +107,7 @@ impl SqlEngine {
     }
 
     /// Runs a query of DataFusion at the transaction's snapshot.
-    async fn query_in(
+    pub(super) async fn query_in(
         &self,
         transaction: &mut Interactive,
         planned: &Planned,

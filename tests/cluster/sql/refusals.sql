@@ -9,7 +9,6 @@ CREATE TABLE u (id INT PRIMARY KEY, what POINT);
 CREATE INDEX ON t (name);
 INSERT INTO t VALUES (1, 'one', 1);
 INSERT INTO t VALUES (1, 'again', 1);
-INSERT INTO t SELECT id + 1, name, amount FROM t;
 UPDATE t SET id = 9 WHERE id = 1;
 UPDATE t SET amount = u.id FROM u WHERE u.id = t.id;
 DELETE FROM t USING u WHERE u.id = t.id;

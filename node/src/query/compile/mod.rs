@@ -8,7 +8,7 @@ mod select;
 use datafusion::common::Column as DfColumn;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::logical_expr::{Expr as DfExpr, LogicalPlan, WriteOp};
-use volt_engine::catalog::{ColumnDefault, Table};
+use volt_engine::catalog::{Column, ColumnDefault, Table};
 use volt_engine::error::StatementError;
 use volt_engine::partition::VERSION_COLUMN;
 use volt_engine::plan::{Access, Action, Expr, Function, OnConflict, Program};
@@ -39,8 +39,22 @@ pub(super) enum Route {
 pub(super) enum NotCompiled {
     /// This is not for row programs.
     Shape(String),
+    /// It puts a query's rows.
+    RowsOfQuery,
     /// A partition would not take the program.
     Malformed(StatementError),
+}
+
+impl NotCompiled {
+    /// The error where there is nobody else to run it.
+    pub(super) fn within(self, place: &str) -> SqlError {
+        let what = match self {
+            Self::Shape(what) => what,
+            Self::RowsOfQuery => "INSERT of a query's rows".to_owned(),
+            Self::Malformed(error) => return error.into(),
+        };
+        SqlError::unsupported(format!("{} in {place}", what.trim_end_matches(',')))
+    }
 }
 
 type Compiled<T> = Result<T, NotCompiled>;
@@ -182,10 +196,7 @@ pub(super) fn compile_condition(plan: &LogicalPlan, table: &Table) -> Result<Opt
 
 /// What ON CONFLICT DO UPDATE does, from the UPDATE of a table with both rows' columns.
 pub(super) fn compile_on_conflict(plan: &LogicalPlan, both: &Table) -> Result<OnConflict, SqlError> {
-    on_conflict(plan, both).map_err(|why| match why {
-        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in ON CONFLICT")),
-        NotCompiled::Malformed(error) => error.into(),
-    })
+    on_conflict(plan, both).map_err(|why| why.within("ON CONFLICT"))
 }
 
 fn on_conflict(plan: &LogicalPlan, both: &Table) -> Compiled<OnConflict> {
@@ -216,10 +227,8 @@ pub(super) fn compile_constants(plan: &LogicalPlan) -> Result<Vec<Expr>, SqlErro
     let schema = projection.input.schema();
     let column = |column: &DfColumn| below.get(schema.maybe_index_of_column(column)?).cloned();
     let compiled = projection.expr.iter().map(|expr| compile_expr(expr, &column));
-    compiled.collect::<Compiled<Vec<_>>>().map_err(|why| match why {
-        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in a procedure or its arguments")),
-        NotCompiled::Malformed(error) => error.into(),
-    })
+    let compiled = compiled.collect::<Compiled<Vec<_>>>();
+    compiled.map_err(|why| why.within("a procedure or its arguments"))
 }
 
 /// The only expression of a SELECT of a table's rows, over a row.
@@ -233,10 +242,7 @@ pub(super) fn compile_over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Ex
 
 /// The columns of a SELECT of a table's rows, over a row: what RETURNING gives.
 pub(super) fn compile_returning(plan: &LogicalPlan, table: &Table) -> Result<Vec<Expr>, SqlError> {
-    over_row(plan, table).map_err(|why| match why {
-        NotCompiled::Shape(what) => SqlError::unsupported(format!("{what} in RETURNING")),
-        NotCompiled::Malformed(error) => error.into(),
-    })
+    over_row(plan, table).map_err(|why| why.within("RETURNING"))
 }
 
 /// The columns of a plan that only projects a table.
@@ -261,6 +267,11 @@ fn over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Vec<Expr>> {
         }
         other => not(format!("{}", other.display())),
     }
+}
+
+/// Which of a query's columns each of the table's takes, or what it has without one.
+pub(super) fn places_of_query(plan: &LogicalPlan, table: &Table) -> Result<Vec<Result<usize, Expr>>, SqlError> {
+    Compiler(table).places(plan).map_err(refused)
 }
 
 struct Compiler<'a>(&'a Table);
@@ -366,22 +377,32 @@ impl Compiler<'_> {
     /// The input: perhaps projections, over VALUES (or over one empty row).
     fn insert(&self, plan: &LogicalPlan) -> Compiled<Action> {
         let rows = self.rows(plan)?;
-        let named = plan.schema().fields();
-        let place = |name: &str| named.iter().position(|field| field.name() == name);
-        let places: Vec<Option<usize>> = self.0.columns.iter().map(|column| place(&column.name)).collect();
+        let places = self.places(plan)?;
         let rows = rows.into_iter().map(|row| {
-            let value = |(column, place): (usize, &Option<usize>)| match place {
-                Some(place) => row
+            let value = |place: &Result<usize, Expr>| match place {
+                Ok(place) => row
                     .get(*place)
                     .cloned()
                     .ok_or_else(|| NotCompiled::Shape("a row that is too short".to_owned())),
-                None => self.default_of(column),
+                Err(default) => Ok(default.clone()),
             };
-            places.iter().enumerate().map(value).collect::<Compiled<Vec<Expr>>>()
+            places.iter().map(value).collect::<Compiled<Vec<Expr>>>()
         });
         Ok(Action::Insert {
             rows: rows.collect::<Compiled<Vec<_>>>()?,
         })
+    }
+
+    /// Of each column its place in the rows that are put, or what it has without.
+    fn places(&self, plan: &LogicalPlan) -> Compiled<Vec<Result<usize, Expr>>> {
+        let named = plan.schema().fields();
+        let place = |name: &str| named.iter().position(|field| field.name() == name);
+        let columns = self.0.columns.iter().enumerate();
+        let columns = columns.map(|(column, Column { name, .. })| match place(name) {
+            Some(place) => Ok(Ok(place)),
+            None => self.default_of(column).map(Err),
+        });
+        columns.collect()
     }
 
     fn default_of(&self, column: usize) -> Compiled<Expr> {
@@ -422,7 +443,7 @@ impl Compiler<'_> {
                 };
                 inner.iter().map(row).collect()
             }
-            _ => not("INSERT from a query"),
+            _ => Err(NotCompiled::RowsOfQuery),
         }
     }
 
@@ -463,12 +484,7 @@ fn is_empty(plan: &LogicalPlan) -> bool {
 
 /// A write that is no row program.
 pub(super) fn refused(why: NotCompiled) -> SqlError {
-    match why {
-        NotCompiled::Shape(what) => {
-            SqlError::unsupported(format!("{} in a statement that writes", what.trim_end_matches(',')))
-        }
-        NotCompiled::Malformed(error) => error.into(),
-    }
+    why.within("a statement that writes")
 }
 
 #[cfg(test)]

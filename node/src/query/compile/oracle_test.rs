@@ -157,8 +157,7 @@ impl Both {
         }
         let (program, route) = match compile(&plan, |_| Some(Arc::clone(&self.table))) {
             Ok(compiled) => compiled,
-            Err(super::NotCompiled::Shape(why)) => panic!("{sql}: {why}\n{plan}"),
-            Err(super::NotCompiled::Malformed(error)) => panic!("{sql}: {error}\n{plan}"),
+            Err(why) => panic!("{sql}: {}\n{plan}", why.within("the test")),
         };
         assert!(matches!(route, Route::Single(_)), "{sql}");
         let mut rows = Collected::default();

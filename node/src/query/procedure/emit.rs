@@ -234,6 +234,16 @@ impl<'e> Emitter<'e> {
                 }
                 statement.tables.extend(tables.iter().map(|(table, _)| *table));
             }
+            Plan::InsertQuery(insert) => {
+                if self.home.is_some() {
+                    let what = "an INSERT of a query's rows in a partitioned procedure";
+                    return Err(SqlError::unsupported(what));
+                }
+                statement.tables.push(insert.target.table.id);
+                if let Plan::Query { tables, .. } = &*insert.query {
+                    statement.tables.extend(tables.iter().map(|(table, _)| *table));
+                }
+            }
             _ => return Err(SqlError::unsupported("this statement in a procedure")),
         }
         self.statements.push(statement);

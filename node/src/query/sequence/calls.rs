@@ -19,6 +19,7 @@ use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::query::ddl::{name_of, table_name};
 use crate::query::procedure::sql_type;
+use crate::query::syntax::{Parsed, parse};
 
 /// A call whose value becomes a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +136,7 @@ impl Taker<'_> {
             return Ok(());
         };
         let SetExpr::Values(values) = &mut *source.body else {
-            return Ok(());
+            return self.insert_of_query(insert, &table, overriding);
         };
         let names = insert.columns.iter().map(|name| name.0.last()?.as_ident().map(name_of));
         let places: Vec<Option<&Column>> = names.map(|name| column_of(&table, &name?)).collect();
@@ -163,6 +164,47 @@ impl Taker<'_> {
                 .push(ObjectName::from(vec![Ident::with_quote('"', &column.name)]));
             let default = self.default(column)?;
             values.rows.iter_mut().for_each(|row| row.content.push(default.clone()));
+        }
+        Ok(())
+    }
+
+    /// An INSERT of a query's rows: a column that takes a sequence's values, and is not named, takes one for each row.
+    fn insert_of_query(
+        &mut self,
+        insert: &mut Insert,
+        table: &Table,
+        overriding: Option<Overriding>,
+    ) -> Result<(), SqlError> {
+        let names = insert.columns.iter().map(|name| name.0.last()?.as_ident().map(name_of));
+        let named: Vec<String> = names.flatten().collect();
+        for (_, column) in table.present_columns() {
+            let Some(ColumnDefault::Sequence { sequence, kind }) = column.default else {
+                continue;
+            };
+            let is_named = named.contains(&column.name);
+            if insert.columns.is_empty() {
+                let what = format!(
+                    "INSERT of a query's rows without names, as \"{}\" takes a sequence's values,",
+                    column.name
+                );
+                return Err(SqlError::unsupported(what).hint("Name the columns."));
+            }
+            let is_taken = kind != SequenceDefault::Plain && overriding == Some(Overriding::User);
+            match (is_named, kind) {
+                (true, _) if is_taken => {
+                    return Err(SqlError::unsupported("OVERRIDING USER VALUE of a query's rows"));
+                }
+                (true, SequenceDefault::IdentityAlways) if overriding != Some(Overriding::System) => {
+                    let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+                    return Err(always(message, column).hint("Use OVERRIDING SYSTEM VALUE to override."));
+                }
+                (true, _) => {}
+                (false, _) => {
+                    let sequence = self.map.sequences.get(&sequence);
+                    let sequence = sequence.ok_or_else(|| SqlError::internal("a column without its sequence"))?;
+                    add_next_value(insert, &column.name, &sequence.name)?;
+                }
+            }
         }
         Ok(())
     }
@@ -294,6 +336,31 @@ impl ClusterMap {
     }
 }
 
+/// Another column of an INSERT: `SELECT *, nextval('sequence') FROM (its query)`.
+fn add_next_value(insert: &mut Insert, column: &str, sequence: &str) -> Result<(), SqlError> {
+    let Some(source) = insert.source.take() else {
+        return Ok(());
+    };
+    let sequence = format!("\"{}\"", sequence.replace('"', "\"\"")).replace('\'', "''");
+    let text = format!("SELECT *, nextval('{sequence}') FROM (SELECT 0) AS rows_to_put");
+    let Parsed::Sql(statement) = parse(&text)? else {
+        return Err(SqlError::internal("a SELECT that is none"));
+    };
+    let Statement::Query(mut query) = *statement else {
+        return Err(SqlError::internal("a SELECT that is none"));
+    };
+    if let SetExpr::Select(select) = &mut *query.body
+        && let [from] = select.from.as_mut_slice()
+        && let TableFactor::Derived { subquery, .. } = &mut from.relation
+    {
+        *subquery = source;
+    }
+    insert.source = Some(query);
+    let name = Ident::with_quote('"', column);
+    insert.columns.push(ObjectName::from(vec![name]));
+    Ok(())
+}
+
 fn column_of<'t>(table: &'t Table, name: &str) -> Option<&'t Column> {
     table.place_of(name).map(|place| &table.columns[place])
 }
@@ -393,7 +460,7 @@ pub(super) fn name_in(text: &str) -> Result<String, SqlError> {
     }
 }
 
-/// It writes, or is a query without tables: its expressions are evaluated once.
+/// It writes rows that it has itself, or is a query without tables: its expressions are evaluated once.
 fn is_once(statement: &Statement) -> bool {
     struct Tables;
     impl Visitor for Tables {
@@ -406,6 +473,10 @@ fn is_once(statement: &Statement) -> bool {
     match statement {
         Statement::Query(_) => statement.visit(&mut Tables).is_continue(),
         Statement::Explain { statement, .. } => is_once(statement),
+        Statement::Insert(insert) => insert
+            .source
+            .as_ref()
+            .is_none_or(|source| matches!(*source.body, SetExpr::Values(_)) || source.visit(&mut Tables).is_continue()),
         _ => true,
     }
 }

@@ -149,6 +149,7 @@ fn keep(
         columns,
     } = aggregated(source, &optimised).map_err(|why| match why {
         NotCompiled::Shape(what) => refused(&what),
+        NotCompiled::RowsOfQuery => refused("INSERT of a query's rows"),
         NotCompiled::Malformed(error) => error.into(),
     })?;
     let mut kept = Kept {

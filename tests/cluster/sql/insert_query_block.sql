@@ -1,0 +1,20 @@
+-- One session
+CREATE TABLE source_of_block (id INT PRIMARY KEY, n BIGINT);
+INSERT INTO source_of_block VALUES (1, 10), (2, 20);
+BEGIN;
+INSERT INTO source_of_block VALUES (3, 30);
+INSERT INTO source_of_block SELECT id + 10, n + 1 FROM source_of_block;
+SELECT * FROM source_of_block ORDER BY id;
+SAVEPOINT one;
+INSERT INTO source_of_block SELECT id + 100, n FROM source_of_block;
+SELECT count(*) FROM source_of_block;
+ROLLBACK TO one;
+COMMIT;
+SELECT * FROM source_of_block ORDER BY id;
+BEGIN READ ONLY;
+INSERT INTO source_of_block SELECT id + 100, n FROM source_of_block;
+ROLLBACK;
+SET volt.idempotency_key = 'once';
+INSERT INTO source_of_block SELECT id + 100, n FROM source_of_block;
+RESET volt.idempotency_key;
+DROP TABLE source_of_block;
