@@ -4,6 +4,7 @@
 //! run leaves behind in statics can't reach the next, and a replay is what the first run was.
 
 mod accounts;
+mod columns;
 mod control;
 mod counters;
 mod determinism;

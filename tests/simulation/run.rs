@@ -15,6 +15,7 @@ use volt_tests::serializable::clients::{self, Recorder};
 use volt_tests::trace::Trace;
 
 use crate::accounts;
+use crate::columns;
 use crate::control;
 use crate::counters;
 use crate::determinism::{self, mix};
@@ -140,6 +141,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         .await?;
     counters::make(&setup).await?;
     accounts::make(&setup).await?;
+    columns::make(&setup).await?;
     clients::make(&setup).await?;
     let recorder = Recorder::new({
         let shared = shared.clone();
@@ -169,6 +171,8 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     let workers: Vec<_> = (1..=CLIENTS)
         .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
         .chain([tokio::spawn(tables::client(shared.clone(), seed))])
+        .chain([tokio::spawn(columns::changer(shared.clone(), seed))])
+        .chain((1..=NODES).map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed))))
         .chain((1..=NODES).map(|node| tokio::spawn(steady::client(shared.clone(), node, seed))))
         .chain(
             (1..=serializable::CLIENTS)
@@ -228,6 +232,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
         .map_err(|fault| format!("read from node {node}: {fault}"))?;
     counters::check(&session, node, shared).await?;
     accounts::check(&client, node, shared).await?;
+    columns::check(&client, node).await?;
     let run = shared.run();
     run.ledger
         .check(&found)

@@ -57,6 +57,8 @@ pub struct Run {
     pub numbers: BTreeMap<u64, i64>,
     /// Requests to count that were not answered when work ended: key, counters.
     pub unanswered: Vec<Count>,
+    /// The number of the column that parcels have.
+    pub column: u64,
     /// Tables made while things went wrong.
     pub made: Vec<Made>,
     /// What the checked history of transactions consisted of.
