@@ -52,7 +52,7 @@ async fn run(client: &Client, statement: &str) -> Option<bool> {
 pub async fn changer(shared: Shared, seed: u64) {
     let mut random = StdRng::seed_from_u64(mix(seed ^ 0xc01));
     while shared.run().phase == Phase::Work {
-        sleep(Duration::from_millis(random.random_range(200..=700))).await;
+        sleep(Duration::from_millis(random.random_range(500..=1500))).await;
         let Some(client) = connect(random.random_range(1..=NODES)).await else {
             continue;
         };
@@ -81,7 +81,7 @@ pub async fn writer(shared: Shared, node: u32, seed: u64) {
     let mut column = 0;
     let mut session: Option<Client> = None;
     while shared.run().phase == Phase::Work {
-        sleep(Duration::from_millis(random.random_range(20..=120))).await;
+        sleep(Duration::from_millis(random.random_range(50..=200))).await;
         let Some(client) = session.take() else {
             session = connect(node).await;
             continue;
