@@ -139,7 +139,7 @@ fn fitting(entries: impl ExactSizeIterator<Item = Entry>) -> Vec<Entry> {
 }
 
 /// How many bytes two keys have in common at their beginning.
-fn shared(one: &[u8], other: &[u8]) -> usize {
+pub(super) fn shared(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 

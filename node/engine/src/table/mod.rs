@@ -1,11 +1,12 @@
 //! A table's rows in one partition: an ordered map from key to versions.
 //!
-//! The map's tree has a place for each leaf (leaf.rs), a packed run of up to 64 rows; a row is one heap block with its
+//! Two levels of arrays (leaves.rs) have a place for each leaf (leaf.rs), a packed run of up to 64 rows; a row is one heap block with its
 //! LSN and what of its key is not in the leaf (version.rs), behind a pointer of eight bytes (block.rs).
 
 mod block;
 mod index;
 mod leaf;
+mod leaves;
 mod version;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::key::Key;
 use index::Indexes;
 pub(crate) use index::{Entry, Index, push_value, unique_values_of, values_of};
 use leaf::{Leaf, Rows, RowsBack};
+use leaves::{Leaves, Place};
 use version::LINK_SIZE;
 pub(crate) use version::Version;
 
@@ -64,30 +66,19 @@ pub(crate) enum Replaced {
     Version,
 }
 
-/// Invariants: `leaves` has a leaf for the keys from its own on, up to the next leaf's; the first one's is the least
-/// key there is, and no leaf is empty; every entry has a version; `stats` counts exactly what `leaves` holds.
+/// Invariants: no leaf is empty; every entry has a version; `stats` counts exactly what `leaves` holds.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    leaves: BTreeMap<Key, Leaf>,
+    leaves: Leaves,
     /// No version is newer; after an undo they may all be older.
     newest: Lsn,
     stats: Stats,
     indexes: Indexes,
 }
 
-/// Bytes that a leaf takes in the tree.
-fn leaf_size(key: &Key) -> u64 {
-    (size_of::<(Key, Leaf)>() + key.heap_size()) as u64
-}
-
-/// The leaf that has the key, and its own, if anything does.
-#[inline]
-fn leaf_mut<'a>(leaves: &'a mut BTreeMap<Key, Leaf>, key: &Key) -> Option<(&'a Key, &'a mut Leaf)> {
-    leaves.range_mut((Bound::Unbounded, Bound::Included(key))).next_back()
-}
-
-fn version_mut<'a>(leaves: &'a mut BTreeMap<Key, Leaf>, key: &Key) -> Option<&'a mut Version> {
-    let (_, leaf) = leaf_mut(leaves, key)?;
+fn version_mut<'a>(leaves: &'a mut Leaves, key: &Key) -> Option<&'a mut Version> {
+    let place = leaves.place(key)?;
+    let leaf = leaves.at_mut(place);
     let at = leaf.find(key).ok()?;
     Some(leaf.version_mut(at))
 }
@@ -95,20 +86,14 @@ fn version_mut<'a>(leaves: &'a mut BTreeMap<Key, Leaf>, key: &Key) -> Option<&'a
 impl Table {
     pub(crate) fn stats(&self) -> Stats {
         Stats {
-            bytes: self.stats.bytes + self.indexes.bytes(),
+            bytes: self.stats.bytes + self.leaves.bytes() + self.indexes.bytes(),
             ..self.stats
         }
     }
 
-    /// As `leaf_mut`.
-    #[inline]
-    fn leaf(&self, key: &Key) -> Option<(&Key, &Leaf)> {
-        self.leaves.range((Bound::Unbounded, Bound::Included(key))).next_back()
-    }
-
     #[inline]
     pub(crate) fn get(&self, key: &Key) -> Option<&Version> {
-        let (_, leaf) = self.leaf(key)?;
+        let leaf = self.leaves.at(self.leaves.place(key)?);
         let at = leaf.find(key).ok()?;
         Some(&leaf.entries()[at].version)
     }
@@ -132,33 +117,31 @@ impl Table {
     /// The entries from a bound on, in key order.
     pub(crate) fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (Key, &Version)> + use<'_> {
         let first = match from {
-            Bound::Included(key) | Bound::Excluded(key) => self.leaf(key),
-            Bound::Unbounded => self.leaves.first_key_value(),
+            Bound::Included(key) | Bound::Excluded(key) => self.leaves.place(key),
+            Bound::Unbounded => self.leaves.first_place(),
         };
-        let begin = match (first, from) {
-            (Some((_, leaf)), Bound::Included(key)) => leaf.find(key).unwrap_or_else(|at| at),
-            (Some((_, leaf)), Bound::Excluded(key)) => leaf.find(key).map_or_else(|at| at, |at| at + 1),
+        let begun = first.map(|place| self.leaves.at(place));
+        let begin = match (begun, from) {
+            (Some(leaf), Bound::Included(key)) => leaf.find(key).unwrap_or_else(|at| at),
+            (Some(leaf), Bound::Excluded(key)) => leaf.find(key).map_or_else(|at| at, |at| at + 1),
             _ => 0,
         };
-        let beyond = first.map_or(Bound::Unbounded, |(key, _)| Bound::Excluded(key));
-        let leaves = self.leaves.range((beyond, Bound::Unbounded)).map(|(_, leaf)| leaf);
-        Rows::new(first.map(|(_, leaf)| (leaf, begin)), leaves)
+        Rows::new(begun.map(|leaf| (leaf, begin)), self.leaves.behind(first))
     }
 
     /// The entries below a key, or all, from the last to the first.
     pub(crate) fn back(&self, to: Option<&Key>) -> impl Iterator<Item = (Key, &Version)> + use<'_> {
         let last = match to {
-            Some(to) => self.leaf(to),
-            None => self.leaves.last_key_value(),
+            Some(to) => self.leaves.place(to),
+            None => self.leaves.last_place(),
         };
-        let end = match (last, to) {
-            (Some((_, leaf)), Some(to)) => leaf.find(to).unwrap_or_else(|at| at),
-            (Some((_, leaf)), None) => leaf.entries().len(),
+        let begun = last.map(|place| self.leaves.at(place));
+        let end = match (begun, to) {
+            (Some(leaf), Some(to)) => leaf.find(to).unwrap_or_else(|at| at),
+            (Some(leaf), None) => leaf.entries().len(),
             (None, _) => 0,
         };
-        let before = last.map_or(Bound::Unbounded, |(key, _)| Bound::Excluded(key));
-        let leaves = self.leaves.range((Bound::Unbounded, before)).map(|(_, leaf)| leaf);
-        RowsBack::new(last.map(|(_, leaf)| (leaf, end)), leaves.rev())
+        RowsBack::new(begun.map(|leaf| (leaf, end)), self.leaves.before(last))
     }
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.
@@ -168,12 +151,13 @@ impl Table {
 
     fn write_row(&mut self, key: &Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
         self.newest = self.newest.max(lsn);
-        let found = leaf_mut(&mut self.leaves, key).map(|(_, leaf)| (leaf.find(key), leaf));
-        let Some((Ok(at), leaf)) = found else {
+        let place = self.leaves.place(key);
+        let found = place.map(|place| (place, self.leaves.at(place).find(key)));
+        let Some((place, Ok(at))) = found else {
             self.insert(key, Version::new(key.as_bytes(), lsn, Some(row?)));
             return Some(Replaced::Nothing);
         };
-        let version = leaf.version_mut(at);
+        let version = self.leaves.at_mut(place).version_mut(at);
         let had_row = version.row().is_some();
         if !had_row && row.is_none() {
             return None;
@@ -195,11 +179,10 @@ impl Table {
     /// Puts an entry in that is not there.
     fn insert(&mut self, key: &Key, version: Version) {
         if self.leaves.is_empty() {
-            self.add_leaf(Key::least(), Leaf::default());
+            self.leaves.begin(Leaf::default());
         }
-        let Some((_, leaf)) = leaf_mut(&mut self.leaves, key) else {
-            return;
-        };
+        let Some(place) = self.leaves.place(key) else { return };
+        let leaf = self.leaves.at_mut(place);
         let Err(at) = leaf.find(key) else { return };
         let (before, size) = (leaf.size(), version.size());
         let has_row = version.row().is_some();
@@ -211,19 +194,9 @@ impl Table {
         if let Some(second) = second
             && let Some(first) = second.first_key()
         {
-            self.add_leaf(first, second);
+            self.stats.bytes += second.size();
+            self.leaves.insert_behind(place, first, second);
         }
-    }
-
-    fn add_leaf(&mut self, key: Key, leaf: Leaf) {
-        self.stats.bytes += leaf_size(&key) + leaf.size();
-        self.leaves.insert(key, leaf);
-    }
-
-    fn take_leaf(&mut self, key: &Key) -> Option<Leaf> {
-        let leaf = self.leaves.remove(key)?;
-        self.stats.bytes -= leaf_size(key) + leaf.size();
-        Some(leaf)
     }
 
     /// A row as a dump carries it, into a table that has nothing at this key or the same.
@@ -285,33 +258,25 @@ impl Table {
 
     /// Takes an entry with one version out.
     fn remove(&mut self, key: &Key) {
-        let Some((begin, leaf)) = leaf_mut(&mut self.leaves, key) else {
-            return;
-        };
+        let Some(place) = self.leaves.place(key) else { return };
+        let leaf = self.leaves.at_mut(place);
         let Ok(at) = leaf.find(key) else { return };
         let before = leaf.size();
         let version = leaf.remove(at);
         let freed = before - leaf.size() + version.size();
-        let emptied = leaf.entries().is_empty().then(|| begin.clone());
+        let is_empty = leaf.entries().is_empty();
         debug_assert!(version.is_alone(), "only whole entries go");
         self.stats.rows -= u64::from(version.row().is_some());
         self.stats.versions -= 1;
         self.stats.bytes -= freed;
-        if let Some(begin) = emptied {
-            self.remove_leaf(&begin);
+        if is_empty {
+            self.remove_leaf(place);
         }
     }
 
-    fn remove_leaf(&mut self, begin: &Key) {
-        self.take_leaf(begin);
-        if *begin != Key::least() {
-            return;
-        }
-        // The next leaf becomes the first.
-        let next = self.leaves.first_key_value().map(|(key, _)| key.clone());
-        if let Some(leaf) = next.and_then(|key| self.take_leaf(&key)) {
-            self.add_leaf(Key::least(), leaf);
-        }
+    fn remove_leaf(&mut self, place: Place) {
+        let leaf = self.leaves.remove(place);
+        self.stats.bytes -= leaf.size();
     }
 }
 

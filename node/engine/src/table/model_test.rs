@@ -163,11 +163,16 @@ impl Both {
 impl Table {
     /// `Stats::bytes`, by looking at everything.
     fn counted(&self) -> u64 {
-        let mut bytes = 0;
-        for (key, leaf) in &self.leaves {
-            assert!(!leaf.entries().is_empty() && leaf.first_key().is_some_and(|first| first >= *key));
+        let mut bytes = self.leaves.bytes();
+        for leaf in self.leaves.iter() {
+            let first = leaf.first_key().expect("no leaf is empty");
+            let found = self.leaves.place(&first).map(|place| self.leaves.at(place));
+            assert!(
+                found.is_some_and(|found| std::ptr::eq(found, leaf)),
+                "keys are in their leaf"
+            );
             assert!(leaf.is_fitting(), "few places are free, also when many rows went");
-            bytes += leaf_size(key) + leaf.size();
+            bytes += leaf.size();
             bytes += leaf.entries().iter().map(|entry| entry.version.counted()).sum::<u64>();
         }
         bytes
@@ -226,6 +231,6 @@ fn keys_that_begin_alike_are_told_apart_without_their_rows() {
         let key = format!("customer-{:05}", number * 7_919 % 10_007);
         table.write(&Key::new(key.as_bytes()), number + 1, Some(b""));
     }
-    assert!(table.leaves.len() > 100);
-    assert!(table.leaves.values().all(Leaf::is_told_apart));
+    assert!(table.leaves.iter().count() > 100);
+    assert!(table.leaves.iter().all(Leaf::is_told_apart));
 }
