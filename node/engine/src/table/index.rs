@@ -115,6 +115,13 @@ impl Index {
         rows.filter_map(|row| values_of(self.shape(), row)).collect()
     }
 
+    /// True when two rows have the same values in it, as far as a look tells.
+    fn agree(&self, one: RowRef<'_>, other: RowRef<'_>) -> bool {
+        let shape = self.shape();
+        let mut places = shape.columns.iter().map(|column| column.place);
+        shape.predicate.is_none() && places.all(|place| one.get(place) == other.get(place))
+    }
+
     fn add(&mut self, values: BTreeSet<Key>, key: &Key) {
         for values in values {
             let entry = (values, key.clone());
@@ -186,6 +193,15 @@ impl Indexes {
     fn values(&self, version: Option<&Version>) -> Vec<BTreeSet<Key>> {
         self.0.iter().map(|index| index.values(version)).collect()
     }
+
+    /// True when these rows have the same entries as the newest row of a version that stays: most changes of a row are of what
+    /// no index has.
+    fn agree<'r>(&self, version: Option<&Version>, mut rows: impl Iterator<Item = &'r [u8]>) -> bool {
+        let Some(newest) = version.and_then(Version::row).map(RowRef::new) else {
+            return false;
+        };
+        rows.all(|row| self.0.iter().all(|index| index.agree(newest, RowRef::new(row))))
+    }
 }
 
 impl Table {
@@ -248,6 +264,20 @@ impl Table {
     pub(crate) fn has_indexes(&self, definitions: &[Definition]) -> bool {
         let known = self.indexes.0.iter().map(|index| &index.definition);
         known.eq(definitions)
+    }
+
+    /// True when the entries stay as they are if this row becomes the newest.
+    pub(super) fn keeps_entries(&self, key: &Key, row: Option<&[u8]>) -> bool {
+        self.indexes.0.is_empty() || row.is_some_and(|row| self.indexes.agree(self.get(key), std::iter::once(row)))
+    }
+
+    /// True when the entries stay as they are whichever of the older versions go.
+    pub(super) fn keeps_entries_when_pruned(&self, key: &Key) -> bool {
+        if self.indexes.0.is_empty() {
+            return true;
+        }
+        let version = self.get(key);
+        self.indexes.agree(version, version.into_iter().flat_map(Version::rows))
     }
 
     /// Changes the versions of a row, and its entries with them.

@@ -146,6 +146,9 @@ impl Table {
 
     /// Puts a version on top: a row, or a tombstone. None: there was nothing to remove, and nothing is done.
     pub(crate) fn write(&mut self, key: &Key, lsn: Lsn, row: Option<&[u8]>) -> Option<Replaced> {
+        if self.keeps_entries(key, row) {
+            return self.write_row(key, lsn, row);
+        }
         self.indexed(key, |table| table.write_row(key, lsn, row))
     }
 
@@ -240,6 +243,9 @@ impl Table {
     /// Drops the versions of a key that neither a pinned snapshot nor undoing beyond `committed` needs, and says which
     /// pins keep others, which are to be looked at again when those go.
     pub(crate) fn prune(&mut self, key: &Key, committed: Lsn, pins: &Pins, kept_by: &mut Vec<Lsn>) {
+        if self.keeps_entries_when_pruned(key) {
+            return self.prune_row(key, committed, pins, kept_by);
+        }
         self.indexed(key, |table| table.prune_row(key, committed, pins, kept_by))
     }
 
