@@ -73,6 +73,11 @@ impl EffectsBuilder {
         Self(effects.map_or_else(Vec::new, |effects| effects.0.into()))
     }
 
+    /// With room for so many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     /// A row takes this key's place.
     pub fn put(&mut self, table: TableId, key: &[u8], row: &[u8]) {
         // Once, not at each of its parts.

@@ -45,6 +45,40 @@ pub fn encode_row_into<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Ite
     }
 }
 
+/// Appends the encoding of a row of so many columns, or of as many as `old` has, which is `old` but for the columns that
+/// `changed` names, in ascending order. What does not change is copied as it lies.
+pub(crate) fn encode_changed_into(
+    out: &mut Vec<u8>,
+    old: RowRef<'_>,
+    columns: usize,
+    changed: &[(usize, ValueRef<'_>)],
+) {
+    put_varint(out, columns.max(old.count) as u64);
+    let mut reader = old.values;
+    let mut next = 0;
+    for &(column, value) in changed {
+        next = copy_columns(out, &mut reader, &old, next, column);
+        put_value(out, value);
+        if column < old.count {
+            // A row that was checked has it.
+            let _ = skip_value(&mut reader);
+        }
+        next += 1;
+    }
+    copy_columns(out, &mut reader, &old, next, columns.max(old.count));
+}
+
+/// Copies the columns from `from` on, up to `to`, which is then the next one, also those that the row lacks.
+fn copy_columns(out: &mut Vec<u8>, reader: &mut Reader<'_>, old: &RowRef<'_>, from: usize, to: usize) -> usize {
+    let before = reader.rest();
+    for _ in from..to.min(old.count) {
+        let _ = skip_value(reader);
+    }
+    out.extend_from_slice(&before[..before.len() - reader.rest().len()]);
+    (from.max(old.count)..to).for_each(|column| put_value(out, old.get(column)));
+    to
+}
+
 fn put_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value {
         ValueRef::Null => out.push(NULL),

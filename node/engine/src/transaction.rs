@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::effects::{Effects, EffectsBuilder};
@@ -12,8 +13,8 @@ use crate::error::CorruptError;
 use crate::key::Key;
 use crate::{IndexId, Lsn, TableId};
 
-/// A row, or None: it is removed.
-pub(crate) type Written = Option<Box<[u8]>>;
+/// A row, which lies in the effects that put it, or None: it is removed.
+pub(crate) type Written = Option<Bytes>;
 
 /// What a transaction will do to one partition, the last change of each key; it sees them, nobody else does.
 #[derive(Clone, Debug, Default)]
@@ -31,14 +32,19 @@ impl Writes {
 
     /// These effects come after what there is. An error may leave some of them out.
     pub fn add(&mut self, effects: &Effects) -> Result<(), CorruptError> {
-        for effect in effects.iter() {
-            let effect = effect?;
+        effects.check()?;
+        self.add_checked(effects)
+    }
+
+    /// The same of effects that were checked, or made here.
+    pub(crate) fn add_checked(&mut self, effects: &Effects) -> Result<(), CorruptError> {
+        for effect in effects.iter_checked() {
             // What a statement of a block wants is kept row by row.
             let key = effect
                 .key
                 .ok_or(CorruptError::OutOfPlace("a table cleared in a block"))?;
             let table = self.tables.entry(effect.table).or_default();
-            table.insert(Key::new(key), effect.row.map(Box::from));
+            table.insert(Key::new(key), effect.row.map(|row| effects.0.slice_ref(row)));
         }
         Ok(())
     }
@@ -62,22 +68,28 @@ impl Writes {
 
     /// All of them as effects, each key once.
     pub fn to_effects(&self) -> Effects {
-        self.effects_of(self.tables.iter(), None)
+        self.effects_of(self.tables.iter(), None, 0)
+    }
+
+    /// The same, of which it is known that they take so many bytes at most.
+    pub(crate) fn to_effects_within(&self, bytes: usize) -> Effects {
+        self.effects_of(self.tables.iter(), None, bytes)
     }
 
     /// Those of one table beyond a key, as effects.
     pub fn of_table(&self, table: TableId, after: Option<&[u8]>) -> Effects {
-        self.effects_of(self.tables.get_key_value(&table).into_iter(), after)
+        self.effects_of(self.tables.get_key_value(&table).into_iter(), after, 0)
     }
 
     fn effects_of<'a>(
         &self,
         tables: impl Iterator<Item = (&'a TableId, &'a BTreeMap<Key, Written>)>,
         after: Option<&[u8]>,
+        bytes: usize,
     ) -> Effects {
         let after = after.map(Key::new);
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut effects = EffectsBuilder::default();
+        let mut effects = EffectsBuilder::with_capacity(bytes);
         for (&table, rows) in tables {
             for (key, row) in rows.range((from, Bound::Unbounded)) {
                 match row {

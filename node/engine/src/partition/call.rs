@@ -156,8 +156,8 @@ impl Call<'_> {
         let program = program.ok_or_else(|| malformed("a statement has no program"))?;
         if let Some(last) = self.last.take() {
             self.writes
-                .add(&last)
-                .map_err(|_| malformed("effects that can't be read"))?;
+                .add_checked(&last)
+                .map_err(|_| malformed("a table cleared in a procedure"))?;
         }
         self.partition.check_view(program.table, Lsn::MAX)?;
         let table = self.partition.tables.get(&program.table);
@@ -210,11 +210,11 @@ impl Call<'_> {
     fn into_effects(mut self) -> Option<Effects> {
         match self.last.take() {
             last if self.writes.is_empty() => last,
-            None => Some(self.writes.to_effects()),
+            None => Some(self.writes.to_effects_within(self.bytes)),
             Some(last) => {
                 // They were made here a moment ago.
-                self.writes.add(&last).expect("effects of ours can be read");
-                Some(self.writes.to_effects())
+                self.writes.add_checked(&last).expect("effects of ours can be read");
+                Some(self.writes.to_effects_within(self.bytes))
             }
         }
     }

@@ -35,6 +35,27 @@ fn a_row_is_compact() {
     );
 }
 
+proptest! {
+    #[test]
+    fn a_changed_row_is_what_its_values_make(
+        old in prop::collection::vec(any_value(), 0..12), columns in 0usize..16,
+        changed in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 0..6),
+    ) {
+        let width = columns.max(old.len());
+        let changed: std::collections::BTreeMap<usize, Value> = match width {
+            0 => Default::default(),
+            _ => changed.into_iter().map(|(place, value)| (place.index(width), value)).collect(),
+        };
+        let mut values = old.clone();
+        values.resize(width, Value::Null);
+        changed.iter().for_each(|(&place, value)| values[place] = value.clone());
+        let changed: Vec<_> = changed.iter().map(|(&place, value)| (place, value.as_ref())).collect();
+        let (bytes, mut out) = (encode(&old), Vec::new());
+        encode_changed_into(&mut out, RowRef::new(&bytes), columns, &changed);
+        prop_assert_eq!(out, encode(&values));
+    }
+}
+
 #[test]
 fn a_column_that_a_row_lacks_is_null_or_what_it_was_added_with() {
     let bytes = encode(&[Value::Int(1)]);

@@ -53,8 +53,15 @@ impl Returned<'_, '_> {
             lsn,
             ..self.scope
         };
-        let values = exprs.iter().map(|expr| expr.evaluate(&scope));
-        let values = values.collect::<Result<Vec<_>, _>>()?;
+        // Columns in ascending order, as most are, in one walk over the row.
+        let mut walk = row.walk();
+        let mut values = Vec::with_capacity(exprs.len());
+        for expr in exprs {
+            values.push(match expr {
+                Expr::Column(column) => Datum::Ref(walk.get(*column)),
+                expr => expr.evaluate(&scope)?,
+            });
+        }
         let values: Vec<ValueRef<'_>> = values.iter().map(Datum::as_ref).collect();
         self.bytes += values.iter().map(size_of_value).sum::<usize>();
         if self.bytes > MAX_RETURNED_BYTES {

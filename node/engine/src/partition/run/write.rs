@@ -11,7 +11,7 @@ use crate::key::{Key, KeyBuffer};
 use crate::plan::cast::assign;
 use crate::plan::eval::{Datum, NULL, Scope};
 use crate::plan::{Access, Expr, OnConflict, Program};
-use crate::row::{RowRef, encode_row_into};
+use crate::row::{RowRef, encode_changed_into, encode_row_into};
 use crate::value::ValueRef;
 use crate::{Lsn, TableId};
 
@@ -125,11 +125,10 @@ impl<'a, V: View<'a>> Run<'a, V> {
         }
         let mut returned = self.returned(sink);
         let (mut effects, mut affected) = (EffectsBuilder::default(), 0);
-        let (mut values, mut encoded) = (Vec::new(), Vec::new());
+        let mut encoded = Vec::new();
         let mut uniques = self.uniques();
         self.each(access, filter, |run, key, row| {
-            run.updated(row, set, &mut values)?;
-            encode(&mut encoded, &values);
+            run.encode_updated(row, set, &mut encoded)?;
             run.check(&encoded)?;
             effects.put(run.program.table, key.as_bytes(), &encoded);
             effects.check_size()?;
@@ -184,6 +183,28 @@ impl<'a, V: View<'a>> Run<'a, V> {
         }
         self.check_unique(&uniques)?;
         Ok((changed.len() as u64, effects.finish_if_any()))
+    }
+
+    /// The row with the values that `set` changes, which are evaluated on the old row.
+    fn encode_updated(
+        &self,
+        row: RowRef<'a>,
+        set: &'a [(usize, Expr)],
+        encoded: &mut Vec<u8>,
+    ) -> Result<(), StatementError> {
+        let scope = self.scope(row);
+        let fitted = |(column, expr): &'a (usize, Expr)| Ok((*column, self.fit(*column, expr.evaluate(&scope)?)?));
+        let fitted = set.iter().map(fitted).collect::<Result<Vec<_>, StatementError>>()?;
+        let mut changed: Vec<(usize, ValueRef<'_>)> =
+            fitted.iter().map(|(column, value)| (*column, value.as_ref())).collect();
+        changed.sort_by_key(|(column, _)| *column);
+        // Of one that is named twice the last counts.
+        changed.reverse();
+        changed.dedup_by_key(|(column, _)| *column);
+        changed.reverse();
+        encoded.clear();
+        encode_changed_into(encoded, row, self.program.columns.len(), &changed);
+        Ok(())
     }
 
     /// The row's values with those that `set` changes, which are evaluated on the old row.
