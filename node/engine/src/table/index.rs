@@ -115,11 +115,14 @@ impl Index {
         rows.filter_map(|row| values_of(self.shape(), row)).collect()
     }
 
-    /// True when two rows have the same values in it, as far as a look tells.
+    /// True when two rows have the same entry in it, or none.
     fn agree(&self, one: RowRef<'_>, other: RowRef<'_>) -> bool {
         let shape = self.shape();
         let mut places = shape.columns.iter().map(|column| column.place);
-        shape.predicate.is_none() && places.all(|place| one.get(place) == other.get(place))
+        match shape.predicate {
+            None => places.all(|place| one.get(place) == other.get(place)),
+            Some(_) => values_of_row(shape, one) == values_of_row(shape, other),
+        }
     }
 
     fn add(&mut self, values: BTreeSet<Key>, key: &Key) {

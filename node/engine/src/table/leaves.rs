@@ -11,7 +11,7 @@ use super::leaf::{Leaf, shared};
 use crate::key::{Key, head};
 
 /// Leaves of a full branch; in tests few, so that branches split and go.
-const FULL: usize = if cfg!(test) { 4 } else { 128 };
+const FULL: usize = if cfg!(test) { 6 } else { 128 };
 
 /// Keys in order. Invariants: all begin with `prefix`, which is as long as it can be; `heads` are of what follows it.
 #[derive(Debug, Default)]
