@@ -300,6 +300,22 @@ fn call<'a>(function: Function, arguments: &'a [Expr], scope: &Scope<'a>) -> Eva
                 other => null_or("split_part", other.as_ref()),
             }
         }
+        Function::Left => {
+            let (text, count) = (argument(0)?, argument(1)?);
+            let count = match count.as_ref() {
+                ValueRef::Int(count) => i64::from(count),
+                ValueRef::BigInt(count) => count,
+                other => return null_or("left", other),
+            };
+            match text {
+                Datum::Ref(ValueRef::Text(text)) => Ok(Datum::Ref(ValueRef::Text(left(text, count)))),
+                Datum::Text(mut text) => {
+                    text.truncate(left(&text, count).len());
+                    Ok(Datum::Text(text))
+                }
+                other => null_or("left", other.as_ref()),
+            }
+        }
         Function::Abs => {
             let value = argument(0)?;
             match compare(value.as_ref(), ValueRef::Int(0)) {
@@ -334,6 +350,17 @@ fn split_part<'t>(text: &'t str, delimiter: &str, field: i64) -> Result<&'t str,
     Ok(part.unwrap_or_default())
 }
 
+/// A text's first characters: so many, or, if that is negative, all but so many.
+fn left(text: &str, count: i64) -> &str {
+    let distance = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    let end = match count {
+        0 => Some(0),
+        1.. => text.char_indices().nth(distance).map(|(end, _)| end),
+        _ => Some(text.char_indices().nth_back(distance - 1).map_or(0, |(end, _)| end)),
+    };
+    end.map_or(text, |end| &text[..end])
+}
+
 fn length<'a>(count: usize) -> Evaluated<'a> {
     let count = i32::try_from(count).map_err(|_| out_of_range("integer"))?;
     Ok(Datum::Ref(ValueRef::Int(count)))
@@ -347,4 +374,18 @@ pub fn cast_value(value: Value, to: DataType) -> Result<Value, StatementError> {
 /// A value as a column takes it: as `cast_value`, but a text that is too long for it, or of another type, is an error.
 pub fn assign_value(value: Value, to: DataType) -> Result<Value, StatementError> {
     assign(Datum::Ref(value.as_ref()), to).map(Datum::into_value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left;
+
+    #[test]
+    fn left_counts_characters_from_either_end() {
+        assert_eq!([left("añb", 2), left("añb", 9), left("añb", 0)], ["añ", "añb", ""]);
+        assert_eq!(
+            [left("añb", -1), left("añb", -3), left("añb", i64::MIN)],
+            ["añ", "", ""]
+        );
+    }
 }

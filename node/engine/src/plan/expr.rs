@@ -122,4 +122,5 @@ pub enum Function {
     Abs,
     Now,
     SplitPart,
+    Left,
 }

@@ -200,6 +200,7 @@ fn function(name: &str) -> Option<Function> {
         "abs" => Function::Abs,
         "now" => Function::Now,
         "split_part" => Function::SplitPart,
+        "left" => Function::Left,
         _ => return None,
     })
 }
