@@ -20,7 +20,8 @@ lint: ## formatting, clippy, documentation
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-bench: ## the gateway against a bare loop and VoltDB, and the pause of a failover (psql, pgbench, a JDK, Maven)
+bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover (psql, pgbench, a JDK, Maven)
+	cargo bench -p volt-node
 	cargo build --release -p volt-node
 	tests/bench/wire.sh
 	tests/bench/peers.sh

@@ -26,6 +26,7 @@ use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
+use crate::metadata::map::ClusterMap;
 use crate::peers::Peers;
 use crate::query::SqlEngine;
 use crate::recovery::checkpoint::Figures;
@@ -217,6 +218,11 @@ impl Node {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// What the metadata group has decided, as far as this node knows.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.metadata.map()
     }
 
     /// (partition, committed LSN, checksum of the rows at it) of every replica: same LSN, same bytes.

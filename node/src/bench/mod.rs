@@ -2,5 +2,7 @@
 
 pub mod bare_loop;
 pub mod calls;
+#[doc(hidden)]
+pub mod catalog;
 pub mod failover;
 pub mod replay;
