@@ -40,6 +40,7 @@ proptest! {
     fn a_changed_row_is_what_its_values_make(
         old in prop::collection::vec(any_value(), 0..12), columns in 0usize..16,
         changed in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 0..6),
+        missing in prop::collection::vec(any_value(), 0..14),
     ) {
         let width = columns.max(old.len());
         let changed: std::collections::BTreeMap<usize, Value> = match width {
@@ -47,11 +48,11 @@ proptest! {
             _ => changed.into_iter().map(|(place, value)| (place.index(width), value)).collect(),
         };
         let mut values = old.clone();
-        values.resize(width, Value::Null);
+        values.extend((old.len()..width).map(|lacking| missing.get(lacking).cloned().unwrap_or(Value::Null)));
         changed.iter().for_each(|(&place, value)| values[place] = value.clone());
         let changed: Vec<_> = changed.iter().map(|(&place, value)| (place, value.as_ref())).collect();
         let (bytes, mut out) = (encode(&old), Vec::new());
-        encode_changed_into(&mut out, RowRef::new(&bytes), columns, &changed);
+        encode_changed_into(&mut out, RowRef::new(&bytes).with_missing(&missing), columns, &changed);
         prop_assert_eq!(out, encode(&values));
     }
 }

@@ -118,6 +118,7 @@ impl Index {
     /// True when two rows have the same entry in it, or none.
     fn agree(&self, one: RowRef<'_>, other: RowRef<'_>) -> bool {
         let shape = self.shape();
+        let [one, other] = [one, other].map(|row| row.with_missing(&shape.missing));
         let mut places = shape.columns.iter().map(|column| column.place);
         match shape.predicate {
             None => places.all(|place| one.get(place) == other.get(place)),

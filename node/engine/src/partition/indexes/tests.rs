@@ -332,3 +332,29 @@ fn an_index_is_built_in_steps_and_read_when_it_is_complete() {
     partition.set_indexes(TABLE, &[]);
     assert_eq!(partition.stats().bytes, bytes);
 }
+
+#[test]
+fn null_is_not_what_a_row_has_that_lacks_the_column() {
+    let mut harness = Harness {
+        partition: Partition::new(),
+        pins: Vec::new(),
+    };
+    harness.partition.set_indexes(TABLE, &definitions());
+    while !harness.partition.build_indexes(TABLE, 10) {}
+    let (id, a) = (ValueRef::Int(1), ValueRef::Int(2));
+    for (lsn, row) in [vec![id, a], vec![id, a, ValueRef::Null], vec![id, a]]
+        .into_iter()
+        .enumerate()
+    {
+        let mut effects = EffectsBuilder::default();
+        effects.put(TABLE, &encode_key([id]), &encode_row(&row));
+        let lsn = lsn as Lsn + 1;
+        let record = LogPayload::Write(effects.finish());
+        harness
+            .partition
+            .apply_record(lsn, &record)
+            .expect("records are in order");
+        harness.partition.commit_to(lsn);
+        assert!(harness.check(&Writes::default(), &Span::all(), false) > 0);
+    }
+}
