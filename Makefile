@@ -21,11 +21,13 @@ lint: ## formatting, clippy, documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover (psql, pgbench, a JDK, Maven)
-	cargo bench -p volt-node
+	cargo bench -p volt-engine
 	cargo build --release -p volt-node
 	tests/bench/wire.sh
 	tests/bench/peers.sh
 	$${CARGO_TARGET_DIR:-target}/release/volt-node bench failover --limit-ms 500
+	$${CARGO_TARGET_DIR:-target}/release/volt-node bench log
+	$${CARGO_TARGET_DIR:-target}/release/volt-node bench replay
 
 kube-up: ## a Kubernetes on this machine with this source's images in it: make kube-up NODES=3 (root, Go)
 	@NODES=$(NODES) tests/kubernetes/up.sh

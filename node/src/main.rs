@@ -41,6 +41,8 @@ enum Bench {
     Calls(bench::calls::CallsArguments),
     /// Writes a log and a checkpoint, and prints how fast a start reads them back
     Replay(bench::replay::ReplayArguments),
+    /// Appends records to a log, and prints how fast they are safe
+    Log(bench::log::LogArguments),
 }
 
 fn main() -> ExitCode {
@@ -74,5 +76,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
         Command::Bench(Bench::Calls(arguments)) => bench::calls::run(arguments).await,
         Command::Bench(Bench::Replay(arguments)) => bench::replay::run(arguments).await,
+        Command::Bench(Bench::Log(arguments)) => bench::log::run(arguments).await,
     }
 }

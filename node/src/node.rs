@@ -26,6 +26,7 @@ use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
+#[cfg(test)]
 use crate::metadata::map::ClusterMap;
 use crate::peers::Peers;
 use crate::query::SqlEngine;
@@ -221,7 +222,8 @@ impl Node {
     }
 
     /// What the metadata group has decided, as far as this node knows.
-    pub fn map(&self) -> Arc<ClusterMap> {
+    #[cfg(test)]
+    pub(crate) fn map(&self) -> Arc<ClusterMap> {
         self.metadata.map()
     }
 

@@ -2,7 +2,8 @@
 
 pub mod bare_loop;
 pub mod calls;
-#[doc(hidden)]
-pub mod catalog;
 pub mod failover;
+pub mod log;
 pub mod replay;
+#[cfg(test)]
+mod tpcc_tests;

@@ -31,20 +31,17 @@ pub(crate) trait EntrySink: Send {
 }
 
 /// Gives each entry to a function at once.
-#[cfg(any(test, feature = "simulation"))]
 pub(crate) struct InOrder<F> {
     take: F,
     refused: Option<Refusal>,
 }
 
-#[cfg(any(test, feature = "simulation"))]
 impl<F> InOrder<F> {
     pub(crate) fn new(take: F) -> Self {
         Self { take, refused: None }
     }
 }
 
-#[cfg(any(test, feature = "simulation"))]
 #[async_trait]
 impl<F: FnMut(PartitionId, super::log::LogEntry) -> Result<(), String> + Send> EntrySink for InOrder<F> {
     fn put(&mut self, place: u64, partition: PartitionId, entry: Checked<'_>) {

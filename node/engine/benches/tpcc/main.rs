@@ -5,6 +5,7 @@
 //! Before anything is measured some thousand transactions run, and TPC-C's consistency conditions are checked.
 
 mod calls;
+mod catalog;
 mod consistency;
 mod load;
 mod random;
@@ -13,16 +14,14 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use calls::{Call, Transaction};
+use catalog::Catalog;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use random::Random;
-use tokio::runtime::Runtime;
 use volt_engine::effects::LogPayload;
 use volt_engine::partition::{Home, Partition};
 use volt_engine::plan::StatementContext;
 use volt_engine::procedure::Procedure;
-use volt_node::bench::catalog::catalog_of;
-use volt_node::metadata::map::ClusterMap;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -52,29 +51,24 @@ struct Database {
 impl Database {
     /// Loaded, used and found consistent.
     fn new() -> Self {
-        let runtime = Runtime::new().expect("threads");
-        let scripts = [include_str!("schema.sql"), include_str!("procedures.sql")];
-        let map = runtime.block_on(catalog_of(&scripts)).expect("a catalog");
-        let procedure = |transaction: Transaction| {
-            let procedure = map.procedure(transaction.procedure());
-            Arc::clone(procedure.expect("a procedure of the script"))
-        };
+        let catalog = Catalog::read();
+        let procedure = |transaction: Transaction| Arc::new(catalog.procedure(transaction.procedure()).clone());
         let mut database = Self {
-            partition: load::loaded(&map),
+            partition: load::loaded(&catalog),
             procedures: Transaction::ALL.map(procedure).to_vec(),
             random: Random::new(2),
             next_value: 0,
             now_micros: 1_700_000_000_000_000,
         };
-        database.check(&map);
+        database.check(&catalog);
         database
     }
 
-    fn check(&mut self, map: &ClusterMap) {
-        consistency::check(&self.partition, map);
+    fn check(&mut self, catalog: &Catalog) {
+        consistency::check(&self.partition, catalog);
         let calls = self.mix(CHECKED);
         self.run(&calls);
-        consistency::check(&self.partition, map);
+        consistency::check(&self.partition, catalog);
     }
 
     fn calls(&mut self, transaction: Transaction, count: usize) -> Vec<Call> {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
-use volt_engine::partition::Partition;
+use volt_engine::partition::{Partition, Projection};
 use volt_engine::plan::StatementContext;
 use volt_engine::row::RowRef;
 use volt_engine::transaction::Writes;
 use volt_engine::value::ValueRef;
-use volt_node::metadata::map::ClusterMap;
 
+use super::catalog::Catalog;
 use super::load::{DISTRICTS, WAREHOUSES};
 
 /// Bytes of a chunk of a scan.
@@ -32,8 +32,8 @@ struct Seen {
 
 /// # Panics
 /// When a condition does not hold.
-pub fn check(partition: &Partition, map: &ClusterMap) {
-    let seen = look(partition, map);
+pub fn check(partition: &Partition, catalog: &Catalog) {
+    let seen = look(partition, catalog);
     assert_eq!(seen.next_orders.len() as u32, WAREHOUSES * DISTRICTS, "districts");
     assert_eq!(seen.warehouse_sums, seen.district_sums, "condition 1");
     for (place, next) in &seen.next_orders {
@@ -46,14 +46,14 @@ pub fn check(partition: &Partition, map: &ClusterMap) {
     assert_eq!(seen.lines_of_orders, seen.lines, "condition 4");
 }
 
-fn look(partition: &Partition, map: &ClusterMap) -> Seen {
+fn look(partition: &Partition, catalog: &Catalog) -> Seen {
     let mut seen = Seen::default();
-    each(partition, map, "warehouse", &["w_id", "w_ytd"], |row| {
+    each(partition, catalog, "warehouse", &["w_id", "w_ytd"], |row| {
         seen.warehouse_sums.insert(int(row, 0), decimal(row, 1));
     });
     each(
         partition,
-        map,
+        catalog,
         "district",
         &["d_w_id", "d_id", "d_ytd", "d_next_o_id"],
         |row| {
@@ -63,7 +63,7 @@ fn look(partition: &Partition, map: &ClusterMap) -> Seen {
     );
     each(
         partition,
-        map,
+        catalog,
         "orders",
         &["o_w_id", "o_d_id", "o_id", "o_ol_cnt"],
         |row| {
@@ -72,21 +72,27 @@ fn look(partition: &Partition, map: &ClusterMap) -> Seen {
             *seen.lines_of_orders.entry(place(row)).or_default() += int(row, 3);
         },
     );
-    each(partition, map, "new_order", &["no_w_id", "no_d_id", "no_o_id"], |row| {
-        let order = int(row, 2);
-        let (first, last, count) = seen.new_orders.entry(place(row)).or_insert((order, order, 0));
-        (*first, *last) = (order.min(*first), order.max(*last));
-        *count += 1;
-    });
-    each(partition, map, "order_line", &["ol_w_id", "ol_d_id"], |row| {
+    each(
+        partition,
+        catalog,
+        "new_order",
+        &["no_w_id", "no_d_id", "no_o_id"],
+        |row| {
+            let order = int(row, 2);
+            let (first, last, count) = seen.new_orders.entry(place(row)).or_insert((order, order, 0));
+            (*first, *last) = (order.min(*first), order.max(*last));
+            *count += 1;
+        },
+    );
+    each(partition, catalog, "order_line", &["ol_w_id", "ol_d_id"], |row| {
         *seen.lines.entry(place(row)).or_default() += 1;
     });
     seen
 }
 
 /// These columns of every row.
-fn each(partition: &Partition, map: &ClusterMap, table: &str, columns: &[&str], mut take: impl FnMut(RowRef<'_>)) {
-    let table = map.table(table).expect("a table of the schema");
+fn each(partition: &Partition, catalog: &Catalog, table: &str, columns: &[&str], mut take: impl FnMut(RowRef<'_>)) {
+    let table = catalog.table(table);
     let place = |name: &&str| table.columns.iter().position(|column| column.name == *name);
     let project: Vec<usize> = columns.iter().filter_map(place).collect();
     assert_eq!(project.len(), columns.len(), "columns of {}", table.name);
@@ -103,7 +109,10 @@ fn each(partition: &Partition, map: &ClusterMap, table: &str, columns: &[&str], 
             None,
             &[],
             &context,
-            Some(&project),
+            Some(Projection {
+                columns: &project,
+                missing: &[],
+            }),
         );
         let chunk = chunk.expect("rows");
         chunk.rows.iter().for_each(|row| take(RowRef::new(row)));

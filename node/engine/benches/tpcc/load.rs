@@ -7,8 +7,8 @@ use volt_engine::key::encode_key;
 use volt_engine::partition::Partition;
 use volt_engine::row::encode_row;
 use volt_engine::value::Value;
-use volt_node::metadata::map::ClusterMap;
 
+use super::catalog::Catalog;
 use super::random::Random;
 
 /// Warehouses in the one partition: those that are remote to each other lie in it too.
@@ -25,22 +25,22 @@ const BATCH: usize = 1_000;
 /// Puts rows, a record for so many.
 struct Loader<'a> {
     partition: &'a mut Partition,
-    map: &'a ClusterMap,
+    catalog: &'a Catalog,
     random: Random,
     effects: EffectsBuilder,
     rows: usize,
 }
 
 /// A partition with all rows and indexes.
-pub fn loaded(map: &ClusterMap) -> Partition {
+pub fn loaded(catalog: &Catalog) -> Partition {
     let mut partition = Partition::new();
-    for table in map.tables.values() {
+    for table in &catalog.tables {
         partition.set_indexes(table.id, &table.indexes);
         assert!(partition.build_indexes(table.id, 1), "there are no rows");
     }
     let mut loader = Loader {
         partition: &mut partition,
-        map,
+        catalog,
         random: Random::new(1),
         effects: EffectsBuilder::default(),
         rows: 0,
@@ -68,7 +68,7 @@ fn decimal(number: u32, scale: u32) -> Value {
 
 impl Loader<'_> {
     fn table(&self, name: &str) -> &Table {
-        self.map.table(name).expect("a table of the schema")
+        self.catalog.table(name)
     }
 
     fn put(&mut self, table: &str, row: &[Value]) {

@@ -42,9 +42,9 @@ impl Transaction {
     pub fn any(random: &mut Random) -> Self {
         match random.number(1, 100) {
             ..=45 => Self::NewOrder,
-            ..=88 => Self::Payment,
-            ..=92 => Self::OrderStatus,
-            ..=96 => Self::Delivery,
+            46..=88 => Self::Payment,
+            89..=92 => Self::OrderStatus,
+            93..=96 => Self::Delivery,
             _ => Self::StockLevel,
         }
     }
