@@ -18,7 +18,6 @@ INSERT INTO target (id) SELECT id + 500 FROM source UNION ALL SELECT 1;
 INSERT INTO target (id, label) SELECT id + 500, CASE WHEN id = 4 THEN 'far too long a label' ELSE 'ok' END FROM source;
 INSERT INTO target (id, label) SELECT id + 500, NULL FROM source;
 SELECT count(*) FROM target WHERE id > 500 AND id < 600;
-INSERT INTO target (id, label) SELECT grp, id FROM source;
 INSERT INTO target (id, label) SELECT id FROM source;
 INSERT INTO target (id, nobody) SELECT id, id FROM source;
 INSERT INTO target SELECT id FROM nobody;

@@ -2,6 +2,7 @@
 
 use volt_engine::catalog::{Index, Table};
 use volt_engine::plan::{Access, BinaryOp, Expr, Function, IndexRange, KeyBound, KeyRange, UnaryOp};
+use volt_engine::value::DataType;
 
 use super::expr::balanced;
 
@@ -40,8 +41,31 @@ pub(super) struct Order {
 /// What the partition column must be equal to.
 pub(super) fn partition_value(table: &Table, conditions: &[Expr]) -> Option<Expr> {
     let place = table.partition_column?;
-    let mut values = conditions.iter().filter_map(|condition| key_value(condition, place));
-    values.find(|value| is_timeless(value)).cloned()
+    let value = |condition: &Expr| key_value(&without_widening(table, condition.clone()), place).cloned();
+    conditions.iter().filter_map(value).find(is_timeless)
+}
+
+/// A comparison of an INT column with a BIGINT: the column need not be cast for it, and is found as it is.
+fn without_widening(table: &Table, condition: Expr) -> Expr {
+    let is_int = |expr: &Expr| match expr {
+        Expr::Column(place) => table.columns.get(*place).map(|column| column.data_type) == Some(DataType::Int),
+        _ => false,
+    };
+    let plain = |side: Box<Expr>| match *side {
+        Expr::Cast {
+            operand,
+            to: DataType::BigInt,
+        } if is_int(&operand) => operand,
+        side => Box::new(side),
+    };
+    match condition {
+        Expr::Binary { op, left, right } if is_comparison(op) => Expr::Binary {
+            op,
+            left: plain(left),
+            right: plain(right),
+        },
+        condition => condition,
+    }
 }
 
 /// The way to the fewest rows.
@@ -60,12 +84,14 @@ pub(super) fn find_in_order(table: &Table, conditions: Vec<Expr>, order: &[Order
 
 /// By the primary key, and by each index that has all rows that are meant; the best first, of equals the key.
 fn ways(table: &Table, conditions: Vec<Expr>) -> Vec<Found> {
+    let conditions = conditions.into_iter().map(|one| without_widening(table, one));
+    let conditions: Vec<Expr> = conditions.collect();
     let of_index = |index: &Index| {
         let shape = &index.shape;
         let has_all = shape
             .predicate
             .as_ref()
-            .is_none_or(|predicate| follows(predicate, &conditions));
+            .is_none_or(|predicate| follows(table, predicate, &conditions));
         has_all.then(|| by_index(table, index, conditions.clone()))
     };
     let by_index = table.indexes.iter().filter_map(of_index).collect::<Vec<_>>();
@@ -173,9 +199,10 @@ fn narrow(conditions: &mut Vec<Expr>, key: &[(usize, bool)]) -> Narrowed {
 
 /// Every row that meets the conditions meets the predicate: each part of it is one of them, or says that a column is not
 /// NULL that one of them compares.
-fn follows(predicate: &Expr, conditions: &[Expr]) -> bool {
+fn follows(table: &Table, predicate: &Expr, conditions: &[Expr]) -> bool {
     let mut parts = Vec::new();
     flatten(predicate.clone(), &mut parts);
+    let parts: Vec<Expr> = parts.into_iter().map(|part| without_widening(table, part)).collect();
     let is_met = |part: &Expr| {
         if conditions.contains(part) {
             return true;
