@@ -99,5 +99,4 @@ SELECT * FROM popular;
 SELECT * FROM totals;
 DROP VIEW popular;
 DROP MATERIALIZED VIEW by_item, by_customer, totals;
-SELECT name FROM system.indexes;
 DROP TABLE orders;
