@@ -50,19 +50,19 @@ fn tables(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = &Arc<Table>>
     map.tables.values().filter(move |table| table.group == group)
 }
 
-/// Takes some rows into what lacks them.
+/// Takes some rows into what lacks them, also in a partition that this map doesn't know yet, or any more: whoever builds goes
+/// on only when nothing is left to build.
 fn build_some(replica: &mut Replica, map: &ClusterMap) {
-    let Some(info) = map.partitions.get(&replica.partition) else {
-        return;
-    };
-    define(replica, info.group, map);
+    if let Some(info) = map.partitions.get(&replica.partition) {
+        define(replica, info.group, map);
+    }
     if !replica.is_building {
         return;
     }
-    let mut indexed = tables(info.group, map).filter(|table| !table.indexes.is_empty());
-    let is_built = |table: &Arc<Table>| replica.engine.build_indexes(table.id, ROWS_AT_A_TIME);
-    // A view asks an index for a value in the place of one that went.
-    replica.is_building = !(indexed.all(is_built) && replica.engine.build_views(ROWS_AT_A_TIME));
+    // All that the replica has, which may have heard of more than this map says. A view asks an index for a value in the place
+    // of one that went.
+    let engine = &mut replica.engine;
+    replica.is_building = !(engine.build_indexes(ROWS_AT_A_TIME) && engine.build_views(ROWS_AT_A_TIME));
 }
 
 impl Replicas {
@@ -83,6 +83,98 @@ impl Replicas {
                     tokio::task::yield_now().await;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use volt_engine::catalog::{Column, Index, IndexColumn, IndexShape, IndexState};
+    use volt_engine::effects::{EffectsBuilder, LogPayload};
+    use volt_engine::key::encode_key;
+    use volt_engine::row::encode_row;
+    use volt_engine::value::{DataType, Value, ValueRef};
+
+    use super::*;
+    use crate::metadata::map::PartitionInfo;
+
+    fn map(catalog_version: u64, indexes: Vec<Index>) -> ClusterMap {
+        let mut map = ClusterMap {
+            catalog_version,
+            ..ClusterMap::default()
+        };
+        let table = Table {
+            id: 1,
+            name: "t".to_owned(),
+            columns: vec![Column {
+                name: "id".to_owned(),
+                data_type: DataType::BigInt,
+                nullable: false,
+                default: None,
+                missing: Value::Null,
+                is_dropped: false,
+            }],
+            primary_key: vec![0],
+            partition_column: Some(0),
+            group: 1,
+            indexes,
+            checks: Vec::new(),
+            ttl: None,
+            view: None,
+        };
+        map.tables.insert(1, Arc::new(table));
+        let info = PartitionInfo {
+            partition_id: 1,
+            group: 1,
+            index: 0,
+            epoch: 1,
+            primary: None,
+            primary_boot: 0,
+            in_sync: BTreeSet::new(),
+            learners: BTreeSet::new(),
+            restarted: BTreeSet::new(),
+            wanted: None,
+        };
+        map.partitions.insert(1, info);
+        map
+    }
+
+    fn row() -> LogPayload {
+        let mut effects = EffectsBuilder::default();
+        let id = ValueRef::BigInt(1);
+        effects.put(1, &encode_key([id]), &encode_row(&[id]));
+        LogPayload::Write(effects.finish())
+    }
+
+    #[test]
+    fn what_is_built_is_what_the_replica_has_heard_of() {
+        let index = Index {
+            name: "i".to_owned(),
+            shape: IndexShape {
+                id: 7,
+                columns: vec![IndexColumn {
+                    place: 0,
+                    descending: false,
+                }],
+                predicate: None,
+                missing: Vec::new(),
+            },
+            unique: false,
+            constraint: false,
+            view: None,
+            state: IndexState::Building,
+            source: String::new(),
+        };
+        // Whoever builds had looked at the map a moment before: at one without the index, or without the partition.
+        for before in [map(1, Vec::new()), ClusterMap::default()] {
+            let mut replica = Replica::new(1);
+            replica.engine.apply_record(1, &row()).expect("a first record");
+            define(&mut replica, 1, &map(2, vec![index.clone()]));
+            assert!(replica.is_building && !replica.engine.has_built(1, 7));
+            build_some(&mut replica, &before);
+            assert!(!replica.is_building && replica.engine.has_built(1, 7));
         }
     }
 }

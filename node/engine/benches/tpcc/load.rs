@@ -36,7 +36,7 @@ pub fn loaded(catalog: &Catalog) -> Partition {
     let mut partition = Partition::new();
     for table in &catalog.tables {
         partition.set_indexes(table.id, &table.indexes);
-        assert!(partition.build_indexes(table.id, 1), "there are no rows");
+        assert!(partition.build_indexes(1), "there are no rows");
     }
     let mut loader = Loader {
         partition: &mut partition,

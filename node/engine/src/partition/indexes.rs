@@ -44,10 +44,9 @@ impl Partition {
             .is_some_and(|table| table.index(index).is_some())
     }
 
-    /// Takes up to `max_rows` rows of a table into each of its indexes that are not complete; true: all are.
-    pub fn build_indexes(&mut self, table: TableId, max_rows: usize) -> bool {
-        let table = self.tables.get_mut(&table);
-        table.is_none_or(|table| table.build_indexes(max_rows))
+    /// Takes up to `max_rows` rows into each index that is not complete, one table after another; true: all are.
+    pub fn build_indexes(&mut self, max_rows: usize) -> bool {
+        self.tables.values_mut().all(|table| table.build_indexes(max_rows))
     }
 }
 

@@ -117,7 +117,7 @@ impl Both {
         table.indexes = indexes();
         let mut both = Self::of(Arc::new(table), rows);
         both.partition.set_indexes(1, &both.table.indexes);
-        assert!(both.partition.build_indexes(1, 1_000));
+        assert!(both.partition.build_indexes(1_000));
         both
     }
 
@@ -310,7 +310,7 @@ fn an_index_is_used_where_it_finds_fewer_or_has_the_order() {
     table.indexes = indexes();
     both.table = Arc::new(table);
     both.partition.set_indexes(1, &both.table.indexes);
-    assert!(both.partition.build_indexes(1, 1_000));
+    assert!(both.partition.build_indexes(1_000));
     for (conditions, expected) in [
         ("p = 1 AND g = 'g' AND k = 2 AND n = 0", "point, 0 stages"),
         ("p = 1 AND g = 'g' AND n = 0", "prefix of 2, 0 stages"),

@@ -204,7 +204,7 @@ impl Harness {
                 if !self.partition.has_indexes(TABLE, &[index()]) {
                     self.partition.set_indexes(TABLE, &[index()]);
                 }
-                self.partition.build_indexes(TABLE, *rows);
+                self.partition.build_indexes(*rows);
             }
         }
     }

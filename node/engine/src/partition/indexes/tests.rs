@@ -203,7 +203,7 @@ impl Harness {
             Step::Unpin(which) if *which < self.pins.len() => partition.unpin(self.pins.remove(*which)),
             Step::Unpin(_) => {}
             Step::Build(rows) => {
-                partition.build_indexes(TABLE, *rows);
+                partition.build_indexes(*rows);
             }
             Step::Renew => {
                 let [first, second] = definitions();
@@ -287,7 +287,7 @@ proptest! {
             harness.check(&own, &span, backward);
             harness.check_entries();
         }
-        while !harness.partition.build_indexes(TABLE, 3) {}
+        while !harness.partition.build_indexes(3) {}
         let answers = harness.check(&own, &span, backward);
         prop_assert_eq!(answers, 2 * (harness.pins.len() + 2));
         harness.check_entries();
@@ -321,10 +321,10 @@ fn an_index_is_built_in_steps_and_read_when_it_is_complete() {
         let can = partition.rows_by_index(TABLE, 1, 1, &Writes::default(), all, false, count);
         can.then_some(rows)
     };
-    assert!(!partition.build_indexes(TABLE, 5));
+    assert!(!partition.build_indexes(5));
     assert_eq!(read(&partition), None);
-    assert!(!partition.build_indexes(TABLE, 5));
-    assert!(partition.build_indexes(TABLE, 5));
+    assert!(!partition.build_indexes(5));
+    assert!(partition.build_indexes(5));
     assert_eq!(read(&partition), Some(12));
     assert_eq!(partition.stats().bytes - bytes, 2 * 12 * size_of::<(Key, Key)>() as u64);
     partition.set_indexes(TABLE, &definitions()[1..]);
@@ -340,7 +340,7 @@ fn null_is_not_what_a_row_has_that_lacks_the_column() {
         pins: Vec::new(),
     };
     harness.partition.set_indexes(TABLE, &definitions());
-    while !harness.partition.build_indexes(TABLE, 10) {}
+    while !harness.partition.build_indexes(10) {}
     let (id, a) = (ValueRef::Int(1), ValueRef::Int(2));
     for (lsn, row) in [vec![id, a], vec![id, a, ValueRef::Null], vec![id, a]]
         .into_iter()

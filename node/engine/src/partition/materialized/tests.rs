@@ -257,7 +257,7 @@ impl Harness {
                 partition.build_views(*rows);
             }
             Step::BuildIndexes(rows) => {
-                partition.build_indexes(TABLE, *rows);
+                partition.build_indexes(*rows);
             }
             Step::Renew => {
                 let views = views();

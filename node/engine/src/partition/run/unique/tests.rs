@@ -237,7 +237,7 @@ proptest! {
         let mut partition = filled(&rows);
         partition.set_indexes(TABLE, std::slice::from_ref(&definition));
         if built {
-            prop_assert!(partition.build_indexes(TABLE, 1_000));
+            prop_assert!(partition.build_indexes(1_000));
         }
         let mut found = Vec::new();
         partition.run(&program, &[], &CONTEXT, &mut |row| found.push(as_numbers(row))).unwrap();
@@ -292,7 +292,7 @@ proptest! {
         let missing = partition.run(&new, &[], &CONTEXT, &mut |_| {});
         let is_missing = matches!(missing.map_err(|failed| failed.error), Err(StatementError::IndexNotBuilt { .. }));
         prop_assert_eq!(is_missing, !rows.is_empty());
-        prop_assert!(partition.build_indexes(TABLE, 1_000));
+        prop_assert!(partition.build_indexes(1_000));
         let has_twice = matches!(partition.find_duplicate(TABLE, 1, None, 1_000), Ok(Duplicates::Found(_)));
         prop_assert_eq!(has_twice, !is_unique(&rows));
         let mut after = None;
@@ -356,7 +356,7 @@ proptest! {
 fn a_row_that_lacks_a_column_is_held_to_what_it_has_there() {
     let mut partition = filled(&Rows::from([(1, (Some(1), Some(MISSING)))]));
     partition.set_indexes(TABLE, &[definition(false, false, true)]);
-    while !partition.build_indexes(TABLE, 10) {}
+    while !partition.build_indexes(10) {}
     let twice = partition.run(&without_b(&[(2, (Some(1), None))]), &[], &CONTEXT, &mut |_| {});
     let error = twice.expect_err("another row has the values").error;
     assert!(error.to_string().contains("t_a_b"), "{error}");
