@@ -10,9 +10,9 @@ use volt_engine::idempotency::Keyed;
 use volt_engine::plan::{Action, Expr, Program};
 use volt_engine::value::{Value, ValueRef};
 
-use super::SqlEngine;
 use super::compile::{NotCompiled, Route, program};
 use super::planned::{Plan, Planned, ProgramPlan};
+use super::{SqlEngine, is_planned_too_early};
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::statement::{Completion, RowSink, SessionValues, TransactionModes};
@@ -172,6 +172,8 @@ impl SqlEngine {
                 Err(error) => Err(error),
             };
             match ended {
+                // It is to be planned anew first.
+                Err(error) if is_planned_too_early(&error) => return Err(error),
                 Err(error) if error.sqlstate == "40001" && tries < MAX_TRIES => {
                     tracing::debug!(%error, "an INSERT of a query's rows is done again");
                     let pause = FIRST_PAUSE * (1 << tries.min(6));
