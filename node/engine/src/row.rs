@@ -30,6 +30,9 @@ const TIMESTAMP: u8 = 8;
 /// Then counted bytes.
 const BYTEA: u8 = 9;
 
+/// Bytes of a number with its tag, at most.
+const MAX_NUMBER: usize = 17;
+
 /// Encodes a row.
 pub fn encode_row(values: &[ValueRef<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 + values.len() * 10);
@@ -53,6 +56,8 @@ pub(crate) fn encode_changed_into(
     columns: usize,
     changed: &[(usize, ValueRef<'_>)],
 ) {
+    // Once, not at each of its parts.
+    out.reserve(old.values.rest().len() + changed.len() * MAX_NUMBER);
     put_varint(out, columns.max(old.count) as u64);
     let mut reader = old.values;
     let mut next = 0;

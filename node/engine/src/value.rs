@@ -79,6 +79,7 @@ pub enum ValueRef<'a> {
 
 impl Value {
     /// The same value, borrowed.
+    #[inline]
     pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
             Self::Null => ValueRef::Null,

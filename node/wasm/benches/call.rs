@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use divan::Bencher;
 use volt_engine::plan::StatementContext;
-use volt_engine::procedure::{Body, Machine, Next, Procedure, Statement};
-use volt_engine::value::Value;
+use volt_engine::procedure::{Body, Collector, Machine, Next, Procedure, Statement};
+use volt_engine::value::ValueRef;
 use volt_wasm::Modules;
 
 #[global_allocator]
@@ -53,8 +53,12 @@ fn call(bencher: Bencher, procedure: &Procedure) {
         let mut call = compiled.start(procedure, &[], &context).expect("a call");
         loop {
             match call.advance() {
-                Ok(Next::Execute { .. }) => call.executed(1, vec![vec![Value::BigInt(1)]]).expect("an answer"),
-                Ok(Next::Pause | Next::Row(_) | Next::Value { .. }) => {}
+                Ok(Next::Execute { .. }) => {
+                    let mut rows = Collector::new(1);
+                    rows.row(&[ValueRef::BigInt(1)]);
+                    call.executed(1, &mut rows).expect("an answer");
+                }
+                Ok(Next::Pause | Next::Row | Next::Value { .. }) => {}
                 Ok(Next::Done) | Err(_) => return,
             }
         }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use volt_engine::error::StatementError;
 use volt_engine::plan::StatementContext;
-use volt_engine::procedure::{Machine, Next, Notice, Parameter, Procedure, RowsTaken, as_type};
-use volt_engine::value::{DataType, Value};
+use volt_engine::procedure::{Collector, Machine, Next, Notice, Parameter, Procedure, RowsTaken, as_type};
+use volt_engine::value::{DataType, Value, ValueRef};
 use wasmtime::{InstancePre, PoolConcurrencyLimitError, Store, Trap};
 
 use crate::host::{Answer, Desk, Failure, Host, Request, lock};
@@ -26,6 +26,8 @@ pub struct Call<'p> {
     desk: Arc<Mutex<Desk>>,
     /// The parameters of the statement at hand.
     frame: Vec<Value>,
+    /// The row that the caller is to be given.
+    row: Vec<Value>,
     returned: u64,
 }
 
@@ -49,6 +51,7 @@ impl<'p> Call<'p> {
             running: Some(Box::pin(run(pre, host))),
             desk,
             frame: Vec::new(),
+            row: Vec::new(),
             returned: 0,
         }
     }
@@ -71,10 +74,10 @@ impl<'p> Call<'p> {
                 })
             }
             Some(Request::Emit(row)) => {
-                let row = self.row(row)?;
+                self.row = self.row_of(row)?;
                 self.returned += 1;
                 lock(&self.desk).answer = Some(Answer::default());
-                Ok(Next::Row(row))
+                Ok(Next::Row)
             }
         }
     }
@@ -98,7 +101,7 @@ impl<'p> Call<'p> {
     }
 
     /// A row for the caller, as the types of its columns.
-    fn row(&self, given: Vec<Value>) -> Result<Vec<Value>, StatementError> {
+    fn row_of(&self, given: Vec<Value>) -> Result<Vec<Value>, StatementError> {
         let columns = &self.procedure.columns;
         if columns.is_empty() {
             return Err(self.wrong("it returns a row, and was created without columns or OUT arguments"));
@@ -186,7 +189,18 @@ impl Machine for Call<'_> {
         &self.frame
     }
 
-    fn executed(&mut self, affected: u64, rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
+    fn give_row(&mut self, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Result<(), StatementError> {
+        sink(
+            &std::mem::take(&mut self.row)
+                .iter()
+                .map(Value::as_ref)
+                .collect::<Vec<_>>(),
+        );
+        Ok(())
+    }
+
+    fn executed(&mut self, affected: u64, rows: &mut Collector) -> Result<(), StatementError> {
+        let rows = rows.take_rows();
         lock(&self.desk).answer = Some(Answer { affected, rows });
         Ok(())
     }

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 use volt_engine::error::StatementError;
 use volt_engine::plan::StatementContext;
-use volt_engine::procedure::{Body, Machine, Next, Notice, Parameter, Procedure, Statement};
-use volt_engine::value::{DataType, Value};
+use volt_engine::procedure::{Body, Collector, Machine, Next, Notice, Parameter, Procedure, Statement};
+use volt_engine::value::{DataType, Value, ValueRef};
 
 use super::*;
 use crate::limits::{MAX_COMPILED, MAX_COMPILED_BYTES};
@@ -82,9 +82,13 @@ fn run_procedure(procedure: &Procedure) -> Result<Seen, StatementError> {
         match call.advance()? {
             Next::Execute { statement, .. } => {
                 seen.executed.push((statement, call.frame().to_vec()));
-                call.executed(2, vec![vec![Value::BigInt(10)], vec![Value::BigInt(20)]])?;
+                let mut rows = Collector::new(usize::MAX);
+                [10, 20].map(|number| rows.row(&[ValueRef::BigInt(number)]));
+                call.executed(2, &mut rows)?;
             }
-            Next::Row(row) => seen.rows.push(row),
+            Next::Row => {
+                call.give_row(&mut |row| seen.rows.push(row.iter().map(|value| value.to_value()).collect()))?;
+            }
             Next::Pause => seen.pauses += 1,
             Next::Value { .. } => panic!("a module takes no values of sequences"),
             Next::Done => {
@@ -316,8 +320,10 @@ fn calls_know_nothing_of_each_other() {
         assert!(matches!(left.advance(), Ok(Next::Execute { .. })));
         assert!(matches!(call.advance(), Ok(Next::Execute { .. })));
         drop(left);
-        call.executed(0, Vec::new()).unwrap();
-        assert_eq!(call.advance(), Ok(Next::Row(vec![Value::BigInt(0)])));
+        call.executed(0, &mut Collector::default()).unwrap();
+        assert_eq!(call.advance(), Ok(Next::Row));
+        call.give_row(&mut |row| assert_eq!(row, [ValueRef::BigInt(0)]))
+            .unwrap();
         assert_eq!(call.advance(), Ok(Next::Done));
         assert_eq!(call.advance(), Ok(Next::Done));
     }

@@ -107,6 +107,7 @@ impl Call<'_> {
         sequences: &mut dyn FnMut(SequenceId) -> Option<i64>,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
     ) -> Result<(u64, Vec<Notice>), StatementError> {
+        let mut kept = Collector::default();
         let mut next_value = |sequence| sequences(sequence).ok_or(StatementError::NoValueAtHand { sequence });
         loop {
             match machine.advance()? {
@@ -116,11 +117,11 @@ impl Call<'_> {
                     for &(sequence, slot) in called.map_or(&[][..], |one| &one.sequences) {
                         machine.put(slot, next_value(sequence)?)?;
                     }
-                    let (affected, kept) = self.execute(statement, machine.frame(), rows, sink)?;
-                    machine.executed(affected, kept)?;
+                    let affected = self.execute(statement, machine.frame(), rows, &mut kept, sink)?;
+                    machine.executed(affected, &mut kept)?;
                 }
                 Next::Pause => {}
-                Next::Row(row) => sink(&row.iter().map(Value::as_ref).collect::<Vec<_>>()),
+                Next::Row => machine.give_row(sink)?,
                 Next::Done => return Ok((machine.returned(), machine.take_notices())),
             }
         }
@@ -131,17 +132,19 @@ impl Call<'_> {
         statement: usize,
         frame: &[Value],
         rows: RowsTaken,
+        kept: &mut Collector,
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
-    ) -> Result<(u64, Vec<Vec<Value>>), StatementError> {
+    ) -> Result<u64, StatementError> {
         let statement = self.procedure.statements.get(statement);
         let statement = statement.ok_or_else(|| malformed("a statement is out of range"))?;
         self.check_home(statement, frame)?;
         match rows {
-            RowsTaken::Caller => Ok((self.run_program(statement, frame, sink)?, Vec::new())),
+            RowsTaken::Caller => self.run_program(statement, frame, sink),
             RowsTaken::Kept(limit) => {
-                let mut kept = Collector::new(limit);
+                kept.begin(limit);
                 let affected = self.run_program(statement, frame, &mut |row| kept.row(row))?;
-                Ok((affected, kept.finish(self.procedure)?))
+                kept.check(self.procedure)?;
+                Ok(affected)
             }
         }
     }

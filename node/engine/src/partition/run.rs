@@ -20,7 +20,7 @@ use crate::effects::Effects;
 use crate::error::StatementError;
 use crate::key::{Key, KeyBuffer};
 use crate::plan::cast::as_key;
-use crate::plan::eval::{Datum, Scope, parameter};
+use crate::plan::eval::{Datum, Datums, Scope, ValueRefs, parameter};
 use crate::plan::{Access, Action, Expr, Program, StatementContext};
 use crate::row::RowRef;
 use crate::span::Span;
@@ -285,8 +285,8 @@ fn give<'a>(
     let values = project
         .iter()
         .map(|expr| expr.evaluate(scope))
-        .collect::<Result<Vec<_>, _>>()?;
-    sink(&values.iter().map(Datum::as_ref).collect::<Vec<_>>());
+        .collect::<Result<Datums<'_>, _>>()?;
+    sink(&values.iter().map(Datum::as_ref).collect::<ValueRefs<'_>>());
     Ok(())
 }
 

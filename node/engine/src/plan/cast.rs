@@ -13,8 +13,34 @@ const PLAIN_NUMERIC: DataType = DataType::Numeric {
     scale: 10,
 };
 
+/// It is what a column of this type holds, as it is.
+#[inline]
+pub(crate) fn fits(value: ValueRef<'_>, to: DataType) -> bool {
+    match (value, to) {
+        (ValueRef::Text(text), DataType::Varchar(limit)) => text.len() <= limit as usize,
+        (ValueRef::Numeric(number), to) => fits_numeric(number, to),
+        (ValueRef::Null, _)
+        | (ValueRef::Boolean(_), DataType::Boolean)
+        | (ValueRef::Int(_), DataType::Int)
+        | (ValueRef::BigInt(_), DataType::BigInt)
+        | (ValueRef::Double(_), DataType::Double)
+        | (ValueRef::Text(_), DataType::Text)
+        | (ValueRef::Timestamp(_), DataType::Timestamp)
+        | (ValueRef::Bytea(_), DataType::Bytea) => true,
+        _ => false,
+    }
+}
+
 /// An explicit CAST: a text too long for VARCHAR(n) is cut.
+#[inline]
 pub(crate) fn cast(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
+    if fits(value.as_ref(), to) {
+        return Ok(value);
+    }
+    cast_other(value, to)
+}
+
+fn cast_other(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
     let DataType::Varchar(limit) = to else {
         return convert(value, to);
     };
@@ -29,7 +55,15 @@ pub(crate) fn cast(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
 }
 
 /// What a column of this type stores: a text too long for VARCHAR(n) is an error, but for spaces at its end.
+#[inline]
 pub(crate) fn assign(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
+    if fits(value.as_ref(), to) {
+        return Ok(value);
+    }
+    assign_other(value, to)
+}
+
+fn assign_other(value: Datum<'_>, to: DataType) -> Evaluated<'_> {
     if let (ValueRef::Text(_), DataType::Boolean | DataType::Int | DataType::BigInt | DataType::Double)
     | (ValueRef::Text(_), DataType::Numeric { .. } | DataType::Timestamp | DataType::Bytea) = (value.as_ref(), to)
     {
@@ -195,11 +229,25 @@ fn numeric(text: &str) -> Option<Result<Decimal, StatementError>> {
     Some(read.ok_or_else(|| out_of_range("numeric")))
 }
 
+/// So of a number: as many places as the type's, and no more digits.
+fn fits_numeric(value: Decimal, to: DataType) -> bool {
+    let DataType::Numeric { precision, scale } = to else {
+        return false;
+    };
+    let own = value.scale();
+    let scaled = own == u32::from(scale) || (to == PLAIN_NUMERIC && own < u32::from(scale));
+    let whole_digits = u32::from(precision.saturating_sub(scale)).min(28);
+    scaled && value.mantissa().unsigned_abs() < 10_u128.pow(whole_digits + own)
+}
+
 /// Rounds to the type's scale, halves away from zero, and checks the digits before the point.
 fn fit_numeric(value: Decimal, to: DataType) -> Result<Decimal, StatementError> {
     let DataType::Numeric { precision, scale } = to else {
         return Ok(value);
     };
+    if fits_numeric(value, to) {
+        return Ok(value);
+    }
     let scale = u32::from(scale);
     let mut fitted = value.round_dp_with_strategy(scale, RoundingStrategy::MidpointAwayFromZero);
     let whole_digits = u32::from(precision).saturating_sub(scale).min(28);

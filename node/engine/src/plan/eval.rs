@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use super::cast::{assign, cast};
 use super::like::matches_like;
 use super::operators::{arithmetic, compare, negate, out_of_range};
@@ -62,6 +64,15 @@ impl Datum<'_> {
         matches!(self, Self::Ref(ValueRef::Null))
     }
 }
+
+/// Values of one row; most rows of a statement are no longer than what lies on the stack.
+pub(crate) type Datums<'a> = SmallVec<[Datum<'a>; SHORT_ROW]>;
+
+/// The same, borrowed.
+pub(crate) type ValueRefs<'a> = SmallVec<[ValueRef<'a>; SHORT_ROW]>;
+
+/// Columns of a row whose values need no allocation.
+const SHORT_ROW: usize = 12;
 
 pub(crate) type Evaluated<'a> = Result<Datum<'a>, StatementError>;
 

@@ -6,6 +6,7 @@ pub mod eval;
 pub mod expr;
 mod like;
 pub mod operators;
+mod simplify;
 mod stage;
 pub(crate) mod validate;
 
@@ -15,6 +16,7 @@ use crate::TableId;
 use crate::catalog::{Column, IndexShape};
 use crate::value::Value;
 pub use expr::{BinaryOp, Expr, Function, UnaryOp};
+pub use simplify::Types;
 pub use stage::{Aggregate, AggregateFunction, SortKey, Stage};
 
 /// A statement over one table, for one partition. Shipped between nodes with serde (postcard).

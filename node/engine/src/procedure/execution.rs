@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use super::machine::{
-    MAX_KEPT_BYTES, Machine, Next, RowsTaken, arguments_of, as_variable, fits, size_of_row, too_many,
+    Collector, MAX_KEPT_BYTES, Machine, Next, RowsTaken, arguments_of, as_variable, size_of_row, too_many, variable,
 };
 use super::{Body, Code, Into, Level, MAX_NOTICES, Notice, Op, Piece, Procedure, Raise};
 use crate::error::StatementError;
-use crate::plan::eval::{Datum, Scope};
+use crate::plan::cast::fits;
+use crate::plan::eval::{Datum, Datums, Scope, ValueRefs};
 use crate::plan::{Expr, StatementContext};
-use crate::value::{DataType, Value};
+use crate::value::{DataType, Value, ValueRef};
 
 /// Instructions that one call may execute; a second or so, during which its partition does nothing else.
 pub const MAX_STEPS: u64 = 5_000_000;
@@ -30,6 +31,8 @@ pub struct Execution<'p> {
     /// Rows returned to the caller.
     returned: u64,
     executing: Option<&'p Into>,
+    /// The row that the caller is to be given.
+    row: &'p [Expr],
 }
 
 impl<'p> Execution<'p> {
@@ -64,6 +67,7 @@ impl<'p> Execution<'p> {
             notices: Vec::new(),
             returned: 0,
             executing: None,
+            row: &[],
         };
         execution.set(code.found, Value::Boolean(false));
         execution.set(code.row_count, Value::BigInt(0));
@@ -129,11 +133,8 @@ impl Machine for Execution<'_> {
                 }
                 Op::NextRow { rows, slots, done, met } => self.next_row(*rows, slots, *done, *met),
                 Op::ReturnRow(values) => {
-                    let row = values.iter().zip(&self.procedure.columns);
-                    let row = row.map(|(value, (_, data_type))| self.value(value, *data_type));
-                    let row = row.collect::<Result<Vec<_>, _>>()?;
-                    self.returned += 1;
-                    return Ok(Next::Row(row));
+                    self.row = values;
+                    return Ok(Next::Row);
                 }
                 Op::Raise(raise) => self.raise(raise)?,
                 Op::Return => break,
@@ -142,7 +143,18 @@ impl Machine for Execution<'_> {
         Ok(Next::Done)
     }
 
-    fn executed(&mut self, affected: u64, mut rows: Vec<Vec<Value>>) -> Result<(), StatementError> {
+    fn give_row(&mut self, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Result<(), StatementError> {
+        let row = std::mem::take(&mut self.row).iter().zip(&self.procedure.columns);
+        let scope = self.scope();
+        let values = row.map(|(value, (_, data_type))| variable(value.evaluate(&scope)?, *data_type));
+        let values = values.collect::<Result<Datums<'_>, _>>()?;
+        sink(&values.iter().map(Datum::as_ref).collect::<ValueRefs<'_>>());
+        drop(values);
+        self.returned += 1;
+        Ok(())
+    }
+
+    fn executed(&mut self, affected: u64, rows: &mut Collector) -> Result<(), StatementError> {
         let Some(into) = self.executing.take() else {
             return Err(StatementError::TypeMismatch("no statement was asked for".to_owned()));
         };
@@ -162,21 +174,16 @@ impl Machine for Execution<'_> {
                 if *strict || !*is_statement || (*at_most_one && affected > 1) {
                     check_one(affected, *is_statement)?;
                 }
-                let mut row = if rows.is_empty() {
-                    Vec::new()
-                } else {
-                    rows.swap_remove(0)
-                }
-                .into_iter();
+                let mut first = rows.drain();
                 for &slot in slots {
-                    let value = row.next().unwrap_or(Value::Null);
+                    let value = first.next().unwrap_or(Value::Null);
                     self.take(slot, value)?;
                 }
                 if *is_statement {
                     self.tell(affected.min(1));
                 }
             }
-            Into::Rows(number) => self.keep(*number, rows)?,
+            Into::Rows(number) => self.keep(*number, rows.take_rows())?,
         }
         Ok(())
     }
@@ -270,7 +277,7 @@ impl Execution<'_> {
     fn take(&mut self, slot: usize, value: Value) -> Result<(), StatementError> {
         let data_type = self.code.slots.get(slot).copied().unwrap_or(DataType::Text);
         let value = match value {
-            value if fits(&value, data_type) => value,
+            value if fits(value.as_ref(), data_type) => value,
             value => as_variable(Datum::Ref(value.as_ref()), data_type)?,
         };
         self.set(slot, value);

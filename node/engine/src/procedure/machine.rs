@@ -4,8 +4,8 @@
 use super::{Notice, Procedure};
 use crate::SequenceId;
 use crate::error::StatementError;
-use crate::plan::cast::{assign, cast};
-use crate::plan::eval::Datum;
+use crate::plan::cast::{assign, cast, fits};
+use crate::plan::eval::{Datum, Evaluated};
 use crate::value::{DataType, Value, ValueRef};
 
 /// Bytes of rows that one call may keep, about.
@@ -19,8 +19,11 @@ pub trait Machine {
     /// The parameters of the statement at hand.
     fn frame(&self) -> &[Value];
 
-    /// What came of the statement: rows returned or changed, and those that were to be kept.
-    fn executed(&mut self, affected: u64, rows: Vec<Vec<Value>>) -> Result<(), StatementError>;
+    /// What came of the statement: rows returned or changed, and those that were to be kept, of which it takes what it needs.
+    fn executed(&mut self, affected: u64, rows: &mut Collector) -> Result<(), StatementError>;
+
+    /// Gives the row that `Next::Row` told of, once.
+    fn give_row(&mut self, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Result<(), StatementError>;
 
     /// The value of a sequence that was asked for, or that the statement at hand needs as a parameter.
     fn put(&mut self, slot: usize, value: i64) -> Result<(), StatementError>;
@@ -49,8 +52,8 @@ pub enum Next {
         /// Where the value goes.
         slot: usize,
     },
-    /// Give this row to the caller.
-    Row(Vec<Value>),
+    /// Give the caller the row of `Machine::give_row`.
+    Row,
     /// Nothing; but it has run for a while, and goes on when it is asked again. Who may wait lets others run meanwhile.
     Pause,
     /// It has ended; all that it did counts.
@@ -66,11 +69,15 @@ pub enum RowsTaken {
     Caller,
 }
 
-/// Collects the rows of a statement that the machine is to be told.
-#[derive(Debug)]
+/// The rows of a statement that the machine is to be told, one behind the other. Used again for each statement of a call, so
+/// that most rows cost no allocation.
+#[derive(Debug, Default)]
 pub struct Collector {
     limit: usize,
-    rows: Vec<Vec<Value>>,
+    /// Columns of each row.
+    width: usize,
+    values: Vec<Value>,
+    rows: usize,
     bytes: usize,
 }
 
@@ -79,27 +86,46 @@ impl Collector {
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
-            rows: Vec::new(),
-            bytes: 0,
+            ..Self::default()
         }
     }
 
-    /// One row.
+    /// For the next statement.
+    pub fn begin(&mut self, limit: usize) {
+        self.values.clear();
+        (self.limit, self.width, self.rows, self.bytes) = (limit, 0, 0, 0);
+    }
+
+    /// One row; all of a statement have as many columns.
     pub fn row(&mut self, values: &[ValueRef<'_>]) {
-        if self.rows.len() >= self.limit || self.bytes > MAX_KEPT_BYTES {
+        if self.rows >= self.limit || self.bytes > MAX_KEPT_BYTES {
             return;
         }
-        let row: Vec<Value> = values.iter().map(|value| value.to_value()).collect();
-        self.bytes += size_of_row(&row);
-        self.rows.push(row);
+        self.width = values.len();
+        self.values.extend(values.iter().map(|value| value.to_value()));
+        self.rows += 1;
+        self.bytes += size_of_row(self.values.get(self.values.len() - values.len()..).unwrap_or_default());
     }
 
-    /// The rows; an error when they were more bytes than a call may keep.
-    pub fn finish(self, procedure: &Procedure) -> Result<Vec<Vec<Value>>, StatementError> {
-        if self.bytes > MAX_KEPT_BYTES {
-            return Err(too_many(procedure));
+    /// An error when they were more bytes than a call may keep.
+    pub fn check(&self, procedure: &Procedure) -> Result<(), StatementError> {
+        match self.bytes > MAX_KEPT_BYTES {
+            true => Err(too_many(procedure)),
+            false => Ok(()),
         }
-        Ok(self.rows)
+    }
+
+    /// The values of the rows, which are gone then.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Value> {
+        self.rows = 0;
+        self.values.drain(..)
+    }
+
+    /// The rows, which are gone then.
+    pub fn take_rows(&mut self) -> Vec<Vec<Value>> {
+        let (width, count) = (self.width, self.rows);
+        let mut values = self.drain();
+        (0..count).map(|_| values.by_ref().take(width).collect()).collect()
     }
 }
 
@@ -130,26 +156,15 @@ pub fn as_type(value: &Value, data_type: DataType) -> Result<Value, StatementErr
 
 /// What a variable of this type takes: everything that can be cast, but no text too long for VARCHAR(n).
 pub(super) fn as_variable(value: Datum<'_>, data_type: DataType) -> Result<Value, StatementError> {
-    let value = match data_type {
-        DataType::Varchar(_) => assign(cast(value, DataType::Text)?, data_type)?,
-        _ => cast(value, data_type)?,
-    };
-    Ok(value.into_value())
+    variable(value, data_type).map(Datum::into_value)
 }
 
-/// It is what a variable of this type holds, as it is.
-pub(super) fn fits(value: &Value, data_type: DataType) -> bool {
-    match (value, data_type) {
-        (Value::Text(text), DataType::Varchar(limit)) => text.len() <= limit as usize,
-        (Value::Null, _)
-        | (Value::Boolean(_), DataType::Boolean)
-        | (Value::Int(_), DataType::Int)
-        | (Value::BigInt(_), DataType::BigInt)
-        | (Value::Double(_), DataType::Double)
-        | (Value::Text(_), DataType::Text)
-        | (Value::Timestamp(_), DataType::Timestamp)
-        | (Value::Bytea(_), DataType::Bytea) => true,
-        _ => false,
+/// The same, where it lies.
+pub(super) fn variable(value: Datum<'_>, data_type: DataType) -> Evaluated<'_> {
+    match data_type {
+        _ if fits(value.as_ref(), data_type) => Ok(value),
+        DataType::Varchar(_) => assign(cast(value, DataType::Text)?, data_type),
+        _ => cast(value, data_type),
     }
 }
 

@@ -72,6 +72,24 @@ fn row(values: &[i64]) -> Vec<Value> {
     values.iter().copied().map(Value::BigInt).collect()
 }
 
+/// What a statement gave.
+fn kept(rows: &[Vec<Value>]) -> Collector {
+    let mut kept = Collector::new(usize::MAX);
+    for row in rows {
+        kept.row(&row.iter().map(Value::as_ref).collect::<Vec<_>>());
+    }
+    kept
+}
+
+/// The row that comes next.
+fn next_row(execution: &mut Execution<'_>) -> Vec<Value> {
+    assert_eq!(execution.advance().unwrap(), Next::Row);
+    let mut given = Vec::new();
+    let mut sink = |row: &[crate::value::ValueRef<'_>]| given.extend(row.iter().map(|value| value.to_value()));
+    execution.give_row(&mut sink).unwrap();
+    given
+}
+
 #[test]
 fn a_loop_runs_as_often_as_it_says() {
     // while n > 0 { return n; n := n - 1 }
@@ -89,7 +107,7 @@ fn a_loop_runs_as_often_as_it_says() {
     ]);
     let mut execution = started(&counting);
     for left in [3, 2, 1] {
-        assert_eq!(execution.advance().unwrap(), Next::Row(row(&[left])));
+        assert_eq!(next_row(&mut execution), row(&[left]));
     }
     assert_eq!(execution.advance().unwrap(), Next::Done);
     assert_eq!(execution.returned(), 3);
@@ -122,9 +140,7 @@ fn the_first_row_goes_into_variables_and_none_makes_them_null() {
     let lax = into(false);
     let mut execution = started(&lax);
     assert_eq!(execution.advance().unwrap(), taken);
-    execution
-        .executed(2, vec![vec![Value::BigInt(5), Value::BigInt(77)]])
-        .unwrap();
+    execution.executed(2, &mut kept(&[row(&[5, 77])])).unwrap();
     let frame = execution.frame();
     assert_eq!(frame[NUMBER], Value::Int(5), "as its variable's type");
     assert_eq!(frame[1], Value::Text("77".to_owned()));
@@ -135,7 +151,7 @@ fn the_first_row_goes_into_variables_and_none_makes_them_null() {
 
     let mut execution = started(&lax);
     execution.advance().unwrap();
-    execution.executed(0, Vec::new()).unwrap();
+    execution.executed(0, &mut kept(&[])).unwrap();
     let frame = execution.frame();
     assert_eq!((&frame[NUMBER], &frame[FOUND]), (&Value::Null, &Value::Boolean(false)));
 
@@ -149,21 +165,21 @@ fn the_first_row_goes_into_variables_and_none_makes_them_null() {
     for (affected, expected) in [(0, Ok(())), (1, Ok(())), (2, Err(StatementError::MoreRows))] {
         let mut execution = started(&writes);
         execution.advance().unwrap();
-        assert_eq!(execution.executed(affected, Vec::new()), expected);
+        assert_eq!(execution.executed(affected, &mut kept(&[])), expected);
     }
 
     let strict = into(true);
     for (affected, sqlstate) in [(0, "P0002"), (2, "P0003")] {
         let mut execution = started(&strict);
         execution.advance().unwrap();
-        let error = execution.executed(affected, vec![row(&[1, 2])]).unwrap_err();
+        let error = execution.executed(affected, &mut kept(&[row(&[1, 2])])).unwrap_err();
         assert_eq!(error.sqlstate(), sqlstate);
     }
     // Too long for the variable, too large for the other.
     for values in [row(&[1, 1234]), row(&[i64::MAX, 1])] {
         let mut execution = started(&lax);
         execution.advance().unwrap();
-        let error = execution.executed(1, vec![values]).unwrap_err();
+        let error = execution.executed(1, &mut kept(&[values])).unwrap_err();
         assert!(["22001", "22003"].contains(&error.sqlstate()), "{error}");
     }
 }
@@ -182,9 +198,9 @@ fn a_subquery_tells_found_nothing_and_has_one_row() {
     ]);
     let mut execution = started(&asks);
     execution.advance().unwrap();
-    execution.executed(4, Vec::new()).unwrap();
+    execution.executed(4, &mut kept(&[])).unwrap();
     execution.advance().unwrap();
-    execution.executed(0, Vec::new()).unwrap();
+    execution.executed(0, &mut kept(&[])).unwrap();
     assert_eq!(execution.frame()[2], Value::Boolean(false), "EXISTS");
     assert_eq!(
         execution.frame()[COUNT],
@@ -193,7 +209,7 @@ fn a_subquery_tells_found_nothing_and_has_one_row() {
     );
     execution.advance().unwrap();
     assert_eq!(
-        execution.executed(2, vec![row(&[1])]).unwrap_err(),
+        execution.executed(2, &mut kept(&[row(&[1])])).unwrap_err(),
         StatementError::SubqueryRows
     );
 }
@@ -213,23 +229,24 @@ fn rows_that_loops_keep_are_bounded_and_given_one_by_one() {
     ]);
     let mut execution = started(&walking);
     execution.advance().unwrap();
-    execution.executed(2, vec![row(&[8]), row(&[9])]).unwrap();
-    assert_eq!(execution.advance().unwrap(), Next::Row(row(&[8])));
-    assert_eq!(execution.advance().unwrap(), Next::Row(row(&[9])));
+    execution.executed(2, &mut kept(&[row(&[8]), row(&[9])])).unwrap();
+    assert_eq!(next_row(&mut execution), row(&[8]));
+    assert_eq!(next_row(&mut execution), row(&[9]));
     assert_eq!(execution.advance().unwrap(), Next::Done);
     assert_eq!(execution.frame()[FOUND], Value::Boolean(true));
 
-    let mut kept = Collector::new(usize::MAX);
+    let mut all = Collector::new(usize::MAX);
     let long = "x".repeat(1 << 20);
     for _ in 0..20 {
-        kept.row(&[crate::value::ValueRef::Text(&long)]);
+        all.row(&[crate::value::ValueRef::Text(&long)]);
     }
-    assert_eq!(kept.finish(&walking).unwrap_err().sqlstate(), "54000");
+    assert_eq!(all.check(&walking).unwrap_err().sqlstate(), "54000");
     let mut first = Collector::new(1);
     for _ in 0..20 {
         first.row(&[crate::value::ValueRef::Text(&long)]);
     }
-    assert_eq!(first.finish(&walking).unwrap().len(), 1);
+    assert_eq!(first.check(&walking), Ok(()));
+    assert_eq!(first.take_rows().len(), 1);
 }
 
 #[test]

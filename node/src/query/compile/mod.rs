@@ -84,7 +84,8 @@ pub(super) fn compile(
     plan: &LogicalPlan,
     table: impl Fn(&str) -> Option<std::sync::Arc<Table>>,
 ) -> Compiled<(Program, Route)> {
-    let (program, route) = compile_plan(plan, table)?;
+    let (mut program, route) = compile_plan(plan, table)?;
+    program.simplify(&[]);
     program.validate().map_err(NotCompiled::Malformed)?;
     Ok((program, route))
 }

@@ -248,7 +248,7 @@ impl SqlEngine {
             let mut rows = Rows(Collector::new(usize::MAX));
             let called = self.call_within(&mut transaction, &plan.procedure, arguments, session, &mut rows);
             let called = called.await;
-            let kept = rows.0.finish(&plan.procedure)?;
+            rows.0.check(&plan.procedure)?;
             let ended = match called {
                 Ok(notices) => transaction
                     .commit(None)
@@ -264,7 +264,7 @@ impl SqlEngine {
                 }
                 Err(error) => return Err(error),
                 Ok(completion) => {
-                    for row in kept {
+                    for row in rows.0.take_rows() {
                         sink.row(&row.iter().map(Value::as_ref).collect::<Vec<_>>());
                     }
                     return Ok(completion);
@@ -300,6 +300,7 @@ impl SqlEngine {
     ) -> Result<Vec<Notice>, SqlError> {
         let runnable = self.coordinator.runnable(procedure)?;
         let mut machine = runnable.start(procedure, arguments, &self.coordinator.context())?;
+        let mut kept = Rows(Collector::default());
         loop {
             let (statement, rows) = match machine.advance()? {
                 Next::Execute { statement, rows } => (statement, rows),
@@ -308,8 +309,8 @@ impl SqlEngine {
                     machine.put(slot, value)?;
                     continue;
                 }
-                Next::Row(row) => {
-                    sink.row(&row.iter().map(Value::as_ref).collect::<Vec<_>>());
+                Next::Row => {
+                    machine.give_row(&mut |row| sink.row(row))?;
                     continue;
                 }
                 Next::Pause => {
@@ -325,18 +326,16 @@ impl SqlEngine {
             let values = planned.parameters().iter().zip(machine.frame());
             let values = values.map(|(data_type, value)| cast_value(value.clone(), *data_type));
             let values = values.collect::<Result<Vec<_>, _>>()?;
-            let (affected, kept) = match rows {
-                RowsTaken::Caller => (
-                    self.run_in(transaction, &planned, &values, session, sink).await?,
-                    Vec::new(),
-                ),
+            let affected = match rows {
+                RowsTaken::Caller => self.run_in(transaction, &planned, &values, session, sink).await?,
                 RowsTaken::Kept(limit) => {
-                    let mut kept = Rows(Collector::new(limit));
+                    kept.0.begin(limit);
                     let affected = self.run_in(transaction, &planned, &values, session, &mut kept).await?;
-                    (affected, kept.0.finish(procedure)?)
+                    kept.0.check(procedure)?;
+                    affected
                 }
             };
-            machine.executed(affected.rows.unwrap_or(0), kept)?;
+            machine.executed(affected.rows.unwrap_or(0), &mut kept.0)?;
         }
     }
 }

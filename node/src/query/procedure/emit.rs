@@ -225,7 +225,9 @@ impl<'e> Emitter<'e> {
                         return Err(SqlError::unsupported(what));
                     }
                     statement.keys = keys_at_home(home, &plan, slots)?;
-                    statement.program = Some(volt_engine::plan::Program::clone(&plan.program));
+                    let mut program = volt_engine::plan::Program::clone(&plan.program);
+                    program.simplify(slots);
+                    statement.program = Some(program);
                 }
             }
             Plan::Query { tables, .. } => {

@@ -119,6 +119,8 @@ impl SqlEngine {
         } else {
             columns = one_statement(&mut emit, &header, columns).await?;
         }
+        let mut code = emit.code;
+        code.simplify();
         let procedure = Procedure {
             id: 0,
             name: header.name,
@@ -127,7 +129,7 @@ impl SqlEngine {
             parameters,
             columns,
             partition_by: emit.home.map(|home| home.by),
-            body: Body::Code(emit.code),
+            body: Body::Code(code),
             statements: emit.statements,
         };
         procedure.validate()?;

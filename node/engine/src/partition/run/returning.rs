@@ -4,7 +4,7 @@ use super::{Run, View};
 use crate::Lsn;
 use crate::error::StatementError;
 use crate::plan::Expr;
-use crate::plan::eval::{Datum, Scope};
+use crate::plan::eval::{Datum, Datums, Scope, ValueRefs};
 use crate::row::RowRef;
 use crate::value::ValueRef;
 
@@ -55,14 +55,14 @@ impl Returned<'_, '_> {
         };
         // Columns in ascending order, as most are, in one walk over the row.
         let mut walk = row.walk();
-        let mut values = Vec::with_capacity(exprs.len());
+        let mut values = Datums::with_capacity(exprs.len());
         for expr in exprs {
             values.push(match expr {
                 Expr::Column(column) => Datum::Ref(walk.get(*column)),
                 expr => expr.evaluate(&scope)?,
             });
         }
-        let values: Vec<ValueRef<'_>> = values.iter().map(Datum::as_ref).collect();
+        let values: ValueRefs<'_> = values.iter().map(Datum::as_ref).collect();
         self.bytes += values.iter().map(size_of_value).sum::<usize>();
         if self.bytes > MAX_RETURNED_BYTES {
             return Err(StatementError::TooMuchReturned);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smallvec::SmallVec;
+
 use super::super::view::View;
 use super::returning::Sink;
 use super::{Run, Written};
@@ -9,11 +11,14 @@ use crate::effects::EffectsBuilder;
 use crate::error::StatementError;
 use crate::key::{Key, KeyBuffer};
 use crate::plan::cast::assign;
-use crate::plan::eval::{Datum, NULL, Scope};
+use crate::plan::eval::{Datum, Datums, NULL, Scope};
 use crate::plan::{Access, Expr, OnConflict, Program};
 use crate::row::{RowRef, encode_changed_into, encode_row_into};
 use crate::value::ValueRef;
 use crate::{Lsn, TableId};
+
+/// Columns that an UPDATE changes without allocating.
+const FEW: usize = 6;
 
 impl<'a, V: View<'a>> Run<'a, V> {
     pub(super) fn insert(&mut self, rows: &'a [Vec<Expr>], sink: Sink<'_>) -> Written {
@@ -59,7 +64,7 @@ impl<'a, V: View<'a>> Run<'a, V> {
     }
 
     /// The values of a row of VALUES, as their columns take them.
-    fn values_to_put(&self, row: &'a [Expr]) -> Result<Vec<Datum<'a>>, StatementError> {
+    fn values_to_put(&self, row: &'a [Expr]) -> Result<Datums<'a>, StatementError> {
         if row.len() != self.program.columns.len() {
             let what = "a row has not one value a column";
             return Err(StatementError::TypeMismatch(what.to_owned()));
@@ -194,8 +199,11 @@ impl<'a, V: View<'a>> Run<'a, V> {
     ) -> Result<(), StatementError> {
         let scope = self.scope(row);
         let fitted = |(column, expr): &'a (usize, Expr)| Ok((*column, self.fit(*column, expr.evaluate(&scope)?)?));
-        let fitted = set.iter().map(fitted).collect::<Result<Vec<_>, StatementError>>()?;
-        let mut changed: Vec<(usize, ValueRef<'_>)> =
+        let fitted = set
+            .iter()
+            .map(fitted)
+            .collect::<Result<SmallVec<[_; FEW]>, StatementError>>()?;
+        let mut changed: SmallVec<[(usize, ValueRef<'_>); FEW]> =
             fitted.iter().map(|(column, value)| (*column, value.as_ref())).collect();
         changed.sort_by_key(|(column, _)| *column);
         // Of one that is named twice the last counts.
