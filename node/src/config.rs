@@ -14,6 +14,8 @@ pub const DEFAULT_SQL_PORT: u16 = 5432;
 pub const DEFAULT_HTTP_PORT: u16 = 8080;
 /// SQL connections at a time, unless another number is given.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
+/// Records that an asynchronous backup may lack, unless another number is given.
+pub const DEFAULT_ASYNC_MAX_LAG: u64 = 10_000;
 /// Bytes of committed records of a partition that are kept for backups, unless another number is given.
 pub const DEFAULT_TAIL_MARGIN_BYTES: usize = 4 << 20;
 /// Bytes of one chunk of a fill, unless another number is given.
@@ -63,6 +65,9 @@ pub struct NodeConfig {
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
     /// lacks more is filled.
     pub tail_margin_bytes: usize,
+    /// Records that a backup of an asynchronously replicated table may lack of what is acknowledged: beyond it writers wait. It
+    /// is what the loss of a primary can cost a partition.
+    pub async_max_lag: u64,
     /// Bytes of one chunk of a fill: how long a fill may hold its partition at a time.
     pub fill_chunk_bytes: usize,
     /// Bytes that the log grows by between two checkpoints.
@@ -122,6 +127,7 @@ impl NodeConfig {
             lease: Duration::from_millis(1000),
             heartbeat: Duration::from_millis(100),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
+            async_max_lag: DEFAULT_ASYNC_MAX_LAG,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
             checkpoint_bytes: DEFAULT_CHECKPOINT_BYTES,
             memory_limit: None,
@@ -224,6 +230,9 @@ pub struct StartArguments {
     /// Bytes that the log grows by between two checkpoints
     #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
     checkpoint_bytes: u64,
+    /// Records that a backup of a MODE async table may lack of what is acknowledged; beyond that writers wait for it
+    #[arg(long, env = "VOLT_ASYNC_MAX_LAG", value_name = "RECORDS", default_value_t = DEFAULT_ASYNC_MAX_LAG)]
+    async_max_lag: u64,
     /// Bytes of memory beyond which the node refuses to put rows (53200) [default: 80 % of its cgroup's, or of the machine's]
     #[arg(long, env = "VOLT_MEMORY_LIMIT", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(MIN_MEMORY_LIMIT_BYTES..))]
     memory_limit: Option<u64>,
@@ -278,6 +287,7 @@ impl StartArguments {
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
+            async_max_lag: self.async_max_lag,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
             checkpoint_bytes: self.checkpoint_bytes,
             memory_limit: self.memory_limit,

@@ -11,6 +11,7 @@ mod idempotency;
 mod indexes;
 mod load;
 mod memory;
+mod modes;
 mod network;
 mod now;
 mod numbers;

@@ -47,9 +47,9 @@ pub struct Moves {
 }
 
 /// Makes them.
-pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
-    let table = "CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT, moves BIGINT) WITH REPLICATION = 2";
-    client.batch_execute(table).await?;
+pub async fn make(client: &Client, copies: &str) -> Result<(), tokio_postgres::Error> {
+    let table = format!("CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT, moves BIGINT) {copies}");
+    client.batch_execute(&table).await?;
     for account in 1..=ACCOUNTS {
         let insert = format!("INSERT INTO accounts VALUES ({account}, {EACH}, 0)");
         client.batch_execute(&insert).await?;

@@ -23,11 +23,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const UNDEFINED_COLUMN: &str = "42703";
 
 /// The table with its first column.
-pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
+pub async fn make(client: &Client, copies: &str) -> Result<(), tokio_postgres::Error> {
     client
-        .batch_execute(
-            "CREATE TABLE parcels (id BIGINT PRIMARY KEY, kept BIGINT NOT NULL, extra_0 BIGINT NOT NULL DEFAULT 0) WITH REPLICATION = 2",
-        )
+        .batch_execute(&format!(
+            "CREATE TABLE parcels (id BIGINT PRIMARY KEY, kept BIGINT NOT NULL, extra_0 BIGINT NOT NULL DEFAULT 0) {copies}"
+        ))
         .await?;
     let rows: Vec<String> = (1..=ROWS).map(|id| format!("({id}, {})", id * TIMES)).collect();
     let insert = format!("INSERT INTO parcels (id, kept) VALUES {}", rows.join(", "));

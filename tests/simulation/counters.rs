@@ -21,14 +21,16 @@ pub struct Count {
 }
 
 /// Makes them.
-pub async fn make(client: &Client) -> Result<(), tokio_postgres::Error> {
+pub async fn make(client: &Client, copies: &str) -> Result<(), tokio_postgres::Error> {
     client
-        .batch_execute("CREATE TABLE counters (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2")
+        .batch_execute(&format!(
+            "CREATE TABLE counters (id BIGINT PRIMARY KEY, value BIGINT) {copies}"
+        ))
         .await?;
     client
-        .batch_execute(
-            "CREATE TABLE numbers (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request BIGINT) WITH REPLICATION = 2",
-        )
+        .batch_execute(&format!(
+            "CREATE TABLE numbers (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request BIGINT) {copies}"
+        ))
         .await?;
     for counter in 1..=COUNTERS {
         let insert = format!("INSERT INTO counters VALUES ({counter}, 0)");

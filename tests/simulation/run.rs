@@ -133,15 +133,16 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         .await
         .map_err(|what| format!("the cluster did not form: {what}"))?;
     let setup = sql::connect(2).await.ok_or("node 2 takes no session")?;
-    setup
-        .batch_execute("CREATE TABLE registers (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2")
-        .await?;
-    setup
-        .batch_execute("CREATE TABLE ledger (id BIGINT PRIMARY KEY) WITH REPLICATION = 2")
-        .await?;
-    counters::make(&setup).await?;
-    accounts::make(&setup).await?;
-    columns::make(&setup).await?;
+    for (number, table) in (0..).zip([
+        "registers (id BIGINT PRIMARY KEY, value BIGINT)",
+        "ledger (id BIGINT PRIMARY KEY)",
+    ]) {
+        let create = format!("CREATE TABLE {table} {}", tables::copies(seed, number));
+        setup.batch_execute(&create).await?;
+    }
+    counters::make(&setup, tables::copies(seed, 2)).await?;
+    accounts::make(&setup, tables::copies(seed, 3)).await?;
+    columns::make(&setup, tables::copies(seed, 4)).await?;
     clients::make(&setup).await?;
     let recorder = Recorder::new({
         let shared = shared.clone();

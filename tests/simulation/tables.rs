@@ -20,6 +20,8 @@ const ROWS: u64 = 8;
 #[derive(Debug)]
 pub struct Made {
     name: String,
+    /// Its newest rows may go with a primary.
+    may_lose: bool,
     /// Rows that were acknowledged.
     rows: BTreeSet<u64>,
     fate: Fate,
@@ -48,11 +50,15 @@ pub async fn client(shared: Shared, seed: u64) {
 async fn one_table(shared: &Shared, client: &Client, random: &mut StdRng) -> Result<(), Failure> {
     let name = format!("made_{}", shared.unique());
     let replication = random.random_range(1..=2);
-    let create = format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY) WITH REPLICATION = {replication}");
+    let mode = ["sync", "semi_sync", "async"][random.random_range(0..3)];
+    let create = format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY) WITH REPLICATION = {replication} MODE {mode}");
     answer(client.batch_execute(&create)).await?;
-    shared.note(&format!("table {name} is made, REPLICATION = {replication}"));
+    shared.note(&format!(
+        "table {name} is made, REPLICATION = {replication} MODE {mode}"
+    ));
     let mut made = Made {
         name,
+        may_lose: mode == "async",
         rows: BTreeSet::new(),
         fate: Fate::Kept,
     };
@@ -78,13 +84,24 @@ async fn fill(client: &Client, made: &mut Made) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How this run's tables with this number are replicated: half of the runs wait for all copies, half for a majority.
+pub fn copies(seed: u64, table: u32) -> &'static str {
+    match mix(seed) >> table & 1 {
+        0 => "WITH REPLICATION = 2",
+        _ => "WITH REPLICATION = 2 MODE semi_sync",
+    }
+}
+
 /// Every table that was kept holds what was acknowledged, as this node tells it; none that was dropped is there.
 pub async fn check(client: &Client, shared: &Shared) -> Result<(), String> {
     let known: Vec<(String, BTreeSet<u64>, Fate)> = {
         let run = shared.run();
         let made = run.made.iter();
-        made.map(|made| (made.name.clone(), made.rows.clone(), made.fate))
-            .collect()
+        let to_find = |made: &Made| match made.may_lose {
+            true => BTreeSet::new(),
+            false => made.rows.clone(),
+        };
+        made.map(|made| (made.name.clone(), to_find(made), made.fate)).collect()
     };
     for (name, rows, fate) in known {
         let found = client.query(&format!("SELECT id FROM {name}"), &[]).await;

@@ -78,6 +78,7 @@ impl ReplicaReport for Report {
             last_epoch: 1,
             appended: 1,
             committed: 1,
+            epoch: partition.epoch,
         })
         .collect()
     }

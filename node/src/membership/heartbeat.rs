@@ -233,7 +233,8 @@ impl State {
                 epoch: end.last_epoch,
                 appended: end.appended,
             };
-            self.ends.insert((node, end.partition_id), (boot_id, reaches));
+            self.ends
+                .insert((node, end.partition_id), (boot_id, reaches, end.epoch));
         }
     }
 }

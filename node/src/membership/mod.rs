@@ -6,6 +6,7 @@
 
 pub mod detector;
 mod heartbeat;
+pub(crate) mod majority;
 pub mod promotion;
 pub mod rebalance;
 mod reign;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use volt_engine::{NodeId, PartitionId};
+use volt_engine::{Epoch, NodeId, PartitionId};
 use volt_proto::v1::ReplicaEnd;
 
 use crate::config::{Durability, FailoverMode, NodeConfig};
@@ -54,8 +55,8 @@ pub struct Membership {
 #[derive(Default)]
 struct State {
     sightings: Sightings,
-    /// With the process that reported it: it says nothing of the next one.
-    ends: BTreeMap<(NodeId, PartitionId), (u64, End)>,
+    /// How far each replica reaches and the greatest epoch that it has seen, with the process that reported it: it says nothing of the next one.
+    ends: BTreeMap<(NodeId, PartitionId), (u64, End, Epoch)>,
     reign: Option<Reign>,
 }
 

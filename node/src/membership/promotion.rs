@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
+use super::majority;
 use crate::metadata::command::PartitionChange;
-use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo};
+use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, ReplicationMode};
 
 /// How far a replica's log reaches: greater is longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +34,11 @@ pub struct Situation<'a> {
     pub lease_over: &'a BTreeSet<NodeId>,
     /// Ends of the replicas of the nodes' current processes.
     pub ends: &'a BTreeMap<(NodeId, PartitionId), End>,
-    /// How long each partition has been waiting for members that restarted.
+    /// The greatest epochs that these replicas have seen: records of lower ones are refused.
+    pub seen: &'a BTreeMap<(NodeId, PartitionId), Epoch>,
+    /// A process that restarts has all that it acknowledged (`fsync`).
+    pub restarts_keep: bool,
+    /// How long each partition has been waiting for members that restarted, or for a majority.
     pub waited: &'a BTreeMap<PartitionId, Duration>,
     /// How long to wait for the rest of a set whose members all restarted.
     pub patience: Duration,
@@ -63,6 +68,13 @@ pub enum Wait {
     Restarted,
     /// No member lives.
     Nobody,
+    /// So many members that have what they acknowledged are here, and so many are needed to meet every majority.
+    Majority {
+        /// Here.
+        found: usize,
+        /// Needed.
+        needed: usize,
+    },
 }
 
 impl std::fmt::Display for Wait {
@@ -73,6 +85,10 @@ impl std::fmt::Display for Wait {
             Self::Members => formatter.write_str("waits to hear from a member of its in-sync set"),
             Self::Restarted => formatter.write_str("all its members restarted; waits for the rest of them"),
             Self::Nobody => formatter.write_str("no member of its in-sync set is alive"),
+            Self::Majority { found, needed } => write!(
+                formatter,
+                "waits for {needed} members of its in-sync set that have what they acknowledged; {found} are here"
+            ),
         }
     }
 }
@@ -102,7 +118,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 }
 
 impl Situation<'_> {
-    fn is_dead(&self, node: NodeId) -> bool {
+    pub(super) fn is_dead(&self, node: NodeId) -> bool {
         self.dead.contains_key(&node) || !self.map.is_alive(node)
     }
 
@@ -147,6 +163,10 @@ fn living_primaries(situation: &Situation<'_>) -> BTreeMap<NodeId, u32> {
 /// A primary that lives goes on without its dead members; and without those that restarted, once it is sure that it
 /// lives itself (after a power cut the map may still call a process alive that has ended).
 fn trim(situation: &Situation<'_>, partition: &PartitionInfo, primary: NodeId) -> Option<PartitionChange> {
+    if partition.mode == ReplicationMode::SemiSync {
+        // Only the primary knows whether the others have all that is committed.
+        return None;
+    }
     let primary_heard = situation.heard.contains(&primary);
     let gone = |node: &NodeId| {
         *node != primary && (situation.is_dead(*node) || (primary_heard && partition.restarted.contains(node)))
@@ -155,7 +175,7 @@ fn trim(situation: &Situation<'_>, partition: &PartitionInfo, primary: NodeId) -
     (stays.len() < partition.in_sync.len()).then(|| change(partition, primary, stays))
 }
 
-fn change(partition: &PartitionInfo, primary: NodeId, in_sync: BTreeSet<NodeId>) -> PartitionChange {
+pub(super) fn change(partition: &PartitionInfo, primary: NodeId, in_sync: BTreeSet<NodeId>) -> PartitionChange {
     let learners = partition.holders().difference(&in_sync).copied().collect();
     PartitionChange {
         partition: partition.partition_id,
@@ -172,6 +192,9 @@ fn promote(
     primaries: &BTreeMap<NodeId, u32>,
 ) -> Result<PartitionChange, Wait> {
     situation.is_fenced(partition)?;
+    if partition.mode == ReplicationMode::SemiSync {
+        return majority::promote(situation, partition, primaries);
+    }
     let living: BTreeSet<NodeId> = partition
         .in_sync
         .iter()
@@ -223,7 +246,7 @@ fn choose_restarted(
 }
 
 /// The longest log; then who isn't leaving; then the fewest primaries; then the lowest number.
-fn best(
+pub(super) fn best(
     situation: &Situation<'_>,
     partition: &PartitionInfo,
     candidates: Vec<NodeId>,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use volt_engine::NodeId;
 
 use crate::metadata::command::PartitionChange;
-use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo};
+use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, ReplicationMode};
 use crate::metadata::placement::desired_holders;
 
 /// Most learners that a node gets at a time, so that a new node is filled in portions.
@@ -38,11 +38,15 @@ pub fn drained(map: &ClusterMap) -> Vec<NodeId> {
 fn step(map: &ClusterMap, partition: &PartitionInfo, busy: &mut BTreeMap<NodeId, u32>) -> Option<PartitionChange> {
     let primary = map.living_primary(partition)?;
     let desired: BTreeSet<NodeId> = desired_holders(map, partition).into_iter().collect();
-    let whole = desired.is_subset(&partition.in_sync) && desired.is_disjoint(&partition.restarted);
+    let sound: BTreeSet<NodeId> = partition.sound_members().chain([primary]).collect();
+    let whole = desired.is_subset(&sound);
     let mut in_sync = partition.in_sync.clone();
     let mut learners = partition.learners.clone();
     if whole {
-        in_sync.retain(|node| desired.contains(node) || *node == primary);
+        // A set of which majorities are counted is its primary's to make smaller.
+        if partition.mode != ReplicationMode::SemiSync {
+            in_sync.retain(|node| desired.contains(node) || *node == primary);
+        }
         learners.clear();
     } else {
         for node in desired.iter().filter(|node| map.is_alive(**node)) {

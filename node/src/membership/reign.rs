@@ -12,6 +12,7 @@ use super::promotion::{Decision, Situation, Wait, decide};
 use super::rebalance::{drained, rebalance};
 use super::verdict::{Verdict, revived, verdicts};
 use super::{Membership, Reign, State};
+use crate::config::Durability;
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Applied, Command, FailoverNote, PartitionChange};
 use crate::metadata::lease::LeaseBook;
@@ -150,7 +151,7 @@ impl Membership {
         state.note_ends(own, self.metadata.boot_id(), &ends);
         state
             .ends
-            .retain(|(node, _), (boot_id, _)| map.is_current(*node, *boot_id));
+            .retain(|(node, _), (boot_id, ..)| map.is_current(*node, *boot_id));
         let State { sightings, ends, reign } = &mut *state;
         let reign = reign.as_mut()?;
         let verdicts = verdicts(map, own, sightings, now);
@@ -181,7 +182,8 @@ impl Membership {
             .iter()
             .map(|verdict| (verdict.node_id, verdict.process_ended))
             .collect();
-        let ends = ends.iter().map(|(replica, (_, end))| (*replica, *end)).collect();
+        let seen = ends.iter().map(|(replica, (_, _, seen))| (*replica, *seen)).collect();
+        let ends = ends.iter().map(|(replica, (_, end, _))| (*replica, *end)).collect();
         let lease_over = map
             .nodes
             .keys()
@@ -195,6 +197,8 @@ impl Membership {
             heard: &heard,
             lease_over: &lease_over,
             ends: &ends,
+            seen: &seen,
+            restarts_keep: self.config.durability == Durability::Fsync,
             waited: &reign.waited(now),
             patience: self.patience(),
             manual: self.is_manual(),
@@ -344,7 +348,10 @@ impl Reign {
     }
 
     fn note_waiting(&mut self, decision: &Decision, now: Duration) {
-        let restarted = |partition: &PartitionId| decision.waiting.get(partition) == Some(&Wait::Restarted);
+        let restarted = |partition: &PartitionId| {
+            let wait = decision.waiting.get(partition);
+            matches!(wait, Some(Wait::Restarted | Wait::Majority { .. }))
+        };
         self.waiting_since.retain(|partition, _| restarted(partition));
         for partition in decision.waiting.keys().filter(|partition| restarted(partition)) {
             self.waiting_since.entry(*partition).or_insert(now);

@@ -20,7 +20,7 @@ use crate::metadata::placement::target_primaries;
 
 #[test]
 fn scripts() {
-    for name in ["failover", "power_cut", "rebalance", "refusals"] {
+    for name in ["failover", "power_cut", "rebalance", "refusals", "semi_sync"] {
         let path = format!("{}/src/membership/testscripts/{name}.txt", env!("CARGO_MANIFEST_DIR"));
         goldenscript::run(&mut Cluster::default(), path).unwrap();
     }
@@ -33,6 +33,9 @@ struct Cluster {
     silent: BTreeSet<NodeId>,
     lease_over: BTreeSet<NodeId>,
     ends: BTreeMap<(NodeId, PartitionId), End>,
+    /// They have not seen the newest epochs.
+    blind: BTreeSet<NodeId>,
+    restarts_keep: bool,
     waited: u64,
     manual: bool,
     boots: u64,
@@ -74,7 +77,12 @@ impl goldenscript::Runner for Cluster {
             "table" => {
                 let replication = key("replication").unwrap_or(2) as u32;
                 let table = table(words[0]);
-                let mode = ReplicationMode::Sync;
+                let mode = match keys.get("mode").copied() {
+                    None | Some("sync") => ReplicationMode::Sync,
+                    Some("semi_sync") => ReplicationMode::SemiSync,
+                    Some("async") => ReplicationMode::Async,
+                    Some(other) => return Err(format!("no mode {other}").into()),
+                };
                 let made = self.apply(Command::CreateTable {
                     table,
                     replication,
@@ -110,6 +118,14 @@ impl goldenscript::Runner for Cluster {
                 for partition in self.map.partitions.keys() {
                     self.ends.insert((node, *partition), end);
                 }
+                Ok(String::new())
+            }
+            "blind" => {
+                self.blind = numbers.iter().copied().collect();
+                Ok(String::new())
+            }
+            "restarts-keep" => {
+                self.restarts_keep = true;
                 Ok(String::new())
             }
             "waited" => {
@@ -221,12 +237,17 @@ impl Cluster {
             .collect();
         let waited = Duration::from_millis(self.waited);
         let waited: BTreeMap<PartitionId, Duration> = self.map.partitions.keys().map(|id| (*id, waited)).collect();
+        let replicas = self.ends.keys().filter(|(node, _)| !self.blind.contains(node));
+        let epoch = |partition: &PartitionId| self.map.partitions.get(partition).map_or(0, |info| info.epoch);
+        let seen = replicas.map(|replica| (*replica, epoch(&replica.1))).collect();
         let decision = decide(&Situation {
             map: &self.map,
             dead: &self.dead,
             heard: &heard,
             lease_over: &self.lease_over,
             ends: &self.ends,
+            seen: &seen,
+            restarts_keep: self.restarts_keep,
             waited: &waited,
             patience: Duration::from_millis(1_000),
             manual: self.manual,
@@ -339,6 +360,10 @@ impl Cluster {
                 partition.learners,
                 partition.restarted
             );
+            if !partition.emptied.is_empty() {
+                output.pop();
+                let _ = writeln!(output, " emptied {:?}", partition.emptied);
+            }
         }
         output
     }

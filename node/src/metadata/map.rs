@@ -166,6 +166,22 @@ pub struct MaterializedView {
 pub enum ReplicationMode {
     /// When every in-sync replica has it.
     Sync,
+    /// When the primary and a majority of the in-sync set have it. The set is what majorities are counted of: nobody leaves or
+    /// joins it but by the primary, which sees to it that a majority of the new set has all that is committed.
+    SemiSync,
+    /// When the primary has it. No member of the in-sync set lacks more than a bound.
+    Async,
+}
+
+impl ReplicationMode {
+    /// As SQL and `system.tables` have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::SemiSync => "semi_sync",
+            Self::Async => "async",
+        }
+    }
 }
 
 /// A partition's configuration: the reign.
@@ -179,16 +195,22 @@ pub struct PartitionInfo {
     pub index: u32,
     /// The number of this reign.
     pub epoch: Epoch,
+    /// When a write is acknowledged in this reign.
+    pub mode: ReplicationMode,
     /// None: waits for a member of its in-sync set.
     pub primary: Option<NodeId>,
     /// The boot id of the primary's process: a restarted primary is not the primary.
     pub primary_boot: u64,
-    /// Replicas that hold every committed effect, the primary among them.
+    /// Replicas that hold every committed effect, the primary among them. With `SemiSync` a majority of them does, with `Async`
+    /// they may lack the newest.
     pub in_sync: BTreeSet<NodeId>,
     /// Replicas being filled.
     pub learners: BTreeSet<NodeId>,
     /// Members that restarted: their boot's replica is in sync only if it is the only one (after a power cut). See `REPLICATION.md`, "A process that restarts is no member".
     pub restarted: BTreeSet<NodeId>,
+    /// With `SemiSync`, members that came back without their volume: they count in majorities, and hold nothing of what they
+    /// had, until the primary has taken them out.
+    pub emptied: BTreeSet<NodeId>,
     /// Somebody asked for this member as the primary; forgotten at the next change of primary.
     pub wanted: Option<NodeId>,
 }
@@ -309,7 +331,7 @@ impl ClusterMap {
             .partitions
             .values()
             .filter(|partition| partition.primary == Some(node));
-        held.filter(|partition| partition.in_sync.difference(&partition.restarted).any(able))
+        held.filter(|partition| partition.sound_members().any(|node| able(&node)))
             .count()
     }
 
@@ -371,6 +393,12 @@ impl PartitionInfo {
             return Some(Role::Backup);
         }
         self.learners.contains(&node).then_some(Role::Learner)
+    }
+
+    /// Members of the in-sync set that have what they acknowledged for certain.
+    pub fn sound_members(&self) -> impl Iterator<Item = NodeId> {
+        let members = self.in_sync.difference(&self.restarted).copied();
+        members.filter(|node| !self.emptied.contains(node))
     }
 
     /// Every node that holds a replica, in sync or not.

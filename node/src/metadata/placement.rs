@@ -150,8 +150,9 @@ impl<'a> Targets<'a> {
     /// Members that could be the primary and aren't.
     fn eligible<'b>(&'b self, partition: &'b PartitionInfo) -> impl Iterator<Item = NodeId> + 'b {
         let primary = self.primary(partition);
-        let members = partition.in_sync.difference(&partition.restarted).copied();
-        members.filter(move |node| primary.is_some() && Some(*node) != primary && self.keeps_primaries(*node))
+        partition
+            .sound_members()
+            .filter(move |node| primary.is_some() && Some(*node) != primary && self.keeps_primaries(*node))
     }
 
     fn move_to(&mut self, partition: &PartitionInfo, to: NodeId) {

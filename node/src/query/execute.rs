@@ -205,10 +205,10 @@ impl SqlEngine {
             }
             Plan::CreateTable {
                 table,
-                replication,
+                copies,
                 if_not_exists,
             } => {
-                let notices = self.create_table(table.clone(), *replication, *if_not_exists).await?;
+                let notices = self.create_table(table.clone(), *copies, *if_not_exists).await?;
                 Ok(Completion {
                     notices,
                     ..done("CREATE TABLE")

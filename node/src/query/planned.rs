@@ -20,6 +20,7 @@ use super::ttl::TtlPlan;
 use super::views::ViewPlan;
 use crate::error::SqlError;
 use crate::metadata::command::NewTable;
+use crate::metadata::map::ReplicationMode;
 use crate::statement::{Control, Prepared, ResultColumn};
 
 /// A statement with its plan.
@@ -64,7 +65,8 @@ pub(super) enum Plan {
     /// CREATE TABLE.
     CreateTable {
         table: NewTable,
-        replication: u32,
+        /// Backups, and when a write is acknowledged.
+        copies: (u32, ReplicationMode),
         if_not_exists: bool,
     },
     /// ALTER TABLE.

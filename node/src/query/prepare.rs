@@ -33,7 +33,7 @@ use super::types::{from_arrow, to_arrow};
 use super::version;
 use super::views;
 use crate::error::SqlError;
-use crate::metadata::map::ClusterMap;
+use crate::metadata::map::{ClusterMap, ReplicationMode};
 use crate::statement::{Control, ResultColumn};
 
 pub(super) fn text_column(name: &str) -> Vec<ResultColumn> {
@@ -74,7 +74,7 @@ impl SqlEngine {
                 let replication = clauses.replication.unwrap_or(DEFAULT_REPLICATION);
                 let plan = Plan::CreateTable {
                     table,
-                    replication,
+                    copies: (replication, clauses.mode.unwrap_or(ReplicationMode::Sync)),
                     if_not_exists: create.if_not_exists,
                 };
                 return Ok(simple(plan, Vec::new()));

@@ -18,14 +18,14 @@ impl SqlEngine {
     pub(super) async fn create_table(
         &self,
         table: NewTable,
-        replication: u32,
+        (replication, mode): (u32, ReplicationMode),
         if_not_exists: bool,
     ) -> Result<Notices, SqlError> {
         let name = table.name.clone();
         let command = Command::CreateTable {
             table,
             replication,
-            mode: ReplicationMode::Sync,
+            mode,
         };
         match self.metadata.propose(command).await {
             Ok(Applied::TableCreated(_)) => {}

@@ -13,6 +13,7 @@ use super::complexity::{check_depth, check_relations};
 use super::sequence::Overriding;
 use super::ttl::{TtlClause, TtlPlan};
 use crate::error::SqlError;
+use crate::metadata::map::ReplicationMode;
 
 /// Backups of a table that names no REPLICATION.
 pub(super) const DEFAULT_REPLICATION: u32 = 1;
@@ -47,6 +48,8 @@ pub(super) enum Parsed {
 pub(super) struct TableClauses {
     /// REPLICATION, if given.
     pub(super) replication: Option<u32>,
+    /// MODE, if given.
+    pub(super) mode: Option<ReplicationMode>,
     /// PARTITION BY, if given.
     pub(super) partition_by: Option<String>,
     /// REPLICATED: whole in every partition.
@@ -327,6 +330,13 @@ fn take_clauses(sql: &str, tokens: &mut Vec<TokenWithSpan>) -> Result<TableClaus
     Ok(clauses)
 }
 
+/// The mode with this name.
+fn mode_of(word: &str) -> Option<ReplicationMode> {
+    let modes = [ReplicationMode::Sync, ReplicationMode::SemiSync, ReplicationMode::Async];
+    let word = word.trim_matches('\'');
+    modes.into_iter().find(|mode| mode.name().eq_ignore_ascii_case(word))
+}
+
 fn take_with(
     sql: &str,
     rest: &[TokenWithSpan],
@@ -358,20 +368,7 @@ fn take_with(
             at += 3;
         } else if is(at, "MODE") {
             at += 1 + usize::from(is(at + 1, "="));
-            match words
-                .get(at)
-                .map(|word| word.trim_matches('\'').to_ascii_uppercase())
-                .as_deref()
-            {
-                Some("SYNC") => {}
-                Some(mode @ ("SEMI_SYNC" | "ASYNC")) => {
-                    return Err(SqlError::unsupported(format!(
-                        "replication mode {}",
-                        mode.to_lowercase()
-                    )));
-                }
-                _ => return Err(failed(at)),
-            }
+            clauses.mode = Some(words.get(at).and_then(|word| mode_of(word)).ok_or_else(|| failed(at))?);
             at += 1;
         } else {
             return Err(failed(at));

@@ -54,6 +54,7 @@ const TABLES: &[Definition] = &[
             ("primary", INT),
             ("in_sync", TEXT),
             ("learners", TEXT),
+            ("mode", TEXT),
             ("replication", INT),
             ("copies", INT),
             ("copies_wanted", INT),
@@ -289,6 +290,7 @@ fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
             map.living_primary(partition).map_or(Value::Null, int),
             list(&partition.in_sync),
             list(&partition.learners),
+            text(partition.mode.name()),
             map.groups
                 .get(&partition.group)
                 .map_or(Value::Null, |group| int(group.replication)),
@@ -331,7 +333,7 @@ fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {
             int(table.id),
             text(&table.name),
             group.map_or(Value::Null, |group| int(group.replication)),
-            text("sync"),
+            group.map_or(Value::Null, |group| text(group.mode.name())),
             table
                 .partition_column
                 .map_or(Value::Null, |place| text(&table.columns[place].name)),

@@ -85,7 +85,7 @@ impl Replicas {
     }
 
     async fn hand_over(self: Arc<Self>, partition: PartitionId, epoch: Epoch, successor: NodeId) {
-        if !self.comes_to_rest(partition).await {
+        if !self.comes_to_rest(partition, successor).await {
             tracing::debug!(partition, successor, "not at rest; keeps its primary");
             return self.serve_again(partition, epoch);
         }
@@ -124,8 +124,8 @@ impl Replicas {
         }
     }
 
-    /// Waits until nothing is under way: no hold, and all is committed.
-    async fn comes_to_rest(&self, partition: PartitionId) -> bool {
+    /// Waits until nothing is under way: no hold, all is committed, and the successor has it.
+    async fn comes_to_rest(&self, partition: PartitionId, successor: NodeId) -> bool {
         let Some(slot) = self.slot(partition) else { return false };
         let deadline = Instant::now() + REST_LIMIT;
         loop {
@@ -134,7 +134,8 @@ impl Replicas {
                 if replica.reign().is_none() {
                     return false;
                 }
-                if replica.hold.holder().is_none() && replica.committed == replica.appended {
+                let rests = replica.hold.holder().is_none() && replica.committed == replica.appended;
+                if rests && replica.has_all(successor) {
                     return true;
                 }
             }

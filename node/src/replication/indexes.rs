@@ -99,6 +99,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::map::PartitionInfo;
+    use crate::metadata::map::ReplicationMode;
 
     fn map(catalog_version: u64, indexes: Vec<Index>) -> ClusterMap {
         let mut map = ClusterMap {
@@ -130,11 +131,13 @@ mod tests {
             group: 1,
             index: 0,
             epoch: 1,
+            mode: ReplicationMode::Sync,
             primary: None,
             primary_boot: 0,
             in_sync: BTreeSet::new(),
             learners: BTreeSet::new(),
             restarted: BTreeSet::new(),
+            emptied: BTreeSet::new(),
             wanted: None,
         };
         map.partitions.insert(1, info);

@@ -16,6 +16,8 @@ mod fill_tests;
 mod handover;
 pub(crate) mod hold;
 mod indexes;
+#[cfg(test)]
+mod random_tests;
 pub(crate) mod receiver;
 pub(crate) mod replica;
 #[cfg(test)]
@@ -61,6 +63,7 @@ pub struct Replicas {
     pub(crate) log: Arc<Log>,
     durability: Durability,
     tail_margin_bytes: usize,
+    max_lag: Lsn,
     pub(crate) fill_chunk_bytes: usize,
     /// By partition id; partition ids are small and dense.
     slots: RwLock<Vec<Option<Slot>>>,
@@ -98,6 +101,7 @@ impl Replicas {
             log,
             durability: config.durability,
             tail_margin_bytes: config.tail_margin_bytes,
+            max_lag: config.async_max_lag,
             fill_chunk_bytes: config.fill_chunk_bytes,
             slots: RwLock::default(),
             outboxes: RwLock::default(),
@@ -145,6 +149,7 @@ impl Replicas {
 
     fn insert(&self, mut replica: Replica) -> Slot {
         replica.tail_margin_bytes = self.tail_margin_bytes;
+        replica.max_lag = self.max_lag;
         let partition = replica.partition as usize;
         let slot = Arc::new(Mutex::new(replica));
         let mut slots = self.slots.write().expect("no panic under this lock");
@@ -312,6 +317,7 @@ impl Replicas {
         let mut replica = lock(slot);
         // Whoever leads it holds new rows to what this map says.
         indexes::define(&mut replica, info.group, map);
+        replica.mode = info.mode;
         if info.primary != Some(self.node_id) || info.primary_boot != self.boot_id {
             replica.follow(info.epoch);
             return;
@@ -396,6 +402,7 @@ impl Replicas {
                 last_epoch: replica.history.epoch_at(replica.appended),
                 appended: replica.appended,
                 committed: replica.committed,
+                epoch: replica.epoch,
             }
         };
         self.all().iter().map(end).collect()

@@ -81,6 +81,14 @@ fn take_batch(
     };
     let mut replica = lock(&slot);
     let (answer, received) = replica.receive(batch);
+    if let Some(records) = received.lost {
+        tracing::warn!(
+            partition,
+            epoch,
+            records,
+            "an asynchronous primary took acknowledged records with it; they are lost"
+        );
+    }
     if received.fill && matches!(answer, Answer::Gap { .. }) {
         fill::begin(replicas, &slot, &mut replica, from);
     }
@@ -148,6 +156,7 @@ fn ack(partition_id: PartitionId, epoch: u64, answer: Answer) -> v1::PartitionAc
             ack.set_outcome(Outcome::Gap);
             (ack.appended, ack.last_epoch) = (appended, last_epoch);
         }
+        Answer::Ahead => ack.set_outcome(Outcome::Ahead),
         Answer::NotYet => ack.set_outcome(Outcome::NotYet),
     }
     ack

@@ -1,294 +1,21 @@
-//! Three replicas that exchange real messages in random order, with lost streams, deposed primaries and fills:
-//! nothing acknowledged is lost, committed prefixes agree, and all become equal in the end. Each run is its seed.
+//! Single rules of a replica: who is late, who is added, what an epoch ends.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
+use volt_engine::NodeId;
 use volt_engine::catalog::ViewShape;
-use volt_engine::effects::{Effects, LogPayload};
-use volt_engine::partition::Partition;
+use volt_engine::effects::{Effects, EffectsBuilder, LogPayload};
 use volt_engine::plan::Expr;
-use volt_engine::{Epoch, Lsn, NodeId};
+use volt_engine::row::encode_row;
+use volt_engine::value::ValueRef;
 
-use super::replica::{Answer, Batch, Replica};
+use super::replica::{Answer, Replica};
+use crate::metadata::map::ReplicationMode;
 
-const NODES: [NodeId; 3] = [1, 2, 3];
-const STEPS: u32 = 400;
-const SEEDS: u64 = 300;
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
-
-/// The metadata group's word, and the network between the replicas.
-struct Cluster {
-    random: Random,
-    replicas: BTreeMap<NodeId, Replica>,
-    epoch: Epoch,
-    primary: NodeId,
-    in_sync: BTreeSet<NodeId>,
-    batches: BTreeMap<(NodeId, NodeId), VecDeque<Batch>>,
-    answers: BTreeMap<(NodeId, NodeId), VecDeque<(Epoch, Answer)>>,
-    /// What clients were told: the record at each LSN.
-    acknowledged: BTreeMap<Lsn, LogPayload>,
-    written: u32,
-}
-
-impl Cluster {
-    fn new(seed: u64) -> Self {
-        let mut cluster = Self {
-            random: Random(seed),
-            replicas: NODES.map(|node| (node, Replica::new(7))).into(),
-            epoch: 0,
-            primary: 1,
-            in_sync: NODES.into(),
-            batches: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            acknowledged: BTreeMap::new(),
-            written: 0,
-        };
-        cluster.begin_epoch(1, NODES.into());
-        cluster
-    }
-
-    fn begin_epoch(&mut self, primary: NodeId, in_sync: BTreeSet<NodeId>) {
-        self.epoch += 1;
-        (self.primary, self.in_sync) = (primary, in_sync);
-        let members: Vec<NodeId> = self.in_sync.iter().copied().filter(|&node| node != primary).collect();
-        let learners: Vec<NodeId> = NODES.into_iter().filter(|node| !self.in_sync.contains(node)).collect();
-        let replica = self.replicas.get_mut(&primary).unwrap();
-        replica.reign_in(self.epoch, &members, &learners);
-        replica.append(&LogPayload::EpochStart);
-    }
-
-    fn write(&mut self, node: NodeId) {
-        let replica = self.replicas.get_mut(&node).unwrap();
-        if replica.reign().is_some() {
-            self.written += 1;
-            replica.append(&LogPayload::Write(effects(self.written)));
-        }
-    }
-
-    /// Whoever thinks it is primary sends to `to`.
-    fn send(&mut self, from: NodeId, to: NodeId) {
-        if let Some(batch) = self.replicas.get_mut(&from).unwrap().batch_for(to, 200) {
-            self.batches.entry((from, to)).or_default().push_back(batch);
-        }
-    }
-
-    fn deliver(&mut self, from: NodeId, to: NodeId) {
-        let Some(batch) = self.batches.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
-            return;
-        };
-        let epoch = batch.epoch;
-        let (answer, received) = self.replicas.get_mut(&to).unwrap().receive(batch);
-        if received.fill && matches!(answer, Answer::Gap { .. }) {
-            self.fill(from, to);
-        }
-        self.answers.entry((to, from)).or_default().push_back((epoch, answer));
-    }
-
-    fn answer(&mut self, from: NodeId, to: NodeId) {
-        let Some((epoch, answer)) = self.answers.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
-            return;
-        };
-        self.replicas
-            .get_mut(&to)
-            .unwrap()
-            .answered(from, epoch, answer)
-            .unwrap();
-        self.note_acknowledged(to);
-    }
-
-    fn flush(&mut self, node: NodeId) {
-        let replica = self.replicas.get_mut(&node).unwrap();
-        let (epoch, lsn) = (replica.history.epoch_at(replica.appended), replica.appended);
-        replica.made_durable(epoch, lsn);
-        self.note_acknowledged(node);
-    }
-
-    /// A primary tells its clients what is committed.
-    fn note_acknowledged(&mut self, node: NodeId) {
-        let replica = &self.replicas[&node];
-        if replica.reign().is_none() {
-            return;
-        }
-        let from = self.acknowledged.last_key_value().map_or(0, |(&lsn, _)| lsn);
-        for record in replica
-            .tail
-            .after(from)
-            .into_iter()
-            .flatten()
-            .filter(|record| record.lsn <= replica.committed)
-        {
-            let payload = LogPayload::decode(&record.payload).unwrap();
-            self.acknowledged.entry(record.lsn).or_insert(payload);
-        }
-    }
-
-    /// Copies the primary's state, if all of it is committed.
-    fn fill(&mut self, from: NodeId, to: NodeId) {
-        let primary = &self.replicas[&from];
-        if primary.committed != primary.engine.applied() {
-            return;
-        }
-        let (mut engine, mut after, snapshot) = (Partition::new(), None, primary.committed);
-        loop {
-            let (chunk, more) = primary.engine.dump_chunk(snapshot, after, 100);
-            engine.load_chunk(&chunk).unwrap();
-            after = more;
-            if after.is_none() {
-                break;
-            }
-        }
-        let history = primary.history.until(snapshot);
-        let learner = self.replicas.get_mut(&to).unwrap();
-        learner.begin_fill();
-        learner.filled(engine, history, snapshot);
-    }
-
-    fn lose_stream(&mut self, from: NodeId, to: NodeId) {
-        self.batches.remove(&(from, to));
-        self.answers.remove(&(to, from));
-        self.replicas.get_mut(&from).unwrap().stream_broke(to);
-    }
-
-    /// The primary is taken for dead: a member takes over. The old one may go on for a while, not knowing.
-    fn depose(&mut self) {
-        let others: Vec<NodeId> = self
-            .in_sync
-            .iter()
-            .copied()
-            .filter(|&node| node != self.primary)
-            .collect();
-        if others.is_empty() {
-            return;
-        }
-        let successor = self.random.pick(&others);
-        self.begin_epoch(successor, others.into_iter().collect());
-    }
-
-    /// A learner that has caught up becomes a member.
-    fn add_member(&mut self) {
-        let replica = self.replicas.get_mut(&self.primary).unwrap();
-        let Some(node) = replica.learner_to_propose(2) else {
-            return;
-        };
-        let mut in_sync = self.in_sync.clone();
-        in_sync.insert(node);
-        self.begin_epoch(self.primary, in_sync);
-    }
-
-    /// A deposed primary hears of it.
-    fn hear(&mut self, node: NodeId) {
-        if node != self.primary {
-            self.replicas.get_mut(&node).unwrap().follow(self.epoch);
-        }
-    }
-
-    fn step(&mut self) {
-        let (from, to) = (self.random.pick(&NODES), self.random.pick(&NODES));
-        match self.random.below(100) {
-            0..20 => self.write(from),
-            20..45 if from != to => self.send(from, to),
-            45..65 => self.deliver(from, to),
-            65..85 => self.answer(from, to),
-            85..92 => self.flush(from),
-            92..94 if from != to => self.lose_stream(from, to),
-            94..96 => self.hear(from),
-            96..98 => self.add_member(),
-            98 => self.depose(),
-            _ => {}
-        }
-    }
-
-    fn heal(&mut self) {
-        for _ in 0..200 {
-            for node in NODES {
-                self.hear(node);
-                self.flush(node);
-            }
-            let primary = self.primary;
-            for to in NODES.into_iter().filter(|&to| to != primary) {
-                self.send(primary, to);
-                while self.batches.get(&(primary, to)).is_some_and(|queue| !queue.is_empty()) {
-                    self.deliver(primary, to);
-                }
-                while self.answers.get(&(to, primary)).is_some_and(|queue| !queue.is_empty()) {
-                    self.answer(to, primary);
-                }
-            }
-            self.add_member();
-        }
-    }
-
-    fn check(&self, seed: u64) {
-        let primary = &self.replicas[&self.primary];
-        assert_eq!(
-            primary.committed, primary.appended,
-            "seed {seed}: all is committed in the end"
-        );
-        for (&lsn, payload) in &self.acknowledged {
-            let found = primary
-                .tail
-                .after(lsn - 1)
-                .and_then(|mut records| records.next().cloned());
-            if let Some(record) = found {
-                assert_eq!(
-                    &LogPayload::decode(&record.payload).unwrap(),
-                    payload,
-                    "seed {seed}: record {lsn} was acknowledged"
-                );
-            }
-            assert!(
-                lsn <= primary.appended,
-                "seed {seed}: record {lsn} was acknowledged and is gone"
-            );
-        }
-        for replica in self.replicas.values() {
-            assert_eq!(replica.committed, primary.committed, "seed {seed}");
-            let lsn = primary.committed;
-            assert_eq!(
-                replica.engine.checksum_at(lsn),
-                primary.engine.checksum_at(lsn),
-                "seed {seed}: same LSN, same bytes"
-            );
-        }
-    }
-}
-
-fn effects(number: u32) -> Effects {
-    let mut builder = volt_engine::effects::EffectsBuilder::default();
-    builder.put(
-        1,
-        &[(number % 5) as u8],
-        &volt_engine::row::encode_row(&[volt_engine::value::ValueRef::Int(number as i32)]),
-    );
+pub(super) fn effects(number: u32) -> Effects {
+    let mut builder = EffectsBuilder::default();
+    builder.put(1, &[(number % 5) as u8], &encode_row(&[ValueRef::Int(number as i32)]));
     builder.finish()
-}
-
-#[test]
-fn what_was_acknowledged_survives_and_replicas_become_equal() {
-    for seed in 0..SEEDS {
-        let mut cluster = Cluster::new(seed);
-        for _ in 0..STEPS {
-            cluster.step();
-        }
-        cluster.heal();
-        cluster.check(seed);
-    }
 }
 
 #[test]
@@ -319,7 +46,9 @@ fn one_record_ahead() -> Replica {
 }
 
 fn looks(primary: &mut Replica, count: u32) -> Vec<Vec<NodeId>> {
-    (0..count).map(|_| primary.members_to_drop(LATE)).collect()
+    (0..count)
+        .map(|_| primary.members_to_drop(LATE, &BTreeSet::new()))
+        .collect()
 }
 
 fn nobody(count: u32) -> Vec<Vec<NodeId>> {
@@ -410,4 +139,103 @@ fn a_view_that_was_completed_by_what_is_cut_is_built_again() {
     assert!(replica.is_building && replica.lacks_view());
     assert!(replica.engine.build_views(usize::MAX));
     assert!(!replica.lacks_view());
+}
+
+/// A primary of members 2, 3 and 4, of whom 2 and 3 have acknowledged two records, and 4 the first.
+fn majority_of_four() -> Replica {
+    let mut primary = Replica::new(7);
+    primary.mode = ReplicationMode::SemiSync;
+    primary.reign_in(1, &[2, 3, 4], &[]);
+    primary.append(&LogPayload::EpochStart);
+    primary.append(&LogPayload::Write(effects(1)));
+    primary.made_durable(1, 2);
+    for (node, matched) in [(2, 2), (3, 2), (4, 1)] {
+        primary.answered(node, 1, Answer::Accepted { matched }).unwrap();
+    }
+    assert_eq!(primary.committed, 2);
+    primary
+}
+
+#[test]
+fn a_majority_is_made_smaller_only_if_the_smaller_one_has_what_is_committed() {
+    let mut primary = majority_of_four();
+    let gone = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
+    // Of 1, 2 and 4 two have it; of 1 and 4 they don't.
+    assert_eq!(primary.members_to_drop(LATE, &gone(&[2, 3])), Vec::<NodeId>::new());
+    assert_eq!(primary.members_to_drop(LATE, &gone(&[3])), [3]);
+    // Until it is known what became of that, both sets have what is committed.
+    primary.append(&LogPayload::Write(effects(2)));
+    primary.made_durable(1, 3);
+    primary.answered(2, 1, Answer::Accepted { matched: 3 }).unwrap();
+    assert_eq!(primary.committed, 2, "two of 1, 2 and 4 have it, and not three of all");
+    primary.answered(3, 1, Answer::Accepted { matched: 3 }).unwrap();
+    assert_eq!(primary.committed, 3);
+    primary.drop_answered(1);
+    assert_eq!(
+        primary.members_to_drop(LATE, &gone(&[4])),
+        [3],
+        "it may still go through, and is asked for again"
+    );
+    primary.reign_in(2, &[2, 4], &[3]);
+    assert_eq!(
+        primary.members_to_drop(LATE, &gone(&[4])),
+        [4],
+        "another epoch has decided"
+    );
+}
+
+#[test]
+fn a_member_is_not_filled_before_it_has_left_the_set() {
+    let mut primary = majority_of_four();
+    assert!(!primary.answered(4, 1, Answer::Ahead).unwrap());
+    let batch = primary.batch_for(4, 1_000).expect("it is asked for its end");
+    assert!(!batch.fill);
+    assert_eq!(primary.members_to_drop(LATE, &BTreeSet::new()), [4]);
+    primary.reign_in(2, &[2, 3], &[4]);
+    let gap = Answer::Gap {
+        appended: 1,
+        last_epoch: 1,
+    };
+    assert!(primary.answered(4, 2, gap).unwrap());
+    assert!(primary.batch_for(4, 1_000).expect("it is asked to fill").fill);
+}
+
+#[test]
+fn an_asynchronous_replica_cuts_nothing_that_it_told_its_clients() {
+    let mut old = Replica::new(7);
+    old.mode = ReplicationMode::Async;
+    old.reign_in(1, &[2], &[]);
+    old.append(&LogPayload::EpochStart);
+    old.append(&LogPayload::Write(effects(1)));
+    old.made_durable(1, 2);
+    assert_eq!(old.committed, 2, "nobody else has it");
+    // The new primary never got the second record.
+    let mut new = Replica::new(7);
+    new.mode = ReplicationMode::Async;
+    let first = old.batch_for(2, 1).unwrap();
+    assert!(first.records.is_empty(), "a probe");
+    old.answered(
+        2,
+        1,
+        Answer::Gap {
+            appended: 0,
+            last_epoch: 0,
+        },
+    )
+    .unwrap();
+    new.receive(old.batch_for(2, 1).unwrap());
+    assert_eq!(new.appended, 1);
+    new.reign_in(2, &[], &[1]);
+    new.append(&LogPayload::EpochStart);
+    new.made_durable(2, 2);
+    let gap = Answer::Gap {
+        appended: 1,
+        last_epoch: 1,
+    };
+    new.answered(1, 2, gap).unwrap();
+    let (answer, received) = old.receive(new.batch_for(1, 1_000).unwrap());
+    assert_eq!(answer, Answer::Ahead);
+    assert!(received.cut.is_none() && old.committed == 2);
+    assert!(new.answered(1, 2, answer).unwrap());
+    assert!(new.batch_for(1, 1_000).unwrap().fill);
 }

@@ -232,6 +232,7 @@ fn take_answers(
                 appended: ack.appended,
                 last_epoch: ack.last_epoch,
             },
+            Outcome::Ahead => Answer::Ahead,
             Outcome::NotYet => Answer::NotYet,
         };
         let more = replicas.with(partition, |replica| {

@@ -11,7 +11,8 @@ use super::replica::Replica;
 use super::{Replicas, lock};
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Command, PartitionChange, Refusal};
-use crate::metadata::map::PartitionInfo;
+use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationMode};
+use crate::metadata::placement::desired_holders;
 use crate::recovery::log::LogEntry;
 
 /// How often.
@@ -70,7 +71,8 @@ impl Replicas {
 
     /// Begins to drop the members of a partition led here that hold its commits up.
     fn drop_late_members(self: &Arc<Self>, replica: &mut Replica) {
-        let late = replica.members_to_drop(LATE_TICKS);
+        let gone = gone(&self.metadata.map(), replica.partition);
+        let late = replica.members_to_drop(LATE_TICKS, &gone);
         if let Some(reign) = replica.reign().filter(|_| !late.is_empty()) {
             tokio::spawn(Arc::clone(self).drop_members(replica.partition, reign.epoch, late));
         }
@@ -137,6 +139,28 @@ impl Replicas {
     }
 }
 
+/// Who should leave a set that only its primary changes. Those who may not have what they acknowledged go together; of those
+/// who restarted with it, and are only to be caught up, and of those who are too many, one after the other.
+fn gone(map: &ClusterMap, partition: PartitionId) -> BTreeSet<NodeId> {
+    let Some(info) = map.partitions.get(&partition) else {
+        return BTreeSet::new();
+    };
+    if info.mode != ReplicationMode::SemiSync {
+        return BTreeSet::new();
+    }
+    let members = info.in_sync.iter().copied().filter(|node| info.primary != Some(*node));
+    let lost = |node: &NodeId| !map.is_alive(*node) || info.emptied.contains(node);
+    let lost: BTreeSet<NodeId> = members.clone().filter(lost).collect();
+    if !lost.is_empty() {
+        return lost;
+    }
+    let desired = desired_holders(map, info);
+    let sound: BTreeSet<NodeId> = info.sound_members().chain(info.primary).collect();
+    let is_whole = desired.iter().all(|node| sound.contains(node));
+    let leaves = |node: &NodeId| info.restarted.contains(node) || (is_whole && !desired.contains(node));
+    members.filter(leaves).take(1).collect()
+}
+
 /// The partition without its late members, who become learners: they come back when they acknowledge again. None: there
 /// is another epoch by now, or nobody to drop. The primary always stays.
 fn without(info: &PartitionInfo, epoch: Epoch, primary: NodeId, late: &[NodeId]) -> Option<PartitionChange> {
@@ -166,11 +190,13 @@ mod tests {
             group: 1,
             index: 0,
             epoch: 4,
+            mode: ReplicationMode::Sync,
             primary: Some(1),
             primary_boot: 10,
             in_sync: BTreeSet::from([1, 2, 3]),
             learners: BTreeSet::from([4]),
             restarted: BTreeSet::new(),
+            emptied: BTreeSet::new(),
             wanted: None,
         };
         let change = without(&info, 4, 1, &[1, 3, 9]).unwrap();

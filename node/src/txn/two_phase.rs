@@ -1,6 +1,6 @@
 //! Writes on several partitions, atomically: hold and run everywhere, vote everywhere, decide in the home partition.
 //!
-//! The decision is a record of the home partition (the lowest participant), committed before anyone is told. Whoever
+//! The decision is a record of the home partition (the lowest participant of the strongest replication mode), committed before anyone is told. Whoever
 //! is left with a vote and no decision asks the home partition (`resolve`). Gray and Reuter 1993, section 12.5, with
 //! the coordinator's log replaced by a replicated partition, as in Spanner.
 
@@ -162,7 +162,11 @@ impl Coordinator {
             return Try::Again("an older transaction came first");
         }
         let nodes = voters;
-        let Some(home) = nodes.values().flatten().copied().min() else {
+        let map = self.replicas.metadata.map();
+        let mode = |partition: PartitionId| map.partitions.get(&partition).map(|info| info.mode);
+        let voting = nodes.values().flatten().copied();
+        // The decision must not be lost with a primary while others have acted on it.
+        let Some(home) = voting.min_by_key(|partition| (mode(*partition), *partition)) else {
             return Try::Committed(changed);
         };
         if key.is_some()

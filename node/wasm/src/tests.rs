@@ -83,7 +83,9 @@ fn run_procedure(procedure: &Procedure) -> Result<Seen, StatementError> {
             Next::Execute { statement, .. } => {
                 seen.executed.push((statement, call.frame().to_vec()));
                 let mut rows = Collector::new(usize::MAX);
-                [10, 20].map(|number| rows.row(&[ValueRef::BigInt(number)]));
+                for number in [10, 20] {
+                    rows.row(&[ValueRef::BigInt(number)]);
+                }
                 call.executed(2, &mut rows)?;
             }
             Next::Row => {

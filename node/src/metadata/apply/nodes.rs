@@ -7,7 +7,7 @@ use super::reigns::change_all;
 use crate::metadata::command::{
     Applied, CommandResult, DEFAULT_PARTITIONS, FailoverNote, Joining, MAX_PARTITIONS, PartitionChange, Refusal,
 };
-use crate::metadata::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo};
+use crate::metadata::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo, ReplicationMode};
 
 /// A node's weight in placement, unless somebody says otherwise.
 const NORMAL_WEIGHT: u32 = 100;
@@ -132,7 +132,7 @@ fn come_back(map: &mut ClusterMap, joining: Joining, incarnation: u64, lost_volu
 }
 
 /// A member's process is a new one. With its volume it stays, marked, until a primary that lives goes on without it,
-/// or until it turns out to be among the last. Without its volume it holds nothing.
+/// or until it turns out to be among the last. Without its volume it holds nothing. One that was emptied stays so.
 fn restart_member(partition: &mut PartitionInfo, id: NodeId, lost_volume: bool) {
     if !partition.in_sync.contains(&id) {
         return;
@@ -141,7 +141,11 @@ fn restart_member(partition: &mut PartitionInfo, id: NodeId, lost_volume: bool) 
         partition.primary = None;
         partition.primary_boot = 0;
     }
-    if lost_volume {
+    if lost_volume && partition.mode == ReplicationMode::SemiSync {
+        // A smaller set would have smaller majorities, and what is committed need not be on one of them.
+        partition.restarted.remove(&id);
+        partition.emptied.insert(id);
+    } else if lost_volume {
         partition.in_sync.remove(&id);
         partition.restarted.remove(&id);
         partition.learners.insert(id);

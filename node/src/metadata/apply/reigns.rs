@@ -3,7 +3,7 @@
 use volt_engine::{Epoch, NodeId, PartitionId};
 
 use crate::metadata::command::{Applied, CommandResult, FailoverNote, PartitionChange, Refusal};
-use crate::metadata::map::{ClusterMap, Failover, MAX_FAILOVERS_KEPT, PartitionInfo};
+use crate::metadata::map::{ClusterMap, Failover, MAX_FAILOVERS_KEPT, PartitionInfo, ReplicationMode};
 
 /// A primary may add a learner that it has caught up, remove a member, and hand over: then it has stopped serving.
 pub(super) fn change_by_primary(
@@ -56,7 +56,7 @@ pub(super) fn change_all(
         if check_epoch(partition, change).is_err() || check_leaders_change(map, partition, change).is_err() {
             continue;
         }
-        promoted += u32::from(change.primary.is_some() && change.primary != partition.primary);
+        promoted += u32::from(takes_over(partition, change));
         begin_reign(map, change);
         changed.push(change.partition);
     }
@@ -68,12 +68,22 @@ pub(super) fn change_all(
     changed
 }
 
+/// The partition has, or will have, another primary. A semi-synchronous one loses the old one first, and counts then.
+fn takes_over(partition: &PartitionInfo, change: &PartitionChange) -> bool {
+    let was_fenced = partition.mode == ReplicationMode::SemiSync && partition.primary.is_none();
+    change.primary != partition.primary && !was_fenced
+}
+
 /// The leader removes, and promotes where no living primary is; it never adds to the in-sync set, and never takes a
 /// partition from a primary that the map calls alive.
 fn check_leaders_change(map: &ClusterMap, partition: &PartitionInfo, change: &PartitionChange) -> Result<(), Refusal> {
     check_change(map, partition, change)?;
     if !change.in_sync.is_subset(&partition.in_sync) {
         return Err(Refusal::NotAllowed("only a primary adds to the in-sync set".to_owned()));
+    }
+    if partition.mode == ReplicationMode::SemiSync && change.in_sync != partition.in_sync {
+        let reason = "only a primary changes the set that majorities are counted of";
+        return Err(Refusal::NotAllowed(reason.to_owned()));
     }
     let living = map.living_primary(partition);
     if living.is_some() && living != change.primary {
@@ -118,7 +128,11 @@ fn check_change(map: &ClusterMap, partition: &PartitionInfo, change: &PartitionC
         return refuse("a learner is not a node of the cluster");
     }
     let Some(primary) = change.primary else {
-        return refuse("it would have no primary");
+        // Between the old primary's end and the new one's beginning a majority learns of the epoch.
+        return match partition.mode {
+            ReplicationMode::SemiSync => Ok(()),
+            ReplicationMode::Sync | ReplicationMode::Async => refuse("it would have no primary"),
+        };
     };
     if !change.in_sync.contains(&primary) {
         return refuse("the primary must be a member of the in-sync set");
@@ -144,9 +158,9 @@ fn begin_reign(map: &mut ClusterMap, change: &PartitionChange) -> Epoch {
     }
     partition.in_sync = change.in_sync.clone();
     partition.learners = change.learners.clone();
-    partition
-        .restarted
-        .retain(|node| change.in_sync.contains(node) && Some(*node) != change.primary);
+    let still = |node: &NodeId| change.in_sync.contains(node) && Some(*node) != change.primary;
+    partition.restarted.retain(still);
+    partition.emptied.retain(still);
     // A change of the learners alone also takes a number, so that a decision made before it is stale.
     partition.epoch += 1;
     partition.epoch

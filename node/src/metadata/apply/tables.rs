@@ -96,7 +96,9 @@ fn create_group(map: &mut ClusterMap, replication: u32, mode: ReplicationMode) -
 
 /// A partition as it begins: empty, so that every living holder is in sync.
 fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId) -> PartitionInfo {
-    let copies = map.groups.get(&group).map_or(1, |group| group.replication as usize + 1);
+    let (copies, mode) = map.groups.get(&group).map_or((1, ReplicationMode::Sync), |group| {
+        (group.replication as usize + 1, group.mode)
+    });
     let holders = first_holders(map, id, copies);
     let (in_sync, learners): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
         holders.iter().partition(|node| map.is_alive(**node));
@@ -110,11 +112,13 @@ fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId
         group,
         index,
         epoch: 1,
+        mode,
         primary,
         primary_boot: primary.map_or(0, boot_of),
         in_sync,
         learners,
         restarted: BTreeSet::new(),
+        emptied: BTreeSet::new(),
         wanted: None,
     }
 }

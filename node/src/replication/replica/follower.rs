@@ -4,6 +4,7 @@ use volt_engine::partition::Partition;
 use volt_engine::{Epoch, Lsn};
 
 use super::{Answer, Batch, Received, Replica, Role};
+use crate::metadata::map::ReplicationMode;
 use crate::replication::epochs::EpochHistory;
 use crate::replication::tail::Record;
 
@@ -52,6 +53,12 @@ impl Replica {
             matched = record.lsn;
             if record.lsn <= self.appended && self.history.epoch_at(record.lsn) == record.epoch {
                 continue;
+            }
+            if record.lsn <= self.committed && self.mode == ReplicationMode::Async {
+                // It was acknowledged, and applied here, and the primary that took over never got it.
+                let is_news = std::mem::replace(&mut self.told_lost, self.committed) != self.committed;
+                received.lost = is_news.then_some(self.committed - record.lsn + 1);
+                return (Answer::Ahead, received);
             }
             if record.lsn <= self.appended {
                 self.cut(record.lsn - 1);
@@ -116,6 +123,8 @@ impl Replica {
             epoch: self.epoch,
             fills: self.fills,
             tail_margin_bytes: self.tail_margin_bytes,
+            mode: self.mode,
+            max_lag: self.max_lag,
             ..Self::new(self.partition)
         };
     }

@@ -6,10 +6,12 @@
 //! call these functions under the replica's mutex. What must hold:
 //! - a primary applies at once and keeps what it replaced until it is committed; a backup applies only what is
 //!   committed and holds the rest as log;
-//! - `committed <= durable` of every counted member, and nothing at or below `committed` is ever cut;
+//! - `committed` is what the mode says of the members' ends (`commit`), and nothing at or below it is ever cut; of an asynchronous
+//!   replica it may be lost with the primary, and who has it is filled anew;
 //! - records of an epoch lower than the greatest one seen are refused.
 
 pub(crate) mod capture;
+mod commit;
 mod follower;
 mod primary;
 
@@ -23,7 +25,8 @@ use volt_engine::{Epoch, Lsn, NodeId, PartitionId, TableId};
 use super::epochs::EpochHistory;
 use super::hold::Hold;
 use super::tail::{Record, TAIL_LIMIT_BYTES, Tail};
-use crate::config::DEFAULT_TAIL_MARGIN_BYTES;
+use crate::config::{DEFAULT_ASYNC_MAX_LAG, DEFAULT_TAIL_MARGIN_BYTES};
+use crate::metadata::map::ReplicationMode;
 use primary::Progress;
 pub(crate) use primary::{AckError, FillSource, Reign};
 
@@ -62,6 +65,8 @@ pub(crate) enum Answer {
     Stale { epoch: Epoch },
     /// It doesn't hold the previous record; this is the greatest (LSN, epoch) that could be common.
     Gap { appended: Lsn, last_epoch: Epoch },
+    /// It has applied, as committed, records that this primary never got: it must be filled.
+    Ahead,
     /// Ask again: it is filling.
     NotYet,
 }
@@ -75,6 +80,8 @@ pub(crate) struct Received {
     pub(crate) records: Vec<Record>,
     /// The primary asks this replica to fill.
     pub(crate) fill: bool,
+    /// So many records that were acknowledged here the new primary never got; told once.
+    pub(crate) lost: Option<Lsn>,
 }
 
 /// A replica; see the module.
@@ -103,6 +110,12 @@ pub(crate) struct Replica {
     pub(crate) filling_since: u64,
     /// As `NodeConfig` says.
     pub(crate) tail_margin_bytes: usize,
+    /// When a record is committed, as the map says.
+    pub(crate) mode: ReplicationMode,
+    /// What was committed when it was told that some of it is lost.
+    told_lost: Lsn,
+    /// Of an asynchronous one: records that a member of the in-sync set may lack of what is committed.
+    pub(crate) max_lag: Lsn,
     /// The catalog version whose indexes the engine has; 0: none yet.
     pub(crate) catalog_version: u64,
     /// Some of its indexes or views lack rows.
@@ -132,6 +145,9 @@ impl Replica {
             fills: 0,
             filling_since: 0,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
+            mode: ReplicationMode::Sync,
+            told_lost: 0,
+            max_lag: DEFAULT_ASYNC_MAX_LAG,
             catalog_version: 0,
             is_building: false,
             ready_views: Vec::new(),

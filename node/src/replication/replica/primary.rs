@@ -1,6 +1,6 @@
 //! The primary's part: it runs transactions, sends its followers what they lack, counts their acknowledgements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -8,7 +8,8 @@ use volt_engine::effects::LogPayload;
 use volt_engine::partition::DumpCursor;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
-use super::{Answer, Batch, Replica, Role};
+use super::{Answer, Batch, Replica, Role, commit};
+use crate::metadata::map::ReplicationMode;
 use crate::replication::tail::Record;
 
 /// A primary's view of its partition.
@@ -41,10 +42,29 @@ pub(crate) struct Follower {
     pub(crate) told_committed: Lsn,
     /// Proposed for the in-sync set; the answer is awaited.
     pub(crate) proposed: bool,
+    /// Proposed to leave the in-sync set: true until another epoch says what became of it, whatever is answered.
+    pub(crate) leaving: bool,
+    /// It can't be caught up by records, and must be filled; a member leaves the in-sync set first, for one that is being filled
+    /// holds nothing.
+    pub(crate) to_fill: bool,
     /// Looks in a row that found it without something, and no further than the look before.
     late_looks: u32,
     /// What it had acknowledged at the last look.
     acked_then: Lsn,
+}
+
+impl Follower {
+    /// It is filled next, and until then no commit waits for it: the fill waits for commits. A member whose set is not the
+    /// leader's to mend waits until it is none, and is looked for meanwhile.
+    fn must_fill(&mut self, mode: ReplicationMode) {
+        self.counts = self.member || self.proposed;
+        self.to_fill = self.member && mode != ReplicationMode::Sync;
+        self.progress = if self.to_fill {
+            Progress::Probe
+        } else {
+            Progress::Filling
+        };
+    }
 }
 
 /// How the stream to a follower stands.
@@ -127,6 +147,7 @@ impl Replica {
             }
             if decided {
                 follower.late_looks = 0;
+                follower.leaving = false;
             }
             follower.proposed &= !decided && !member;
             follower.member = member;
@@ -166,8 +187,10 @@ impl Replica {
         };
         let mut records = Vec::new();
         if let Progress::Streaming { next } = follower.progress {
-            let Some(newer) = self.tail.after(previous_lsn) else {
-                follower.progress = Progress::Filling;
+            let newer = self.tail.after(previous_lsn);
+            let Some(newer) = newer.filter(|_| self.tail.covers(previous_lsn, appended)) else {
+                follower.must_fill(self.mode);
+                self.advance_commit();
                 return self.batch_for(node, max_bytes);
             };
             let mut bytes = 0;
@@ -237,12 +260,24 @@ impl Replica {
                 matched,
                 appended,
             }),
+            // It waits to leave the set; or it has left it.
+            Answer::Accepted { .. } | Answer::Gap { .. } if follower.to_fill => {
+                follower.must_fill(self.mode);
+                Ok(!follower.member)
+            }
+            Answer::Ahead => {
+                follower.must_fill(self.mode);
+                let at_once = !follower.member;
+                self.advance_commit();
+                Ok(at_once)
+            }
             Answer::Accepted { matched } => {
                 follower.acked = follower.acked.max(matched);
-                let probing = !matches!(follower.progress, Progress::Streaming { .. });
-                if probing {
-                    follower.progress = Progress::Streaming { next: matched + 1 };
-                }
+                let (probing, next) = match follower.progress {
+                    Progress::Streaming { next } => (false, next.max(matched + 1)),
+                    Progress::Probe | Progress::Filling => (true, matched + 1),
+                };
+                follower.progress = Progress::Streaming { next };
                 self.fill_holds.remove(&node);
                 self.advance_commit();
                 Ok(probing)
@@ -252,16 +287,22 @@ impl Replica {
                 last_epoch,
             } => {
                 let common = theirs.min(self.history.end_of(last_epoch, appended));
+                if follower.acked > common && matches!(follower.progress, Progress::Streaming { .. }) {
+                    // To an earlier probe: it has answered more on this stream.
+                    return Ok(false);
+                }
                 if follower.acked > common {
                     // It lost what it had acknowledged: another process, or another disk. It counts from nothing.
                     follower.acked = 0;
                 }
-                follower.progress = if self.tail.covers(common, appended) {
-                    Progress::Streaming { next: common + 1 }
-                } else {
-                    Progress::Filling
-                };
-                Ok(true)
+                if self.tail.covers(common, appended) {
+                    follower.progress = Progress::Streaming { next: common + 1 };
+                    return Ok(true);
+                }
+                follower.must_fill(self.mode);
+                let at_once = !follower.to_fill;
+                self.advance_commit();
+                Ok(at_once)
             }
             Answer::Stale { .. } => Ok(false),
             Answer::NotYet => {
@@ -290,12 +331,16 @@ impl Replica {
         self.advance_commit();
     }
 
-    /// Moves `committed` to what every counted member has.
+    /// Moves `committed` to where the mode lets it be.
     pub(crate) fn advance_commit(&mut self) {
         let Role::Primary(reign) = &self.role else { return };
-        let counted = reign.followers.values().filter(|follower| follower.counts);
-        let point = counted.map(|follower| follower.acked).fold(self.durable, Lsn::min);
+        let point = commit::point(self.mode, self.max_lag, self.durable, reign.followers.values());
         if point <= self.committed {
+            return;
+        }
+        // Who is asked for the longest log compares epochs first, so that a majority's older records are safe only below one of
+        // this reign (Raft, Ongaro and Ousterhout 2014, section 5.4.2).
+        if self.mode == ReplicationMode::SemiSync && self.history.epoch_at(point) < reign.began_epoch {
             return;
         }
         self.committed = point;
@@ -307,9 +352,10 @@ impl Replica {
     /// The learner to propose for the in-sync set, if there is one; from then on it is the caller's to propose it.
     ///
     /// First commits begin to wait for a learner within `slack` records of the end; it may be proposed only when it
-    /// then has all that is committed, so that no committed record is ever missing on a member.
+    /// then has all that is committed, so that no committed record is ever missing on a member; but for what an asynchronous
+    /// one may lack.
     pub(crate) fn learner_to_propose(&mut self, slack: Lsn) -> Option<NodeId> {
-        let (appended, committed) = (self.appended, self.committed);
+        let (appended, committed) = (self.appended, self.must_be_held());
         for (&node, follower) in &mut self.reign_mut()?.followers {
             let streaming = matches!(follower.progress, Progress::Streaming { .. });
             if follower.member || follower.proposed || !streaming || follower.acked == 0 {
@@ -334,13 +380,28 @@ impl Replica {
         self.advance_commit();
     }
 
+    /// What every member must hold of what is committed.
+    fn must_be_held(&self) -> Lsn {
+        match self.mode {
+            ReplicationMode::Sync | ReplicationMode::SemiSync => self.committed,
+            ReplicationMode::Async => self.committed.saturating_sub(self.max_lag),
+        }
+    }
+
+    /// True when this follower holds all that was appended.
+    pub(crate) fn has_all(&self, node: NodeId) -> bool {
+        let follower = self.reign().and_then(|reign| reign.followers.get(&node));
+        follower.is_some_and(|follower| follower.acked == self.appended)
+    }
+
     // ---- Dropping members that hold commits up
 
     /// One more look at the members: those that have been late for so many looks that commits should wait no longer.
     /// From then on it is the caller's to propose that they leave; they count until the entry is seen committed.
     /// Looks are counted, not time: a process that stood still has not looked.
-    pub(crate) fn members_to_drop(&mut self, late_after: u32) -> Vec<NodeId> {
-        let appended = self.appended;
+    /// `gone`: those that should leave whatever they hold, of a set that only its primary changes.
+    pub(crate) fn members_to_drop(&mut self, late_after: u32, gone: &BTreeSet<NodeId>) -> Vec<NodeId> {
+        let (appended, mode, committed, durable) = (self.appended, self.mode, self.committed, self.durable);
         let Some(reign) = self.reign_mut() else {
             return Vec::new();
         };
@@ -352,13 +413,35 @@ impl Replica {
         if reign.dropping {
             return Vec::new();
         }
+        // What may still go through is asked for again, and nothing else.
+        let unsettled = reign.followers.values().any(|follower| follower.leaving);
+        let leaves = |node: &NodeId, follower: &Follower| match unsettled {
+            true => follower.leaving,
+            false => {
+                let is_gone = follower.to_fill || gone.contains(node);
+                follower.late_looks >= late_after || (follower.member && is_gone)
+            }
+        };
         let followers = reign.followers.iter();
-        let late: Vec<NodeId> = followers
-            .filter(|(_, follower)| follower.late_looks >= late_after)
+        let leaving: Vec<NodeId> = followers
+            .filter(|(node, follower)| leaves(node, follower))
             .map(|(&node, _)| node)
             .collect();
-        reign.dropping = !late.is_empty();
-        late
+        if mode == ReplicationMode::SemiSync {
+            let others = reign.followers.iter();
+            let others = others.filter(|(node, follower)| follower.member && !leaving.contains(node));
+            if commit::majority(durable, others.map(|(_, follower)| follower)) < committed {
+                // A majority of those who would stay lacks what is committed: it is waited for.
+                return Vec::new();
+            }
+            for node in &leaving {
+                if let Some(follower) = reign.followers.get_mut(node) {
+                    follower.leaving = true;
+                }
+            }
+        }
+        reign.dropping = !leaving.is_empty();
+        leaving
     }
 
     /// Nobody is late: it is this node that has no contact.
