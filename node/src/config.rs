@@ -1,10 +1,14 @@
 //! What one node is told when it starts: a plain struct, and the arguments and environment it is made of.
 
+mod detection;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use tokio::time::Duration;
 use volt_engine::NodeId;
+
+pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};
 
 /// The peer protocol's port, unless another is given.
 pub const DEFAULT_PEER_PORT: u16 = 7000;
@@ -62,6 +66,8 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
+    /// How failures are found.
+    pub detection: Detection,
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
     /// lacks more is filled.
     pub tail_margin_bytes: usize,
@@ -126,6 +132,7 @@ impl NodeConfig {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             lease: Duration::from_millis(1000),
             heartbeat: Duration::from_millis(100),
+            detection: Detection::default(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: DEFAULT_ASYNC_MAX_LAG,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
@@ -227,6 +234,8 @@ pub struct StartArguments {
     /// Milliseconds between two heartbeats
     #[arg(long, env = "VOLT_HEARTBEAT_MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     heartbeat_ms: u64,
+    #[command(flatten)]
+    detection: DetectionArguments,
     /// Bytes that the log grows by between two checkpoints
     #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
     checkpoint_bytes: u64,
@@ -252,6 +261,22 @@ pub enum ConfigError {
         /// Milliseconds.
         heartbeat: u64,
     },
+    /// Nothing would find a silent node.
+    #[error(
+        "--detect needs heartbeat or interval: data-change finds replicas that lag or differ, not nodes that are silent"
+    )]
+    NobodyDetected,
+    /// It belongs to a strategy that is off.
+    #[error("{setting} says nothing without {strategy} in --detect")]
+    IdleSetting {
+        /// The argument.
+        setting: &'static str,
+        /// Whose it is.
+        strategy: &'static str,
+    },
+    /// Every node must mean the same one.
+    #[error("--liveness-dir {0} must be absolute: it is the same for all nodes")]
+    RelativeDirectory(String),
 }
 
 impl StartArguments {
@@ -268,6 +293,7 @@ impl StartArguments {
                 heartbeat: self.heartbeat_ms,
             });
         }
+        let detection = self.detection.detection()?;
         let name = self.name.or(self.node_id_from_name);
         Ok(NodeConfig {
             node_id,
@@ -286,6 +312,7 @@ impl StartArguments {
             max_connections: self.max_connections,
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
+            detection,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: self.async_max_lag,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,

@@ -32,7 +32,7 @@ use crate::peers::Peers;
 use crate::query::SqlEngine;
 use crate::recovery::checkpoint::Figures;
 use crate::recovery::{self, Recovered};
-use crate::replication::{Replicas, fill, receiver};
+use crate::replication::{Replicas, fill, receiver, scrub};
 use crate::txn::{Coordinator, MemoryFigures};
 use crate::world::{Listener, World};
 
@@ -282,6 +282,10 @@ impl DataPlane for Data {
         let (sender, receiver) = mpsc::channel(fill::CHUNKS_IN_FLIGHT);
         tokio::spawn(fill::serve(Arc::clone(&self.parts()?.0), request, sender));
         Ok(answers(receiver))
+    }
+
+    async fn compare(&self, request: v1::CompareRequest) -> Result<v1::CompareResponse, Status> {
+        scrub::serve(&self.parts()?.0, &request).await
     }
 
     async fn calls(&self, requests: Streaming<v1::CallBatch>) -> Result<Answers<v1::ReplyBatch>, Status> {

@@ -4,6 +4,7 @@ mod bad_input;
 mod cluster;
 mod columns;
 mod complex;
+mod detection;
 mod dev;
 mod failures;
 mod golden;

@@ -19,12 +19,14 @@ use tokio::sync::watch;
 struct Cuts {
     nodes: BTreeSet<u32>,
     pairs: BTreeSet<(u32, u32)>,
+    /// Nothing passes on connections that others open to these.
+    deaf: BTreeSet<u32>,
     /// Connections of a node that are older than this number are dead, though nobody says so.
     vanished: BTreeMap<u32, u64>,
     connections: u64,
 }
 
-/// A connection: the nodes at its ends, and its number.
+/// A connection: the nodes at its ends, who opened it first, and its number.
 #[derive(Clone)]
 struct Ends {
     nodes: Vec<u32>,
@@ -38,7 +40,8 @@ impl Cuts {
             let vanished = self.vanished.get(node).is_some_and(|first| ends.number < *first);
             vanished || self.nodes.contains(node)
         };
-        !ends.nodes.iter().any(cut) && !self.pairs.iter().any(parted)
+        let deaf = ends.nodes.last().is_some_and(|target| self.deaf.contains(target));
+        !deaf && !ends.nodes.iter().any(cut) && !self.pairs.iter().any(parted)
     }
 }
 
@@ -95,6 +98,16 @@ impl Proxies {
     /// What waited between these two passes, and everything after it.
     pub fn join(&self, a: u32, b: u32) {
         self.cuts.send_modify(|cuts| _ = cuts.pairs.remove(&(a, b)));
+    }
+
+    /// From now on nothing passes on connections that others open to the node; on its own all does.
+    pub fn deafen(&self, node: u32) {
+        self.cuts.send_modify(|cuts| _ = cuts.deaf.insert(node));
+    }
+
+    /// What waited passes, and everything after it.
+    pub fn undeafen(&self, node: u32) {
+        self.cuts.send_modify(|cuts| _ = cuts.deaf.remove(&node));
     }
 
     /// Nothing passes on the connections that the node has now, for ever, and nobody hears that they ended. New ones are

@@ -39,7 +39,7 @@ pub use attempt::Attempt;
 pub use call::{Called, Home};
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
-pub use dump::DumpCursor;
+pub use dump::{DumpCursor, SnapshotSums, TableSum};
 pub use expire::{Expired, Reached};
 pub use kept::Kept;
 use materialized::Views;

@@ -75,6 +75,7 @@ pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
         http_port: arguments.http_port,
         durability: arguments.durability,
         memory_limit: None,
+        detection: crate::config::DetectionArguments::default(),
         log: "warn".to_owned(),
     };
     let mut cluster = DevCluster::start(&dev).await?;

@@ -12,17 +12,23 @@ use tonic::{Status, Streaming};
 use volt_engine::catalog::Column;
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId};
-use volt_proto::v1::{CallBatch, FillChunk, FillRequest, ReplicaEnd, ReplicateRequest, ReplicateResponse, ReplyBatch};
+use volt_proto::v1::{
+    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, ReplicaEnd, ReplicateRequest,
+    ReplicateResponse, ReplyBatch,
+};
 
 use super::{Answers, DataPlane, Services, serve};
 use crate::config::NodeConfig;
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::{Applied, Command, NewTable, PartitionChange};
+use crate::metadata::failure::Strategy;
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationMode};
 use crate::metadata::placement::target_primaries;
 use crate::peers::Peers;
 use crate::world::World;
+
+mod hung_disk;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -38,6 +44,9 @@ impl DataPlane for NoData {
         Err(Status::unimplemented("no data here"))
     }
     async fn fill(&self, _: FillRequest) -> Result<Answers<FillChunk>, Status> {
+        Err(Status::unimplemented("no data here"))
+    }
+    async fn compare(&self, _: CompareRequest) -> Result<CompareResponse, Status> {
         Err(Status::unimplemented("no data here"))
     }
     async fn calls(&self, _: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status> {
@@ -129,13 +138,17 @@ impl Place {
     }
 
     fn start(&self, node: NodeId) -> Node {
+        let config = self.config(node);
+        let world = open_world(&config.data);
+        Self::start_in(config, world)
+    }
+
+    fn start_in(config: NodeConfig, world: World) -> Node {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let config = self.config(node);
-        let world = open_world(&config.data);
         let metadata = runtime.block_on(async move {
             let peers = Peers::new(&world);
             let boot_id = world.random.next_u64() >> 1;
@@ -195,7 +208,14 @@ async fn play_primary(metadata: Arc<Metadata>) {
         for partition in own {
             if let Some(change) = wish(&map, partition, targets.get(&partition.partition_id).copied()) {
                 let (by, boot_id) = (metadata.node_id(), metadata.boot_id());
-                let _ = metadata.propose(Command::ChangePartition { by, boot_id, change }).await;
+                let _ = metadata
+                    .propose(Command::ChangePartition {
+                        by,
+                        boot_id,
+                        change,
+                        grounds: None,
+                    })
+                    .await;
             }
         }
     }
@@ -355,7 +375,10 @@ fn a_death_is_decided_and_the_dead_come_back() {
             killed.elapsed().as_millis()
         );
         eventually("leases", &living, |node| node.metadata.lease().is_valid());
-        assert_eq!(living[0].map().failovers.back().unwrap().detector, "connection");
+        assert_eq!(
+            living[0].map().failovers.back().unwrap().finding.strategy,
+            Strategy::Connection
+        );
         let back = place.start(victim);
         assert_eq!(back.metadata.identity().unwrap().cluster_uuid, uuid);
         nodes[victim as usize - 1] = Some(back);

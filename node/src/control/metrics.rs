@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use volt_engine::PartitionId;
 
+use super::failures::Failures;
 use super::statements::Statements;
 use super::{DataPlane, Storage};
 use crate::gateway::GatewayMetrics;
@@ -47,6 +48,7 @@ pub struct Metrics {
     memory_limit: Gauge,
     memory_refused: Gauge,
     ttl_expired_rows: Counter,
+    failures: Failures,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -78,6 +80,7 @@ impl Metrics {
             memory_limit: Gauge::default(),
             memory_refused: Gauge::default(),
             ttl_expired_rows: Counter::default(),
+            failures: Failures::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -128,6 +131,7 @@ impl Metrics {
             "Rows since the start that this node's primaries removed because they had expired",
             metrics.ttl_expired_rows.clone(),
         );
+        metrics.failures.register(&mut registry);
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
         metrics.registry = registry;
@@ -231,6 +235,7 @@ impl Metrics {
                 })
                 .set(members);
         }
+        self.failures.refresh(&map);
         let mut last = self
             .last_failover
             .lock()

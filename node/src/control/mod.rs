@@ -1,5 +1,6 @@
 //! What a node serves on its peer port (node to node, operator to node, gRPC health) and over HTTP (metrics, probes).
 
+mod failures;
 mod health;
 mod http;
 pub mod metrics;
@@ -13,7 +14,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tonic::{Status, Streaming};
 use volt_engine::PartitionId;
-use volt_proto::v1::{CallBatch, FillChunk, FillRequest, ReplicateRequest, ReplicateResponse, ReplyBatch};
+use volt_proto::v1::{
+    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, ReplicateRequest, ReplicateResponse, ReplyBatch,
+};
 
 use crate::txn::MemoryFigures;
 
@@ -57,6 +60,8 @@ pub trait DataPlane: Send + Sync {
     async fn replicate(&self, requests: Streaming<ReplicateRequest>) -> Result<Answers<ReplicateResponse>, Status>;
     /// The state of one partition, for a learner.
     async fn fill(&self, request: FillRequest) -> Result<Answers<FillChunk>, Status>;
+    /// The checksums of a backup here, for its primary.
+    async fn compare(&self, request: CompareRequest) -> Result<CompareResponse, Status>;
     /// Requests of transactions and queries.
     async fn calls(&self, requests: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status>;
     /// Partitions whose primary this node is, and that it doesn't serve yet.

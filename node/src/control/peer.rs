@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 use volt_proto::v1::peer_server::Peer;
 use volt_proto::v1::{
-    CallBatch, FillChunk, FillRequest, HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse, JoinRequest,
-    JoinResponse, ProposeRequest, ProposeResponse, RaftMessage, ReplicateRequest, ReplicateResponse, ReplyBatch,
+    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, HeartbeatRequest, HeartbeatResponse,
+    HelloRequest, HelloResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, RaftMessage,
+    ReplicateRequest, ReplicateResponse, ReplyBatch,
 };
 
 use super::{Answers, DataPlane};
@@ -122,6 +123,10 @@ impl Peer for PeerService {
 
     async fn fill(&self, request: Request<FillRequest>) -> Result<Response<Self::FillStream>, Status> {
         self.data.fill(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareResponse>, Status> {
+        self.data.compare(request.into_inner()).await.map(Response::new)
     }
 
     async fn calls(&self, request: Request<Streaming<CallBatch>>) -> Result<Response<Self::CallsStream>, Status> {

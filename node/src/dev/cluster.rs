@@ -40,6 +40,7 @@ pub struct NodeSettings {
     join: String,
     durability: crate::config::Durability,
     memory_limit: Option<u64>,
+    detection: Vec<String>,
     log: String,
 }
 
@@ -60,6 +61,7 @@ impl NodeSettings {
             memory_limit: arguments
                 .memory_limit
                 .or_else(|| default_limit(&KernelMemory, arguments.nodes)),
+            detection: arguments.detection.words(),
             log: arguments.log.clone(),
         }
     }
@@ -87,6 +89,7 @@ impl NodeSettings {
             .into_iter()
             .chain(memory_limit)
             .flat_map(|(name, value)| [name.to_owned(), value])
+            .chain(self.detection.iter().cloned())
             .collect()
     }
 
@@ -181,6 +184,7 @@ pub struct DevCluster {
 impl DevCluster {
     /// Checks the ports, starts every node, initialises the cluster if it is new, and returns when all nodes serve.
     pub async fn start(arguments: &DevArguments) -> anyhow::Result<Self> {
+        arguments.detection.detection()?;
         let temporary = if arguments.ephemeral {
             Some(tempfile::tempdir()?)
         } else {

@@ -52,6 +52,9 @@ pub struct DevArguments {
     /// Bytes of memory beyond which a node refuses to put rows [default: 80 % of this machine's, shared by the nodes]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(crate::config::MIN_MEMORY_LIMIT_BYTES..))]
     pub memory_limit: Option<u64>,
+    /// How failures are found
+    #[command(flatten)]
+    pub detection: crate::config::DetectionArguments,
     /// What the nodes log, into log.txt in each one's folder
     #[arg(long, default_value = "warn")]
     pub log: String,

@@ -13,8 +13,6 @@ const LEAST_DEVIATION: Duration = Duration::from_millis(100);
 /// However irregularly it spoke, a node that is silent for so long is suspected: a dead one is failed over within three
 /// seconds.
 const LONGEST_SILENCE: Duration = Duration::from_millis(2_300);
-/// From here on a node is suspected: once in 10^8 wrongly, if intervals were distributed normally.
-const SUSPECTED: f64 = 8.0;
 
 /// The detector for one process.
 #[derive(Clone, Debug)]
@@ -71,8 +69,8 @@ impl Phi {
     }
 
     /// Taken for dead: silent for too long for a node that spoke as regularly as this one, or for any.
-    pub fn is_suspected(&self, now: Duration) -> bool {
-        self.phi(now) >= SUSPECTED || self.silence(now) >= LONGEST_SILENCE
+    pub fn is_suspected(&self, threshold: f64, now: Duration) -> bool {
+        self.phi(now) >= threshold || self.silence(now) >= LONGEST_SILENCE
     }
 
     fn spread(&self) -> (f64, f64) {
@@ -94,9 +92,14 @@ impl Phi {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HeartbeatDetection;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    fn threshold() -> f64 {
+        HeartbeatDetection::default().threshold
     }
 
     fn regular() -> Phi {
@@ -110,8 +113,8 @@ mod tests {
     #[test]
     fn suspects_after_two_seconds_not_after_one_and_a_half() {
         let phi = regular();
-        assert!(phi.phi(ms(5_000 + 1_500)) < SUSPECTED);
-        assert!(phi.phi(ms(5_000 + 2_000)) >= SUSPECTED);
+        assert!(phi.phi(ms(5_000 + 1_500)) < threshold());
+        assert!(phi.phi(ms(5_000 + 2_000)) >= threshold());
     }
 
     #[test]
@@ -119,15 +122,15 @@ mod tests {
         let mut phi = regular();
         phi.heard(ms(6_000));
         phi.heard(ms(7_200));
-        assert!(!phi.is_suspected(ms(7_200 + 1_900)));
-        assert!(phi.phi(ms(7_200 + 2_300)) < SUSPECTED);
-        assert!(phi.is_suspected(ms(7_200 + 2_300)), "but not any time");
+        assert!(!phi.is_suspected(threshold(), ms(7_200 + 1_900)));
+        assert!(phi.phi(ms(7_200 + 2_300)) < threshold());
+        assert!(phi.is_suspected(threshold(), ms(7_200 + 2_300)), "but not any time");
     }
 
     #[test]
     fn the_observers_own_pause_is_forgiven() {
         let mut phi = regular();
         phi.forgive(ms(3_000), ms(8_000));
-        assert!(phi.phi(ms(8_100)) < SUSPECTED);
+        assert!(phi.phi(ms(8_100)) < threshold());
     }
 }

@@ -10,11 +10,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use volt_engine::NodeId;
+use volt_proto::v1;
 use volt_proto::v1::{HeartbeatRequest, HeartbeatResponse, HelloRequest, ReplicaEnd};
 
+use super::interval::DiskTrouble;
 use super::promotion::End;
 use super::verdict::Ended;
 use super::{Membership, State};
+use crate::metadata::failure::Strategy;
 
 /// Longest wait for a heartbeat's answer.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
@@ -45,6 +48,7 @@ impl Membership {
                 tasks.entry(node).or_insert_with(|| Tasks {
                     heart: tokio::spawn(Arc::clone(&self).beat(node)),
                     watch: tokio::spawn(Arc::clone(&self).watch_connection(node)),
+                    probes: tokio::spawn(Arc::clone(&self).probe_node(node)),
                 });
             }
             self.nudge.notify_one();
@@ -68,13 +72,15 @@ impl Membership {
             return;
         };
         // Asked for every quarter of a lease, so that three answers may be lost.
-        let wants_lease = self.metadata.lease().remaining() <= self.config.lease * 3 / 4;
+        let disk = self.disk_trouble();
+        let wants_lease = disk.is_none() && self.metadata.lease().remaining() <= self.config.lease * 3 / 4;
         let request = HeartbeatRequest {
             node_id: self.metadata.node_id(),
             boot_id: self.metadata.boot_id(),
             map_version: self.metadata.map().version,
             ends: self.report.ends(),
             wants_lease,
+            disk_trouble: disk.map(told),
         };
         let sent = self.now();
         let Ok(Ok(answer)) = timeout(ANSWER_LIMIT, client.heartbeat(request)).await else {
@@ -84,7 +90,7 @@ impl Membership {
         if answer.node_id != node {
             return;
         }
-        if answer.lease_granted {
+        if answer.lease_granted && self.disk_trouble().is_none() {
             self.metadata
                 .lease()
                 .renew(sent, Duration::from_millis(u64::from(answer.lease_ms)));
@@ -99,6 +105,9 @@ impl Membership {
         let map = self.metadata.map();
         let mut state = self.lock();
         state.sightings.heard(asked.node_id, asked.boot_id, now);
+        state
+            .sightings
+            .told_of_disk(asked.node_id, asked.boot_id, asked.disk_trouble.as_ref().map(heard));
         let is_current = map.is_current(asked.node_id, asked.boot_id);
         if is_current {
             state.note_ends(asked.node_id, asked.boot_id, &asked.ends);
@@ -147,13 +156,13 @@ impl Membership {
             match timeout(EXAMINE_LIMIT, self.peers.knock(&address)).await {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     let evidence = format!("the connection broke, and {address} refuses another");
-                    return self.saw_end(node, boot_id, "connection", evidence).await;
+                    return self.saw_end(node, boot_id, Strategy::Connection, evidence).await;
                 }
-                Ok(Ok(())) => match self.hello(node).await {
+                Ok(Ok(())) => match self.hello(node, EXAMINE_LIMIT).await {
                     Some(same) if same == boot_id => return,
                     Some(_) => {
                         let evidence = format!("the connection broke, and another process answers at {address}");
-                        return self.saw_end(node, boot_id, "connection", evidence).await;
+                        return self.saw_end(node, boot_id, Strategy::Connection, evidence).await;
                     }
                     None => {}
                 },
@@ -163,9 +172,9 @@ impl Membership {
         }
     }
 
-    async fn hello(&self, node: NodeId) -> Option<u64> {
+    pub(super) async fn hello(&self, node: NodeId, limit: Duration) -> Option<u64> {
         let mut client = self.peers.control(node).ok()?;
-        let answer = timeout(EXAMINE_LIMIT, client.hello(HelloRequest {}))
+        let answer = timeout(limit, client.hello(HelloRequest {}))
             .await
             .ok()?
             .ok()?
@@ -174,9 +183,9 @@ impl Membership {
     }
 
     /// A process has been seen to end.
-    pub(crate) async fn saw_end(&self, node: NodeId, boot_id: u64, detector: &str, evidence: String) {
+    pub(crate) async fn saw_end(&self, node: NodeId, boot_id: u64, strategy: Strategy, evidence: String) {
         let ended = Ended {
-            detector: detector.to_owned(),
+            strategy,
             evidence: evidence.clone(),
         };
         let now = self.now();
@@ -194,7 +203,7 @@ impl Membership {
     /// Somebody says that a process is dead. If it was not seen to end, this node looks for itself.
     pub(crate) async fn reported(&self, node: NodeId, boot_id: u64, evidence: String, process_ended: bool) {
         if process_ended {
-            return self.saw_end(node, boot_id, "operator", evidence).await;
+            return self.saw_end(node, boot_id, Strategy::Operator, evidence).await;
         }
         if node != self.metadata.node_id() && self.lock().sightings.boot_id(node) == Some(boot_id) {
             self.examine(node).await;
@@ -239,15 +248,31 @@ impl State {
     }
 }
 
+fn told(trouble: DiskTrouble) -> v1::DiskTrouble {
+    v1::DiskTrouble {
+        evidence: trouble.evidence,
+        silent_ms: u64::try_from(trouble.silence.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn heard(trouble: &v1::DiskTrouble) -> DiskTrouble {
+    DiskTrouble {
+        evidence: trouble.evidence.clone(),
+        silence: Duration::from_millis(trouble.silent_ms),
+    }
+}
+
 /// The tasks for one other node; they end with it.
 struct Tasks {
     heart: JoinHandle<()>,
     watch: JoinHandle<()>,
+    probes: JoinHandle<()>,
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.heart.abort();
         self.watch.abort();
+        self.probes.abort();
     }
 }

@@ -6,7 +6,10 @@
 
 pub mod detector;
 mod heartbeat;
+pub mod interval;
+mod liveness;
 pub(crate) mod majority;
+mod probe;
 pub mod promotion;
 pub mod rebalance;
 mod reign;
@@ -23,11 +26,13 @@ use volt_proto::v1::ReplicaEnd;
 
 use crate::config::{Durability, FailoverMode, NodeConfig};
 use crate::metadata::Metadata;
+use crate::metadata::failure::Finding;
 use crate::metadata::lease::LeaseBook;
 use crate::peers::Peers;
 use crate::world::World;
+use interval::{DiskTrouble, DiskWatch};
 use promotion::{End, Wait};
-use verdict::Sightings;
+use verdict::{Judge, Sightings};
 
 /// After a power cut, how long to wait for the rest of an in-sync set when every member has all that is committed.
 const PATIENCE_FSYNC: Duration = Duration::from_secs(1);
@@ -58,6 +63,8 @@ struct State {
     /// How far each replica reaches and the greatest epoch that it has seen, with the process that reported it: it says nothing of the next one.
     ends: BTreeMap<(NodeId, PartitionId), (u64, End, Epoch)>,
     reign: Option<Reign>,
+    /// This node's own disk.
+    disk: DiskWatch,
 }
 
 /// What the group's leader keeps for as long as it leads.
@@ -69,7 +76,7 @@ struct Reign {
     /// The newest reasons, for whoever asks.
     waiting: BTreeMap<PartitionId, Wait>,
     /// What each dead node's verdict said.
-    deaths: BTreeMap<NodeId, (String, String)>,
+    deaths: BTreeMap<NodeId, Finding>,
     /// Since when each node is dead in the map.
     dead_since: BTreeMap<NodeId, Duration>,
     /// Processes about whose death a proposal is, or may be, on its way.
@@ -106,6 +113,8 @@ impl Membership {
             tokio::spawn(Arc::clone(self).reign()),
             tokio::spawn(Arc::clone(self).confirm()),
             tokio::spawn(Arc::clone(self).keep_voters()),
+            tokio::spawn(Arc::clone(self).probe_disk()),
+            tokio::spawn(Arc::clone(self).keep_liveness_file()),
         ]
     }
 
@@ -126,6 +135,19 @@ impl Membership {
         self.world.clock.boot_time()
     }
 
+    fn judge_of(&self) -> Judge<'_> {
+        Judge {
+            observer: self.metadata.node_id(),
+            detection: &self.config.detection,
+        }
+    }
+
+    /// Why this node can't answer for what it holds.
+    fn disk_trouble(&self) -> Option<DiskTrouble> {
+        let settings = self.config.detection.interval.as_ref()?;
+        self.lock().disk.trouble(settings, self.now())
+    }
+
     fn is_manual(&self) -> bool {
         self.config.failover == FailoverMode::Manual
     }
@@ -138,5 +160,7 @@ impl Membership {
     }
 }
 
+#[cfg(test)]
+mod detector_scripts;
 #[cfg(test)]
 mod scripts;

@@ -15,6 +15,7 @@ use super::{Membership, Reign, State};
 use crate::config::Durability;
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Applied, Command, FailoverNote, PartitionChange};
+use crate::metadata::failure::{Failure, Finding};
 use crate::metadata::lease::LeaseBook;
 use crate::metadata::map::ClusterMap;
 
@@ -48,7 +49,9 @@ impl Membership {
             let paused = now.saturating_sub(last);
             if paused > STOOD_STILL {
                 tracing::warn!(millis = paused.as_millis() as u64, "this process stood still");
-                self.lock().sightings.forgive(paused, now);
+                let mut state = self.lock();
+                state.sightings.forgive(paused, now);
+                state.disk.forgive(paused, now);
             }
             if self.update_reign() {
                 self.rule().await;
@@ -59,10 +62,12 @@ impl Membership {
 
     /// True while this node leads the group.
     fn update_reign(&self) -> bool {
-        let term = self.metadata.term_as_leader();
+        let (term, is_unfit) = (self.metadata.term_as_leader(), self.disk_trouble().is_some());
         let (now, map) = (self.now(), self.metadata.map());
         let mut state = self.lock();
         state.sightings.expect(&map, now);
+        // Who can't write can't decide: whoever it is will say so, and another one leads.
+        let term = term.filter(|_| !is_unfit);
         let Some(term) = term else {
             state.reign = None;
             return false;
@@ -85,7 +90,7 @@ impl Membership {
                 _ = ticks.tick() => {}
                 _ = leading.changed() => {}
             }
-            let Some(term) = self.metadata.term_as_leader() else {
+            let Some(term) = self.metadata.term_as_leader().filter(|_| self.disk_trouble().is_none()) else {
                 continue;
             };
             let asked = self.now();
@@ -152,16 +157,17 @@ impl Membership {
         state
             .ends
             .retain(|(node, _), (boot_id, ..)| map.is_current(*node, *boot_id));
-        let State { sightings, ends, reign } = &mut *state;
+        let State {
+            sightings, ends, reign, ..
+        } = &mut *state;
         let reign = reign.as_mut()?;
-        let verdicts = verdicts(map, own, sightings, now);
-        let mut revived = revived(map, sightings, now);
+        let verdicts = verdicts(map, self.judge_of(), sightings, now);
+        let mut revived = revived(map, self.judge_of(), sightings, now);
         revived.retain(|(node, _)| verdicts.iter().all(|verdict| verdict.node_id != *node));
         for verdict in &verdicts {
             reign.book.condemn(verdict.node_id, verdict.boot_id);
             reign.condemned.insert((verdict.node_id, verdict.boot_id));
-            let said = (verdict.detector.clone(), verdict.evidence.clone());
-            reign.deaths.insert(verdict.node_id, said);
+            reign.deaths.insert(verdict.node_id, verdict.finding.clone());
         }
         // Condemned by a verdict that was never committed, and heard again: a proposal settles which it is.
         let acquitted = |(node, boot_id): &&(NodeId, u64)| {
@@ -217,15 +223,15 @@ impl Membership {
             node_id,
             boot_id,
             process_ended,
-            detector,
-            evidence,
+            finding,
         } = verdict;
         tracing::warn!(
             node_id,
             boot_id,
             process_ended,
-            detector,
-            evidence,
+            strategy = %finding.strategy,
+            medium = %finding.medium,
+            evidence = finding.evidence,
             changes = changes.len(),
             "a node is dead"
         );
@@ -235,8 +241,7 @@ impl Membership {
             node_id,
             boot_id,
             process_ended,
-            detector,
-            evidence,
+            finding,
             at_micros,
             changes,
         };
@@ -252,11 +257,10 @@ impl Membership {
             partition.primary.filter(|primary| Some(*primary) != change.primary)
         };
         let node_id = changes.iter().find_map(old_primary)?;
-        let (detector, evidence) = deaths.get(&node_id).cloned().unwrap_or_default();
+        let finding = deaths.get(&node_id).cloned().or_else(|| told_before(map, node_id))?;
         Some(FailoverNote {
             node_id,
-            detector,
-            evidence,
+            finding,
             at_micros: self.world.clock.unix_micros(),
         })
     }
@@ -371,6 +375,13 @@ impl Reign {
             self.dead_since.entry(*node).or_insert(now);
         }
     }
+}
+
+/// What a leader before this one found of a node.
+fn told_before(map: &ClusterMap, node: NodeId) -> Option<Finding> {
+    let of_node = |failure: &&Failure| failure.node_id == node && failure.partition.is_none();
+    let newest = map.failures.iter().rev().find(of_node)?;
+    Some(newest.finding.clone())
 }
 
 /// Takes out the changes that end this node's reigns, and those that only drop it.

@@ -15,6 +15,7 @@ use super::promotion::{End, Situation, decide};
 use super::rebalance::{drained, rebalance};
 use crate::metadata::apply::apply;
 use crate::metadata::command::{Command, CommandResult, Joining, NewTable, PartitionChange};
+use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 use crate::metadata::placement::target_primaries;
 
@@ -168,7 +169,12 @@ impl goldenscript::Runner for Cluster {
                 };
                 let by = key("by").unwrap_or(0) as u32;
                 let boot_id = key("boot").unwrap_or_else(|| self.map.nodes.get(&by).map_or(0, |info| info.boot_id));
-                Ok(self.apply(Command::ChangePartition { by, boot_id, change }))
+                Ok(self.apply(Command::ChangePartition {
+                    by,
+                    boot_id,
+                    change,
+                    grounds: None,
+                }))
             }
             "to-hand-over" => Ok(format!("{}\n", self.map.primaries_to_hand_over(node))),
             "print" => Ok(self.print()),
@@ -259,15 +265,15 @@ impl Cluster {
         let mut changes = decision.changes;
         for (node_id, process_ended) in self.dead.clone() {
             let boot_id = self.map.nodes.get(&node_id).map_or(0, |info| info.boot_id);
-            let (detector, evidence) = ("test".to_owned(), String::new());
+            let found = (Strategy::Operator, Medium::Network);
+            let finding = Finding::new(found, "test", Duration::ZERO, 1);
             let changes = std::mem::take(&mut changes);
             self.apply(Command::NodeDead {
                 term: 1,
                 node_id,
                 boot_id,
                 process_ended,
-                detector,
-                evidence,
+                finding,
                 at_micros: 0,
                 changes,
             });
@@ -314,7 +320,12 @@ impl Cluster {
                 in_sync,
                 learners,
             };
-            self.apply(Command::ChangePartition { by, boot_id, change });
+            self.apply(Command::ChangePartition {
+                by,
+                boot_id,
+                change,
+                grounds: None,
+            });
         }
         self.print()
     }
@@ -334,7 +345,12 @@ impl Cluster {
                 learners: partition.learners,
             };
             let boot_id = self.map.nodes[&by].boot_id;
-            self.apply(Command::ChangePartition { by, boot_id, change });
+            self.apply(Command::ChangePartition {
+                by,
+                boot_id,
+                change,
+                grounds: None,
+            });
         }
         self.print()
     }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use volt_engine::NodeId;
 
 use super::detector::Phi;
+use super::interval::{DiskTrouble, LivenessFile, Probes};
+use crate::config::{Detection, IntervalDetection};
+use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, NodeState};
 
 /// A process that was said to have ended, and is heard so long afterwards, has not ended.
@@ -24,6 +27,12 @@ struct Sighting {
     boot_id: u64,
     since: Duration,
     phi: Phi,
+    /// Its answers to probes.
+    answers: Probes,
+    /// Its file in the shared directory, once seen.
+    file: Option<LivenessFile>,
+    /// What it last said of its disk.
+    disk: Option<DiskTrouble>,
     /// Evidence that the process has ended, and when it came.
     ended: Option<(Ended, Duration)>,
 }
@@ -31,8 +40,8 @@ struct Sighting {
 /// Evidence that a process has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// connection or operator.
-    pub detector: String,
+    /// By what it was seen.
+    pub strategy: Strategy,
     /// What was seen.
     pub evidence: String,
 }
@@ -46,10 +55,17 @@ pub struct Verdict {
     pub boot_id: u64,
     /// Known to have ended, rather than silent.
     pub process_ended: bool,
-    /// connection, heartbeat or operator.
-    pub detector: String,
-    /// What was seen.
-    pub evidence: String,
+    /// What was found.
+    pub finding: Finding,
+}
+
+/// Who judges, and by which strategies.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge<'a> {
+    /// The observer, on whom it makes no verdict.
+    pub observer: NodeId,
+    /// What is on.
+    pub detection: &'a Detection,
 }
 
 impl Sightings {
@@ -97,6 +113,41 @@ impl Sightings {
     pub fn forgive(&mut self, pause: Duration, now: Duration) {
         for sighting in self.0.values_mut() {
             sighting.phi.forgive(pause, now);
+            sighting.answers.forgive(pause, now);
+            if let Some(file) = &mut sighting.file {
+                file.forgive(pause, now);
+            }
+        }
+    }
+
+    /// A probe of a node was answered by this process; None: by nobody, in its time.
+    pub fn probed(&mut self, node: NodeId, boot_id: Option<u64>, now: Duration) {
+        let Some(sighting) = self.0.get_mut(&node) else { return };
+        match boot_id {
+            None => sighting.answers.missed(),
+            Some(boot_id) if boot_id == sighting.boot_id => sighting.answers.answered(now),
+            // Another process: its heartbeats will say so.
+            Some(_) => {}
+        }
+    }
+
+    /// A node's file in the shared directory was looked at: the process that wrote it, and its sequence number.
+    pub fn saw_file(&mut self, node: NodeId, content: Option<(u64, u64)>, now: Duration) {
+        let Some(sighting) = self.0.get_mut(&node) else { return };
+        let sequence = content
+            .filter(|(boot_id, _)| *boot_id == sighting.boot_id)
+            .map(|(_, sequence)| sequence);
+        match (&mut sighting.file, sequence) {
+            (Some(file), sequence) => file.looked(sequence, now),
+            (None, Some(sequence)) => sighting.file = Some(LivenessFile::new(sequence, now)),
+            (None, None) => {}
+        }
+    }
+
+    /// A process says how its disk is.
+    pub fn told_of_disk(&mut self, node: NodeId, boot_id: u64, disk: Option<DiskTrouble>) {
+        if let Some(sighting) = self.0.get_mut(&node).filter(|sighting| sighting.boot_id == boot_id) {
+            sighting.disk = disk;
         }
     }
 
@@ -113,40 +164,14 @@ impl Sightings {
         })
     }
 
-    fn verdict(&self, node: NodeId, boot_id: u64, now: Duration) -> Option<Verdict> {
+    fn verdict(&self, judge: Judge<'_>, node: NodeId, boot_id: u64, now: Duration) -> Option<Verdict> {
         let sighting = self.0.get(&node)?;
-        if sighting.boot_id != boot_id {
-            // It should have joined long ago. That is no proof, so that the lease must run out.
-            let long = now.saturating_sub(sighting.since) > JOINS_WITHIN;
-            let (detector, evidence) = ("heartbeat".to_owned(), "another process answers".to_owned());
-            return long.then_some(Verdict {
-                node_id: node,
-                boot_id,
-                process_ended: false,
-                detector,
-                evidence,
-            });
-        }
-        if let Some((ended, _)) = &sighting.ended {
-            let Ended { detector, evidence } = ended.clone();
-            return Some(Verdict {
-                node_id: node,
-                boot_id,
-                process_ended: true,
-                detector,
-                evidence,
-            });
-        }
-        sighting.phi.is_suspected(now).then(|| Verdict {
+        let (process_ended, finding) = sighting.find(judge, boot_id, now)?;
+        Some(Verdict {
             node_id: node,
             boot_id,
-            process_ended: false,
-            detector: "heartbeat".to_owned(),
-            evidence: format!(
-                "silent for {} ms, phi {:.1}",
-                sighting.phi.silence(now).as_millis(),
-                sighting.phi.phi(now).min(99.9)
-            ),
+            process_ended,
+            finding,
         })
     }
 }
@@ -157,28 +182,84 @@ impl Sighting {
             boot_id,
             since: now,
             phi: Phi::new(now),
+            answers: Probes::new(now),
+            file: None,
+            disk: None,
             ended: None,
         }
+    }
+
+    /// What speaks against this process, the surest first; and whether it is known to have ended.
+    fn find(&self, judge: Judge<'_>, boot_id: u64, now: Duration) -> Option<(bool, Finding)> {
+        let silence = self.phi.silence(now);
+        let heartbeats = (Strategy::Heartbeat, Medium::Network);
+        if self.boot_id != boot_id {
+            // It should have joined long ago. That is no proof, so that the lease must run out.
+            let since = now.saturating_sub(self.since);
+            let finding = || Finding::new(heartbeats, "another process answers", since, judge.observer);
+            return (since > JOINS_WITHIN).then(|| (false, finding()));
+        }
+        if let Some((Ended { strategy, evidence }, at)) = &self.ended {
+            let silence = silence.max(now.saturating_sub(*at));
+            let finding = Finding::new((*strategy, Medium::Network), evidence, silence, judge.observer);
+            return Some((true, finding));
+        }
+        let threshold = judge.detection.heartbeat.map(|settings| settings.threshold);
+        if threshold.is_some_and(|threshold| self.phi.is_suspected(threshold, now)) {
+            let phi = self.phi.phi(now).min(99.9);
+            let evidence = format!("silent for {} ms, phi {phi:.1}", silence.as_millis());
+            return Some((false, Finding::new(heartbeats, evidence, silence, judge.observer)));
+        }
+        let missed = self.missed(judge.detection.interval.as_ref()?, judge.observer, now)?;
+        Some((false, missed))
+    }
+
+    fn missed(&self, settings: &IntervalDetection, observer: NodeId, now: Duration) -> Option<Finding> {
+        let every = settings.every.as_millis();
+        if let Some(misses) = self.answers.failed(settings) {
+            let silence = self.answers.silence(now);
+            let last = silence.as_millis();
+            let evidence =
+                format!("{misses} probes missed in a row, one each {every} ms; the last answer came {last} ms ago");
+            return Some(Finding::new(
+                (Strategy::Interval, Medium::Network),
+                evidence,
+                silence,
+                observer,
+            ));
+        }
+        let files = (Strategy::Interval, Medium::FileSystem);
+        if let Some((misses, age)) = self.file.as_ref().and_then(|file| file.failed(settings, now)) {
+            let evidence = format!(
+                "its liveness file was not renewed at {misses} looks in a row, one each {every} ms; it is {} ms old",
+                age.as_millis()
+            );
+            return Some(Finding::new(files, evidence, age, observer));
+        }
+        let DiskTrouble { evidence, silence } = self.disk.as_ref()?;
+        Some(Finding::new(files, evidence, *silence, observer))
     }
 }
 
 /// The verdicts that the map doesn't know yet, on everybody but the observer.
-pub fn verdicts(map: &ClusterMap, observer: NodeId, sightings: &Sightings, now: Duration) -> Vec<Verdict> {
-    let others = map.nodes.values().filter(|node| node.node_id != observer);
-    let judge = |node: &crate::metadata::map::NodeInfo| {
-        let verdict = sightings.verdict(node.node_id, node.boot_id, now)?;
+pub fn verdicts(map: &ClusterMap, judge: Judge<'_>, sightings: &Sightings, now: Duration) -> Vec<Verdict> {
+    let others = map.nodes.values().filter(|node| node.node_id != judge.observer);
+    let found = |node: &crate::metadata::map::NodeInfo| {
+        let verdict = sightings.verdict(judge, node.node_id, node.boot_id, now)?;
         match node.state {
             NodeState::Dead { process_ended, .. } => (verdict.process_ended && !process_ended).then_some(verdict),
             _ => Some(verdict),
         }
     };
-    others.filter_map(judge).collect()
+    others.filter_map(found).collect()
 }
 
-/// Nodes that the map calls dead, and whose same process is heard.
-pub fn revived(map: &ClusterMap, sightings: &Sightings, now: Duration) -> Vec<(NodeId, u64)> {
+/// Nodes that the map calls dead, and whose same process is heard, and has nothing against it any more.
+pub fn revived(map: &ClusterMap, judge: Judge<'_>, sightings: &Sightings, now: Duration) -> Vec<(NodeId, u64)> {
     let dead = map.nodes.values().filter(|node| !node.state.is_alive());
-    let heard = dead.filter(|node| sightings.is_heard(node.node_id, node.boot_id, now));
+    let is_well = |node: NodeId, boot_id: u64| sightings.verdict(judge, node, boot_id, now).is_none();
+    let heard =
+        dead.filter(|node| sightings.is_heard(node.node_id, node.boot_id, now) && is_well(node.node_id, node.boot_id));
     heard.map(|node| (node.node_id, node.boot_id)).collect()
 }
 
@@ -209,9 +290,19 @@ mod tests {
         map
     }
 
+    /// All verdicts of node 1, by heartbeats.
+    fn verdicts(map: &ClusterMap, sightings: &Sightings, now: Duration) -> Vec<Verdict> {
+        let detection = Detection::default();
+        let judge = Judge {
+            observer: 1,
+            detection: &detection,
+        };
+        super::verdicts(map, judge, sightings, now)
+    }
+
     fn ended() -> Ended {
         Ended {
-            detector: "connection".to_owned(),
+            strategy: Strategy::Connection,
             evidence: "refused".to_owned(),
         }
     }
@@ -223,12 +314,12 @@ mod tests {
         for beat in 1..20 {
             sightings.heard(2, 20, ms(beat * 100));
         }
-        assert_eq!(verdicts(&map, 1, &sightings, ms(2_000)), []);
-        let silent = verdicts(&map, 1, &sightings, ms(4_000));
+        assert_eq!(verdicts(&map, &sightings, ms(2_000)), []);
+        let silent = verdicts(&map, &sightings, ms(4_000));
         assert!(silent.len() == 1 && !silent[0].process_ended);
         assert!(sightings.ended(2, 20, ended(), ms(2_000)));
         assert!(!sightings.ended(2, 20, ended(), ms(2_001)));
-        assert!(verdicts(&map, 1, &sightings, ms(2_001))[0].process_ended);
+        assert!(verdicts(&map, &sightings, ms(2_001))[0].process_ended);
         // What was said of an older process says nothing of this one.
         assert!(!sightings.ended(2, 19, ended(), ms(2_000)));
     }
@@ -239,9 +330,9 @@ mod tests {
         sightings.heard(2, 20, ms(0));
         sightings.ended(2, 20, ended(), ms(100));
         sightings.heard(2, 20, ms(150));
-        assert_eq!(verdicts(&map, 1, &sightings, ms(160)).len(), 1);
+        assert_eq!(verdicts(&map, &sightings, ms(160)).len(), 1);
         sightings.heard(2, 20, ms(600));
-        assert_eq!(verdicts(&map, 1, &sightings, ms(610)), []);
+        assert_eq!(verdicts(&map, &sightings, ms(610)), []);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use volt_engine::value::DataType;
 use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
 
 pub use super::answer::{Applied, CommandResult, Refusal};
+use super::failure::{Finding, Grounds};
 use super::map::{ReplicationMode, ViewWeight};
 use super::sequence::Sequence;
 
@@ -67,10 +68,8 @@ pub enum Command {
         boot_id: u64,
         /// The process has been seen to end, so that it can't hold a lease.
         process_ended: bool,
-        /// connection, heartbeat or operator.
-        detector: String,
-        /// What was seen.
-        evidence: String,
+        /// What was found.
+        finding: Finding,
         /// Microseconds since 1970 on the proposer's clock.
         at_micros: i64,
         /// Applied at once with it, each for itself: one that is stale is left out.
@@ -204,6 +203,8 @@ pub enum Command {
         boot_id: u64,
         /// What is to be.
         change: PartitionChange,
+        /// Why members leave the in-sync set, if any does.
+        grounds: Option<Box<Grounds>>,
     },
     /// What the group's leader decided, each change for itself: a stale one is left out.
     ChangePartitions {
@@ -411,10 +412,8 @@ pub struct PartitionChange {
 pub struct FailoverNote {
     /// Whose death.
     pub node_id: NodeId,
-    /// Which detector.
-    pub detector: String,
-    /// What was seen.
-    pub evidence: String,
+    /// What was found of it.
+    pub finding: Finding,
     /// Microseconds since 1970 on the proposer's clock.
     pub at_micros: i64,
 }

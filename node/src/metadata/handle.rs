@@ -17,7 +17,7 @@ use super::raft::log::Log;
 use super::raft::machine::{Machine, Published};
 use super::raft::network::Lines;
 use super::raft::{Group, MemberId, member, node_of};
-use crate::config::NodeConfig;
+use crate::config::{Detection, NodeConfig};
 use crate::peers::Peers;
 use crate::world::World;
 
@@ -121,6 +121,11 @@ impl Metadata {
     /// This node's number.
     pub fn node_id(&self) -> NodeId {
         self.config.node_id
+    }
+
+    /// How this node finds failures.
+    pub fn detection(&self) -> &Detection {
+        &self.config.detection
     }
 
     /// This process's number.
@@ -305,6 +310,15 @@ impl Metadata {
     pub(crate) async fn elect(&self) {
         if let Some(raft) = self.raft() {
             let _ = raft.trigger().elect().await;
+        }
+    }
+
+    /// While this member can't write, it neither leads nor wants to: its followers, who hear no more heartbeats, elect
+    /// another.
+    pub(crate) fn stand_back(&self, back: bool) {
+        if let Some(raft) = self.raft() {
+            raft.runtime_config().heartbeat(!back);
+            raft.runtime_config().elect(!back);
         }
     }
 

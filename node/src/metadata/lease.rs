@@ -53,6 +53,11 @@ impl Lease {
         nanos(self.clock.boot_time()) >= until.saturating_add(nanos(GRACE))
     }
 
+    /// This node can't answer for what it holds: it has no lease any more, whoever granted it one.
+    pub(crate) fn give_up(&self) {
+        self.until.store(0, Ordering::Release);
+    }
+
     /// Granted for `length` by somebody who was asked at `sent`, on this node's clock.
     pub(crate) fn renew(&self, sent: Duration, length: Duration) {
         self.until.fetch_max(nanos(sent + length), Ordering::AcqRel);

@@ -11,6 +11,7 @@ use volt_engine::procedure::Procedure;
 use volt_engine::value::DataType;
 use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
 
+use super::failure::{Failure, Finding};
 use super::sequence::Sequence;
 
 /// Who holds what, and what the tables are.
@@ -54,6 +55,10 @@ pub struct ClusterMap {
     pub recovering: BTreeSet<NodeId>,
     /// The newest failovers, oldest first; at most `MAX_FAILOVERS_KEPT`.
     pub failovers: VecDeque<Failover>,
+    /// The newest failures, oldest first; at most `MAX_FAILURES_KEPT`.
+    pub failures: VecDeque<Failure>,
+    /// The last `Failure::failure_id`.
+    pub last_failure: u64,
 }
 
 /// How many failovers `ClusterMap::failovers` keeps.
@@ -206,6 +211,8 @@ pub struct PartitionInfo {
     pub in_sync: BTreeSet<NodeId>,
     /// Replicas being filled.
     pub learners: BTreeSet<NodeId>,
+    /// Learners whose rows were found to differ from their primary's: each must be filled, whatever its log says.
+    pub in_doubt: BTreeSet<NodeId>,
     /// Members that restarted: their boot's replica is in sync only if it is the only one (after a power cut). See `REPLICATION.md`, "A process that restarts is no member".
     pub restarted: BTreeSet<NodeId>,
     /// With `SemiSync`, members that came back without their volume: they count in majorities, and hold nothing of what they
@@ -224,10 +231,8 @@ pub struct Failover {
     pub at_micros: i64,
     /// Partitions whose primary changed.
     pub partitions: u32,
-    /// heartbeat, connection or operator.
-    pub detector: String,
-    /// What was seen.
-    pub evidence: String,
+    /// What was found.
+    pub finding: Finding,
 }
 
 impl ClusterMap {

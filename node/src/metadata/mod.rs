@@ -8,6 +8,7 @@ pub mod answer;
 pub mod apply;
 pub mod command;
 mod entry;
+pub mod failure;
 mod handle;
 pub mod identity;
 pub mod lease;

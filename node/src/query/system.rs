@@ -1,5 +1,7 @@
 //! `system.*`: the cluster map, and what this node sees, as tables.
 
+mod failures;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -133,17 +135,8 @@ const TABLES: &[Definition] = &[
         ],
         sequences,
     ),
-    (
-        "failovers",
-        &[
-            ("at", DataType::Timestamp),
-            ("node_id", INT),
-            ("partitions", INT),
-            ("detector", TEXT),
-            ("evidence", TEXT),
-        ],
-        failovers,
-    ),
+    ("failovers", failures::FAILOVERS, failures::failovers),
+    ("failures", failures::FAILURES, failures::failures),
     ("recoveries", &[("node_id", INT), ("state", TEXT)], recoveries),
 ];
 
@@ -182,6 +175,12 @@ pub(super) fn system_tables(
         rows: Arc::new(move || vec![memory_of(node_id, memory.figures())]),
     };
     tables.push(("memory", Arc::new(memory)));
+    let detectors = failures::detectors(metadata.node_id(), metadata.detection());
+    let detectors = SystemTable {
+        schema: system_schema(failures::DETECTORS),
+        rows: Arc::new(move || detectors.clone()),
+    };
+    tables.push(("detectors", Arc::new(detectors)));
     let (metadata, statistics) = (Arc::clone(metadata), Arc::clone(statistics));
     let procedures = SystemTable {
         schema: system_schema(PROCEDURES),
@@ -397,19 +396,6 @@ fn checks(map: &ClusterMap) -> Vec<Vec<Value>> {
         table.checks.iter().map(row).collect::<Vec<_>>()
     };
     map.tables.values().flat_map(of).collect()
-}
-
-fn failovers(map: &ClusterMap) -> Vec<Vec<Value>> {
-    let row = |failover: &crate::metadata::map::Failover| {
-        vec![
-            Value::Timestamp(failover.at_micros),
-            int(failover.node_id),
-            int(failover.partitions),
-            text(&failover.detector),
-            text(&failover.evidence),
-        ]
-    };
-    map.failovers.iter().map(row).collect()
 }
 
 fn recoveries(map: &ClusterMap) -> Vec<Vec<Value>> {

@@ -91,6 +91,7 @@ async fn send(
             () = chunks.closed() => return Err(gone()),
         }
     }
+    lock(&slot).fill_ends(request.node_id);
     chunks.send(Ok(chunk(Bytes::new(), true))).await.map_err(|_| gone())
 }
 

@@ -11,6 +11,7 @@ use volt_engine::{Epoch, NodeId, PartitionId};
 use super::{Replicas, lock};
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Applied, Command, PartitionChange, Refusal};
+use crate::metadata::failure::Grounds;
 use crate::metadata::map::ClusterMap;
 use crate::metadata::placement::target_primaries;
 
@@ -45,6 +46,14 @@ fn next(answer: &Result<Applied, ProposeError>, unsure: bool) -> Next {
     }
 }
 
+/// Who takes a partition over.
+pub(super) struct Successor {
+    /// A member of its in-sync set.
+    pub(super) node: NodeId,
+    /// Set when the old primary is no member afterwards, and why.
+    pub(super) grounds: Option<Box<Grounds>>,
+}
+
 impl Replicas {
     /// Begins to hand over every partition that this node leads and another one should.
     pub(super) fn hand_over_where_asked(self: &Arc<Self>, map: &ClusterMap) {
@@ -55,13 +64,17 @@ impl Replicas {
             let ours = info.primary == Some(self.node_id) && info.primary_boot == self.boot_id;
             if ours && successor != self.node_id && self.stop_serving(partition, info.epoch) {
                 let replicas = Arc::clone(self);
+                let successor = Successor {
+                    node: successor,
+                    grounds: None,
+                };
                 tokio::spawn(replicas.hand_over(partition, info.epoch, successor));
             }
         }
     }
 
     /// No new transaction starts from here on. False if that is so already, or another epoch reigns.
-    fn stop_serving(&self, partition: PartitionId, epoch: Epoch) -> bool {
+    pub(super) fn stop_serving(&self, partition: PartitionId, epoch: Epoch) -> bool {
         let stopped = self.with(partition, |replica| {
             let Some(reign) = replica
                 .reign_mut()
@@ -84,7 +97,11 @@ impl Replicas {
         });
     }
 
-    async fn hand_over(self: Arc<Self>, partition: PartitionId, epoch: Epoch, successor: NodeId) {
+    pub(super) async fn hand_over(self: Arc<Self>, partition: PartitionId, epoch: Epoch, successor: Successor) {
+        let Successor {
+            node: successor,
+            grounds,
+        } = successor;
         if !self.comes_to_rest(partition, successor).await {
             tracing::debug!(partition, successor, "not at rest; keeps its primary");
             return self.serve_again(partition, epoch);
@@ -98,17 +115,23 @@ impl Replicas {
                 // What the other epoch says is on its way into the role, and ends this handover there.
                 return tracing::debug!(partition, successor, "a handover ended with its epoch");
             };
-            let change = PartitionChange {
+            let mut change = PartitionChange {
                 partition,
                 epoch,
                 primary: Some(primary),
                 in_sync: info.in_sync.clone(),
                 learners: info.learners.clone(),
             };
+            let grounds = grounds.clone().filter(|_| primary != self.node_id);
+            if grounds.is_some() {
+                change.in_sync.remove(&self.node_id);
+                change.learners.insert(self.node_id);
+            }
             let command = Command::ChangePartition {
                 by: self.node_id,
                 boot_id: self.boot_id,
                 change,
+                grounds,
             };
             let answer = self.metadata.propose(command).await;
             tracing::debug!(partition, epoch, primary, ?answer, "hands over");

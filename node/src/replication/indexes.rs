@@ -136,6 +136,7 @@ mod tests {
             primary_boot: 0,
             in_sync: BTreeSet::new(),
             learners: BTreeSet::new(),
+            in_doubt: BTreeSet::new(),
             restarted: BTreeSet::new(),
             emptied: BTreeSet::new(),
             wanted: None,

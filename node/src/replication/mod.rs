@@ -9,6 +9,9 @@
 //! A transaction appends under its partition's mutex and goes on; everything behind that is batched: one log for all
 //! partitions, one stream to each other node. Nothing is awaited under the mutex.
 
+mod comparison;
+#[cfg(test)]
+mod doubt_tests;
 pub(crate) mod epochs;
 pub(crate) mod fill;
 #[cfg(test)]
@@ -22,6 +25,7 @@ pub(crate) mod receiver;
 pub(crate) mod replica;
 #[cfg(test)]
 mod replica_tests;
+pub(crate) mod scrub;
 mod sender;
 mod tail;
 mod tick;
@@ -34,7 +38,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::config::{Durability, NodeConfig};
+use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
@@ -62,6 +66,8 @@ pub struct Replicas {
     pub(crate) peers: Arc<Peers>,
     pub(crate) log: Arc<Log>,
     durability: Durability,
+    /// When replicas that lag or differ are failures.
+    detection: Option<DataChangeDetection>,
     tail_margin_bytes: usize,
     max_lag: Lsn,
     pub(crate) fill_chunk_bytes: usize,
@@ -100,6 +106,7 @@ impl Replicas {
             peers,
             log,
             durability: config.durability,
+            detection: config.detection.data_change,
             tail_margin_bytes: config.tail_margin_bytes,
             max_lag: config.async_max_lag,
             fill_chunk_bytes: config.fill_chunk_bytes,
@@ -120,6 +127,9 @@ impl Replicas {
         tokio::spawn(Arc::clone(self).follow_disk());
         tokio::spawn(Arc::clone(self).tick());
         tokio::spawn(Arc::clone(self).build_indexes());
+        if let Some(settings) = self.detection {
+            tokio::spawn(Arc::clone(self).scrub(settings));
+        }
     }
 
     /// The replica of `partition`, if this node has one.
@@ -334,6 +344,7 @@ impl Replicas {
         let began = replica.reign().is_none();
         let new_epoch = replica.reign().map(|reign| reign.epoch) != Some(info.epoch);
         replica.reign_in(info.epoch, &others(&info.in_sync), &others(&info.learners));
+        replica.doubt(&info.in_doubt);
         if began && let Some(prepared) = replica.engine.prepared() {
             let (transaction, effects, home, lsn) = (
                 prepared.transaction,

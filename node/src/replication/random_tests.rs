@@ -8,7 +8,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::partition::Partition;
 use volt_engine::{Epoch, Lsn, NodeId};
 
-use super::replica::{Answer, Batch, Replica};
+use super::replica::{Answer, Batch, LagLimits, Replica};
 use super::replica_tests::effects;
 use super::tail::Record;
 use crate::membership::majority::meets_every_majority;
@@ -268,8 +268,12 @@ impl Cluster {
         else {
             return;
         };
-        let late_after = u32::MAX;
-        let leaving = replica.members_to_drop(late_after, &other.into_iter().collect());
+        let limits = LagLimits {
+            silent_looks: u32::MAX,
+            records: None,
+        };
+        let leaving = replica.members_to_drop(limits, &other.into_iter().collect());
+        let leaving: BTreeSet<NodeId> = leaving.into_iter().map(|late| late.node).collect();
         let epoch = replica.epoch;
         if !leaving.is_empty() && epoch == self.epoch && primary == self.primary {
             let rest = self.in_sync.iter().copied().filter(|node| !leaving.contains(node));

@@ -134,6 +134,7 @@ fn from_wire(batch: v1::PartitionBatch) -> Result<Batch, Status> {
         previous_epoch: batch.previous_epoch,
         records,
         fill: batch.fill,
+        anew: batch.anew,
     })
 }
 

@@ -1,7 +1,5 @@
 //! Single rules of a replica: who is late, who is added, what an epoch ends.
 
-use std::collections::BTreeSet;
-
 use volt_engine::NodeId;
 use volt_engine::catalog::ViewShape;
 use volt_engine::effects::{Effects, EffectsBuilder, LogPayload};
@@ -9,7 +7,7 @@ use volt_engine::plan::Expr;
 use volt_engine::row::encode_row;
 use volt_engine::value::ValueRef;
 
-use super::replica::{Answer, Replica};
+use super::replica::{Answer, LagLimits, Replica};
 use crate::metadata::map::ReplicationMode;
 
 pub(super) fn effects(number: u32) -> Effects {
@@ -45,10 +43,17 @@ fn one_record_ahead() -> Replica {
     primary
 }
 
+fn late(primary: &mut Replica, gone: &[NodeId]) -> Vec<NodeId> {
+    let limits = LagLimits {
+        silent_looks: LATE,
+        records: None,
+    };
+    let late = primary.members_to_drop(limits, &gone.iter().copied().collect());
+    late.into_iter().map(|late| late.node).collect()
+}
+
 fn looks(primary: &mut Replica, count: u32) -> Vec<Vec<NodeId>> {
-    (0..count)
-        .map(|_| primary.members_to_drop(LATE, &BTreeSet::new()))
-        .collect()
+    (0..count).map(|_| late(primary, &[])).collect()
 }
 
 fn nobody(count: u32) -> Vec<Vec<NodeId>> {
@@ -159,10 +164,9 @@ fn majority_of_four() -> Replica {
 #[test]
 fn a_majority_is_made_smaller_only_if_the_smaller_one_has_what_is_committed() {
     let mut primary = majority_of_four();
-    let gone = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
     // Of 1, 2 and 4 two have it; of 1 and 4 they don't.
-    assert_eq!(primary.members_to_drop(LATE, &gone(&[2, 3])), Vec::<NodeId>::new());
-    assert_eq!(primary.members_to_drop(LATE, &gone(&[3])), [3]);
+    assert_eq!(late(&mut primary, &[2, 3]), Vec::<NodeId>::new());
+    assert_eq!(late(&mut primary, &[3]), [3]);
     // Until it is known what became of that, both sets have what is committed.
     primary.append(&LogPayload::Write(effects(2)));
     primary.made_durable(1, 3);
@@ -172,16 +176,12 @@ fn a_majority_is_made_smaller_only_if_the_smaller_one_has_what_is_committed() {
     assert_eq!(primary.committed, 3);
     primary.drop_answered(1);
     assert_eq!(
-        primary.members_to_drop(LATE, &gone(&[4])),
+        late(&mut primary, &[4]),
         [3],
         "it may still go through, and is asked for again"
     );
     primary.reign_in(2, &[2, 4], &[3]);
-    assert_eq!(
-        primary.members_to_drop(LATE, &gone(&[4])),
-        [4],
-        "another epoch has decided"
-    );
+    assert_eq!(late(&mut primary, &[4]), [4], "another epoch has decided");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_member_is_not_filled_before_it_has_left_the_set() {
     assert!(!primary.answered(4, 1, Answer::Ahead).unwrap());
     let batch = primary.batch_for(4, 1_000).expect("it is asked for its end");
     assert!(!batch.fill);
-    assert_eq!(primary.members_to_drop(LATE, &BTreeSet::new()), [4]);
+    assert_eq!(late(&mut primary, &[]), [4]);
     primary.reign_in(2, &[2, 3], &[4]);
     let gap = Answer::Gap {
         appended: 1,

@@ -210,6 +210,7 @@ fn to_wire(partition_id: PartitionId, batch: Batch) -> v1::PartitionBatch {
         previous_epoch: batch.previous_epoch,
         records: batch.records.into_iter().map(record).collect(),
         fill: batch.fill,
+        anew: batch.anew,
     }
 }
 

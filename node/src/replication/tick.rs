@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
-use super::replica::Replica;
+use super::replica::{LagLimits, Late, Replica, Why};
 use super::{Replicas, lock};
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Command, PartitionChange, Refusal};
+use crate::metadata::failure::{Finding, Grounds, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationMode};
 use crate::metadata::placement::desired_holders;
 use crate::recovery::log::LogEntry;
@@ -71,27 +72,44 @@ impl Replicas {
 
     /// Begins to drop the members of a partition led here that hold its commits up.
     fn drop_late_members(self: &Arc<Self>, replica: &mut Replica) {
-        let gone = gone(&self.metadata.map(), replica.partition);
-        let late = replica.members_to_drop(LATE_TICKS, &gone);
+        let (partition, is_sync) = (replica.partition, replica.mode == ReplicationMode::Sync);
+        let gone = gone(&self.metadata.map(), partition);
+        let ticks_of = |time: Duration| {
+            u32::try_from(time.as_millis() / EVERY.as_millis())
+                .unwrap_or(u32::MAX)
+                .max(1)
+        };
+        // A backup of another mode may lag: that is what the mode is for.
+        let settings = self.detection.filter(|_| is_sync);
+        let limits = LagLimits {
+            silent_looks: LATE_TICKS,
+            records: settings.map(|settings| (settings.max_lag_records, ticks_of(settings.max_lag_time))),
+        };
+        let late = replica.members_to_drop(limits, &gone);
         if let Some(reign) = replica.reign().filter(|_| !late.is_empty()) {
             tokio::spawn(Arc::clone(self).drop_members(replica.partition, reign.epoch, late));
         }
     }
 
     /// Proposes the in-sync set without these, once: who is still late afterwards is proposed again.
-    async fn drop_members(self: Arc<Self>, partition: PartitionId, epoch: Epoch, late: Vec<NodeId>) {
+    async fn drop_members(self: Arc<Self>, partition: PartitionId, epoch: Epoch, late: Vec<Late>) {
+        let nodes: Vec<NodeId> = late.iter().map(|late| late.node).collect();
         let info = self.metadata.map().partitions.get(&partition).cloned();
-        if let Some(change) = info.and_then(|info| without(&info, epoch, self.node_id, &late)) {
+        if let Some(change) = info.and_then(|info| without(&info, epoch, self.node_id, &nodes)) {
+            let grounds = self.lagging(&late);
+            let evidence = grounds.as_ref().map(|grounds| grounds.finding.evidence.as_str());
             tracing::warn!(
                 partition,
                 epoch,
-                ?late,
-                "members don't acknowledge; proposes to go on without them"
+                ?nodes,
+                evidence,
+                "proposes to go on without these members"
             );
             let command = Command::ChangePartition {
                 by: self.node_id,
                 boot_id: self.boot_id,
                 change,
+                grounds: grounds.map(Box::new),
             };
             match tokio::time::timeout(DROP_LIMIT, self.metadata.propose(command)).await {
                 Ok(Ok(_)) => {}
@@ -100,6 +118,20 @@ impl Replicas {
             }
         }
         self.with(partition, |replica| replica.drop_answered(epoch));
+    }
+
+    /// None: nobody failed; they leave for another reason.
+    fn lagging(&self, late: &[Late]) -> Option<Grounds> {
+        let time_of = |late: &Late| EVERY * late.looks;
+        let late: Vec<&Late> = late.iter().filter(|late| late.why != Why::Leaves).collect();
+        let evidence: Vec<String> = late.iter().map(|one| evidence(one, time_of(one))).collect();
+        let longest = late.iter().map(|late| time_of(late)).max()?;
+        let found = (Strategy::DataChange, Medium::Network);
+        Some(Grounds {
+            finding: Finding::new(found, evidence.join("; "), longest, self.node_id),
+            at_micros: self.world.clock.unix_micros(),
+            in_doubt: false,
+        })
     }
 
     /// Proposes a learner for the in-sync set until the group has said yes or no.
@@ -123,6 +155,7 @@ impl Replicas {
                 by: self.node_id,
                 boot_id: self.boot_id,
                 change,
+                grounds: None,
             };
             match self.metadata.propose(command).await {
                 // A stale epoch: this or another change went through, and the map that says so is on its way.
@@ -161,9 +194,19 @@ fn gone(map: &ClusterMap, partition: PartitionId) -> BTreeSet<NodeId> {
     members.filter(leaves).take(1).collect()
 }
 
+fn evidence(late: &Late, time: Duration) -> String {
+    let Late { node, missing, .. } = *late;
+    let millis = time.as_millis();
+    match late.why {
+        Why::IsSilent => format!("node {node} has acknowledged nothing for {millis} ms, and lacks {missing} records"),
+        Why::Lags => format!("node {node} has been too far behind for {millis} ms, and lacks {missing} records"),
+        Why::Leaves => String::new(),
+    }
+}
+
 /// The partition without its late members, who become learners: they come back when they acknowledge again. None: there
 /// is another epoch by now, or nobody to drop. The primary always stays.
-fn without(info: &PartitionInfo, epoch: Epoch, primary: NodeId, late: &[NodeId]) -> Option<PartitionChange> {
+pub(super) fn without(info: &PartitionInfo, epoch: Epoch, primary: NodeId, late: &[NodeId]) -> Option<PartitionChange> {
     let dropped: BTreeSet<NodeId> = info
         .in_sync
         .iter()
@@ -195,6 +238,7 @@ mod tests {
             primary_boot: 10,
             in_sync: BTreeSet::from([1, 2, 3]),
             learners: BTreeSet::from([4]),
+            in_doubt: BTreeSet::new(),
             restarted: BTreeSet::new(),
             emptied: BTreeSet::new(),
             wanted: None,

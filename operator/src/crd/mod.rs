@@ -2,11 +2,13 @@
 //!
 //! `volt-operator crd` prints the manifest; `crds/voltclusters.yaml` and the chart's copy are held equal to it by a test.
 
+mod failure_detection;
 mod spec;
 mod status;
 
 use kube::CustomResourceExt;
 
+pub use failure_detection::{Detect, FailureDetection};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};
 pub use status::{NodeSummary, Operation, OperationKind, Phase, VoltClusterStatus};
 
@@ -46,6 +48,7 @@ mod tests {
         assert_eq!((spec.replicas, spec.partitions), (3, 12));
         assert_eq!(spec.durability, Durability::Fsync);
         assert_eq!(spec.failover.mode, FailoverMode::Automatic);
+        assert_eq!(spec.failure_detection.strategies, [Detect::Heartbeat]);
         assert_eq!(spec.storage.size.0, "1Gi");
     }
 }

@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::failure_detection::FailureDetection;
 use super::status::VoltClusterStatus;
 
 /// A distributed, in-memory, transactional SQL database that speaks the PostgreSQL protocol.
@@ -84,6 +85,9 @@ pub struct VoltClusterSpec {
     /// What happens when a node fails.
     #[serde(default)]
     pub failover: Failover,
+    /// How failures are found; by heartbeats unless more is asked for.
+    #[serde(default)]
+    pub failure_detection: FailureDetection,
     /// The volume of each node.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self.size == oldSelf.size && has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("a volume's size and class are fixed once it is made"))]

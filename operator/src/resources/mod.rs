@@ -101,11 +101,12 @@ pub fn headless_name(cluster: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Probe;
+    use k8s_openapi::api::core::v1::{PodSpec, Probe};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     use super::*;
+    use crate::crd::{Detect, FailureDetection};
 
     fn demo() -> VoltCluster {
         let text = "{apiVersion: voltcluster.dev/v1alpha1, kind: VoltCluster, metadata: {name: demo, namespace: shop, uid: u-1},
@@ -215,6 +216,46 @@ mod tests {
         let mounts = pod.containers[0].volume_mounts.iter().flatten();
         let mounts: Vec<&str> = mounts.map(|mount| mount.name.as_str()).collect();
         assert_eq!(mounts, [claims[0].metadata.name.as_deref().unwrap_or_default()]);
+    }
+
+    #[test]
+    fn failure_detection_reaches_the_container_and_its_claim_the_pod() {
+        let mut cluster = demo();
+        let pod = |cluster: &VoltCluster| {
+            let set = children(cluster, &defaults(), 3, true).stateful_set;
+            set.spec.and_then(|spec| spec.template.spec).expect("a pod")
+        };
+        let variables = |pod: &PodSpec| {
+            let variables = pod.containers[0].env.clone().unwrap_or_default();
+            let asked = [
+                "VOLT_DETECT",
+                "VOLT_PHI_THRESHOLD",
+                "VOLT_PROBE_MISSES",
+                "VOLT_LIVENESS_DIR",
+            ];
+            let asked = variables.into_iter().filter(|one| asked.contains(&one.name.as_str()));
+            asked.map(|one| one.value.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let plain = pod(&cluster);
+        assert_eq!(variables(&plain), ["heartbeat"]);
+        assert_eq!(plain.volumes, None);
+        cluster.spec.failure_detection = FailureDetection {
+            strategies: vec![Detect::Interval, Detect::DataChange],
+            probe_misses: Some(5),
+            liveness_claim_name: Some("shared".to_owned()),
+            ..FailureDetection::default()
+        };
+        let asked = pod(&cluster);
+        assert_eq!(
+            variables(&asked),
+            ["interval,data-change", "5", "/var/lib/volt-liveness"]
+        );
+        let volume = &asked.volumes.as_ref().expect("a volume")[0];
+        let claim = volume.persistent_volume_claim.as_ref().expect("a claim");
+        assert_eq!(claim.claim_name, "shared");
+        let mounts = asked.containers[0].volume_mounts.iter().flatten();
+        let mounts: Vec<&str> = mounts.map(|mount| mount.name.as_str()).collect();
+        assert_eq!(mounts, ["data", volume.name.as_str()]);
     }
 
     #[test]

@@ -7,8 +7,9 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, GRPCAction, ObjectFieldSelector,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    SeccompProfile, SecurityContext, TopologySpreadConstraint, VolumeMount, VolumeResourceRequirements,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -21,6 +22,9 @@ use crate::crd::{VoltCluster, VolumesWhenDeleted};
 /// The user and group that the image has.
 const USER: i64 = 10001;
 const DATA: &str = "/var/lib/volt";
+/// Where nodes renew their liveness files, and the volume's name in the pod.
+const LIVENESS: &str = "/var/lib/volt-liveness";
+const LIVENESS_VOLUME: &str = "liveness";
 /// Seconds for handing primaries over and closing the log.
 const GRACE_S: i64 = 30;
 /// A node joins through these, whatever the cluster's size: the list is part of the template, and scaling must not
@@ -96,6 +100,7 @@ fn pod(cluster: &VoltCluster, defaults: &Defaults) -> PodSpec {
             spread(cluster, "topology.kubernetes.io/zone"),
             spread(cluster, "kubernetes.io/hostname"),
         ]),
+        volumes: shared_volumes(cluster),
         ..PodSpec::default()
     }
 }
@@ -138,11 +143,7 @@ fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
         liveness_probe: Some(probe("liveness", 5, 3, 3)),
         readiness_probe: Some(probe("readiness", 2, 2, 2)),
         resources: spec.resources.clone(),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "data".to_owned(),
-            mount_path: DATA.to_owned(),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(mounts(cluster)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -154,6 +155,30 @@ fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
         }),
         ..Container::default()
     }
+}
+
+fn mounts(cluster: &VoltCluster) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        ..VolumeMount::default()
+    };
+    let shared = cluster.spec.failure_detection.liveness_claim_name.as_ref();
+    let shared = shared.map(|_| mount(LIVENESS_VOLUME, LIVENESS));
+    [mount("data", DATA)].into_iter().chain(shared).collect()
+}
+
+/// What the pods share; each has a volume of its own by the claim's template.
+fn shared_volumes(cluster: &VoltCluster) -> Option<Vec<Volume>> {
+    let claim_name = cluster.spec.failure_detection.liveness_claim_name.clone()?;
+    Some(vec![Volume {
+        name: LIVENESS_VOLUME.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name,
+            read_only: Some(false),
+        }),
+        ..Volume::default()
+    }])
 }
 
 fn probe(service: &str, period_s: i32, timeout_s: i32, failures: i32) -> Probe {
@@ -196,7 +221,13 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
         }),
         ..EnvVar::default()
     };
-    vec![
+    let detection = &cluster.spec.failure_detection;
+    let mut detected = detection.variables();
+    if detection.liveness_claim_name.is_some() {
+        detected.push(("VOLT_LIVENESS_DIR", LIVENESS.to_owned()));
+    }
+    let detected = detected.into_iter().map(|(name, value)| variable(name, value));
+    let node = vec![
         pod_name("VOLT_NAME"),
         pod_name("VOLT_NODE_ID_FROM_NAME"),
         variable("VOLT_ADVERTISE", format!("$(VOLT_NAME).{domain}")),
@@ -210,7 +241,8 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
         variable("VOLT_FAILOVER", cluster.spec.failover.mode.as_str().to_owned()),
         variable("VOLT_MAX_CONNECTIONS", cluster.spec.max_connections.to_string()),
         variable("VOLT_LOG_FORMAT", "json".to_owned()),
-    ]
+    ];
+    node.into_iter().chain(detected).collect()
 }
 
 fn claim(cluster: &VoltCluster) -> PersistentVolumeClaim {

@@ -7,6 +7,8 @@
 //! 1 prepared: lsn u64, transaction, home u32, counted effects; 2 decision: lsn u64, transaction, committed u8;
 //! 3 row: table u32, lsn u64, counted key, counted row. Integers are little-endian.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::decisions::Decision;
@@ -203,16 +205,77 @@ impl Partition {
                 let Some((lsn, row)) = version.at(snapshot) else {
                     continue;
                 };
-                // The lengths, so that no byte can move from the key to the row unseen.
-                let lengths = (key.as_bytes().len() as u64) << 32 | row.len() as u64;
-                let crc = crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), row);
-                checksum = checksum
-                    .u64(u64::from(*table))
-                    .u64(lsn)
-                    .u64(lengths)
-                    .u64(u64::from(crc));
+                checksum = add_row(checksum.u64(u64::from(*table)), lsn, key.as_bytes(), row);
             }
         }
         checksum.finish()
+    }
+
+    /// Adds about `max_bytes` of the rows that a pinned snapshot sees to their checksums, table by table; begin with the
+    /// default. False: that were all.
+    pub fn sum_chunk(&self, snapshot: Lsn, sums: &mut SnapshotSums, max_bytes: usize) -> bool {
+        let mut bytes = 0;
+        let (begun, after) = match sums.place.take() {
+            None => (0, None),
+            Some((table, key)) => (table, Some(key)),
+        };
+        for (&table, rows) in self.tables.range(begun..) {
+            if self.views.contains(table) {
+                continue;
+            }
+            let after = after.as_deref().filter(|_| begun == table);
+            for (key, version) in rows.after(after) {
+                let Some((lsn, row)) = version.at(snapshot) else {
+                    continue;
+                };
+                sums.add(table, lsn, key.as_bytes(), row);
+                bytes += key.as_bytes().len() + row.len();
+                if bytes >= max_bytes {
+                    sums.place = Some((table, key.as_bytes().to_vec()));
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The lengths, too, so that no byte can move from the key to the row unseen.
+fn add_row(checksum: Hasher, lsn: Lsn, key: &[u8], row: &[u8]) -> Hasher {
+    let lengths = (key.len() as u64) << 32 | row.len() as u64;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), row);
+    checksum.u64(lsn).u64(lengths).u64(u64::from(crc))
+}
+
+/// The rows of one table, in figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSum {
+    /// How many.
+    pub rows: u64,
+    /// Of their keys, LSNs and bytes.
+    pub checksum: u64,
+}
+
+/// The checksums of a snapshot's tables, as far as they have come. A table without rows has none.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotSums {
+    place: Option<(TableId, Vec<u8>)>,
+    tables: BTreeMap<TableId, (u64, Hasher)>,
+}
+
+impl SnapshotSums {
+    fn add(&mut self, table: TableId, lsn: Lsn, key: &[u8], row: &[u8]) {
+        let (rows, checksum) = self.tables.entry(table).or_insert_with(|| (0, Hasher::new()));
+        *rows += 1;
+        *checksum = add_row(*checksum, lsn, key, row);
+    }
+
+    /// The tables that have rows.
+    pub fn finish(self) -> BTreeMap<TableId, TableSum> {
+        let sum = |(table, (rows, checksum)): (TableId, (u64, Hasher))| {
+            let checksum = checksum.finish();
+            (table, TableSum { rows, checksum })
+        };
+        self.tables.into_iter().map(sum).collect()
     }
 }

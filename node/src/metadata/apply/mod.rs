@@ -3,6 +3,7 @@
 //! is refused, and a refused command changes nothing but the map's version.
 
 mod columns;
+mod failures;
 mod indexes;
 mod nodes;
 mod procedures;
@@ -38,16 +39,14 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             node_id,
             boot_id,
             process_ended,
-            detector,
-            evidence,
+            finding,
             at_micros,
             changes,
             ..
         } => {
             let note = FailoverNote {
                 node_id,
-                detector,
-                evidence,
+                finding,
                 at_micros,
             };
             nodes::node_dead(map, boot_id, process_ended, note, changes)
@@ -83,7 +82,12 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             value,
             is_taken,
         } => sequences::restart(map, sequence, value, is_taken),
-        Command::ChangePartition { by, boot_id, change } => reigns::change_by_primary(map, by, boot_id, &change),
+        Command::ChangePartition {
+            by,
+            boot_id,
+            change,
+            grounds,
+        } => reigns::change_by_primary(map, by, boot_id, &change, grounds.as_deref()),
         Command::ChangePartitions { changes, failover, .. } => reigns::change_by_leader(map, &changes, failover),
         Command::Drain { node_id } => nodes::drain(map, node_id),
         Command::Rejoin { node_id, boot_id } => nodes::rejoin(map, node_id, boot_id),

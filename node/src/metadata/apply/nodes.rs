@@ -2,11 +2,13 @@
 
 use volt_engine::NodeId;
 
+use super::failures;
 use super::node;
-use super::reigns::change_all;
+use super::reigns::change_for;
 use crate::metadata::command::{
     Applied, CommandResult, DEFAULT_PARTITIONS, FailoverNote, Joining, MAX_PARTITIONS, PartitionChange, Refusal,
 };
+use crate::metadata::failure::FailureEnd;
 use crate::metadata::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo, ReplicationMode};
 
 /// A node's weight in placement, unless somebody says otherwise.
@@ -120,6 +122,7 @@ fn come_back(map: &mut ClusterMap, joining: Joining, incarnation: u64, lost_volu
         return;
     }
     map.recovering.remove(&id);
+    failures::end(map, id, FailureEnd::Restarted);
     for partition in map
         .partitions
         .values_mut()
@@ -177,7 +180,10 @@ pub(super) fn node_dead(
         process_ended: process_ended || known_ended,
         draining,
     };
-    let changed = change_all(map, &changes, Some(note));
+    if was_alive || (process_ended && !known_ended) {
+        failures::note_node(map, note.node_id, note.finding.clone(), note.at_micros);
+    }
+    let changed = change_for(map, &changes, note);
     if !was_alive && known_ended >= process_ended && changed.is_empty() {
         return Ok(Applied::Unchanged);
     }
@@ -197,6 +203,7 @@ pub(super) fn node_alive(map: &mut ClusterMap, id: NodeId, boot_id: u64) -> Comm
     } else {
         NodeState::Active
     };
+    failures::end(map, id, FailureEnd::Revived);
     Ok(Applied::Done)
 }
 
@@ -264,6 +271,7 @@ pub(super) fn remove_node(map: &mut ClusterMap, id: NodeId) -> CommandResult {
         return Err(Refusal::NotAllowed(reason));
     }
     map.nodes.remove(&id);
+    failures::end(map, id, FailureEnd::Removed);
     map.recovering.remove(&id);
     let forgetting: Vec<_> = map
         .partitions

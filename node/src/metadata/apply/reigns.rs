@@ -2,7 +2,9 @@
 
 use volt_engine::{Epoch, NodeId, PartitionId};
 
+use super::failures;
 use crate::metadata::command::{Applied, CommandResult, FailoverNote, PartitionChange, Refusal};
+use crate::metadata::failure::Grounds;
 use crate::metadata::map::{ClusterMap, Failover, MAX_FAILOVERS_KEPT, PartitionInfo, ReplicationMode};
 
 /// A primary may add a learner that it has caught up, remove a member, and hand over: then it has stopped serving.
@@ -11,6 +13,7 @@ pub(super) fn change_by_primary(
     by: NodeId,
     boot_id: u64,
     change: &PartitionChange,
+    grounds: Option<&Grounds>,
 ) -> CommandResult {
     let partition = map
         .partitions
@@ -27,9 +30,23 @@ pub(super) fn change_by_primary(
         return Err(Refusal::StaleBoot(by));
     }
     check_change(map, partition, change)?;
-    Ok(Applied::Changed {
-        epoch: begin_reign(map, change),
-    })
+    let left: Vec<NodeId> = partition.in_sync.difference(&change.in_sync).copied().collect();
+    let epoch = begin_reign(map, change);
+    if let Some(grounds) = grounds {
+        for node in left {
+            leave(map, change.partition, node, grounds);
+        }
+    }
+    Ok(Applied::Changed { epoch })
+}
+
+/// A member has left its partition's in-sync set on its primary's grounds.
+fn leave(map: &mut ClusterMap, id: PartitionId, node: NodeId, grounds: &Grounds) {
+    failures::note_replica(map, node, id, grounds);
+    let partition = map.partitions.get_mut(&id).filter(|_| grounds.in_doubt);
+    if let Some(partition) = partition.filter(|partition| partition.learners.contains(&node)) {
+        partition.in_doubt.insert(node);
+    }
 }
 
 pub(super) fn change_by_leader(
@@ -37,8 +54,26 @@ pub(super) fn change_by_leader(
     changes: &[PartitionChange],
     failover: Option<FailoverNote>,
 ) -> CommandResult {
-    let partitions = change_all(map, changes, failover);
+    let partitions = match failover {
+        Some(note) => change_for(map, changes, note),
+        None => change_all(map, changes, None),
+    };
     Ok(Applied::ManyChanged { partitions })
+}
+
+/// The same, because of a node's failure: what becomes of it is added to that.
+pub(super) fn change_for(map: &mut ClusterMap, changes: &[PartitionChange], note: FailoverNote) -> Vec<PartitionId> {
+    let node = note.node_id;
+    let reigned = |map: &ClusterMap| {
+        let of_node = |partition: &&PartitionInfo| partition.primary == Some(node);
+        map.partitions.values().filter(of_node).count()
+    };
+    let (memberships, reigns) = (failures::memberships(map, node), reigned(map));
+    let changed = change_all(map, changes, Some(note));
+    let removed = memberships.saturating_sub(failures::memberships(map, node));
+    let promoted = u32::try_from(reigns.saturating_sub(reigned(map))).unwrap_or(u32::MAX);
+    failures::add(map, node, promoted, removed);
+    changed
 }
 
 /// Applies those that are not stale and make sense; says which.
@@ -147,6 +182,13 @@ fn check_change(map: &ClusterMap, partition: &PartitionInfo, change: &PartitionC
 fn begin_reign(map: &mut ClusterMap, change: &PartitionChange) -> Epoch {
     let boot_of = |node: NodeId| map.nodes.get(&node).map_or(0, |info| info.boot_id);
     let boot = change.primary.map_or(0, boot_of);
+    let had = map.partitions.get(&change.partition);
+    let come: Vec<NodeId> = had.map_or_else(Vec::new, |had| {
+        change.in_sync.difference(&had.in_sync).copied().collect()
+    });
+    for node in come {
+        failures::in_sync_again(map, node, change.partition);
+    }
     let Some(partition) = map.partitions.get_mut(&change.partition) else {
         return 0;
     };
@@ -158,6 +200,7 @@ fn begin_reign(map: &mut ClusterMap, change: &PartitionChange) -> Epoch {
     }
     partition.in_sync = change.in_sync.clone();
     partition.learners = change.learners.clone();
+    partition.in_doubt.retain(|node| change.learners.contains(node));
     let still = |node: &NodeId| change.in_sync.contains(node) && Some(*node) != change.primary;
     partition.restarted.retain(still);
     partition.emptied.retain(still);
@@ -172,16 +215,14 @@ fn note_failover(map: &mut ClusterMap, note: FailoverNote, partitions: u32) {
     }
     let FailoverNote {
         node_id,
-        detector,
-        evidence,
+        finding,
         at_micros,
     } = note;
     map.failovers.push_back(Failover {
         node_id,
         at_micros,
         partitions,
-        detector,
-        evidence,
+        finding,
     });
 }
 

@@ -117,6 +117,7 @@ fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId
         primary_boot: primary.map_or(0, boot_of),
         in_sync,
         learners,
+        in_doubt: BTreeSet::new(),
         restarted: BTreeSet::new(),
         emptied: BTreeSet::new(),
         wanted: None,

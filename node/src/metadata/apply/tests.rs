@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use volt_engine::catalog::{Column, IndexColumn, IndexState, SequenceDefault};
@@ -14,6 +15,7 @@ use crate::metadata::command::{
     Applied, ColumnChange, Command, CommandResult, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, OwnedSequence,
     Refusal,
 };
+use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 use crate::metadata::sequence::{Sequence, SequenceType};
 
@@ -28,6 +30,10 @@ fn joining(node_id: NodeId, boot_id: u64, incarnation: u64) -> Joining {
         zone: String::new(),
         cluster_uuid: String::new(),
     }
+}
+
+fn finding(strategy: Strategy) -> Finding {
+    Finding::new((strategy, Medium::Network), "seen", Duration::from_secs(2), 1)
 }
 
 /// Three living nodes, each with boot id 1, and four partitions a group.
@@ -100,8 +106,7 @@ fn what_was_proposed_for_a_process_is_stale_when_it_has_restarted() {
         node_id: 3,
         boot_id: 1,
         process_ended: true,
-        detector: "connection".to_owned(),
-        evidence: String::new(),
+        finding: finding(Strategy::Connection),
         at_micros: 0,
         term: 0,
         changes: Vec::new(),

@@ -157,6 +157,7 @@ impl Node {
             previous_epoch,
             records,
             fill: false,
+            anew: false,
         });
         let partition = replica.partition;
         if let Some(after) = received.cut {

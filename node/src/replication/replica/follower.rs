@@ -34,6 +34,10 @@ impl Replica {
             return (Answer::NotYet, received);
         }
         received.fill = batch.fill;
+        if batch.anew {
+            let (appended, last_epoch) = (0, 0);
+            return (Answer::Gap { appended, last_epoch }, received);
+        }
         let ours = self.history.epoch_at(batch.previous_lsn);
         if batch.previous_lsn > self.appended || ours != batch.previous_epoch {
             let appended = self
@@ -82,6 +86,9 @@ impl Replica {
             self.partition,
             self.committed
         );
+        if self.is_appointed_beyond(lsn) {
+            self.end_appointment();
+        }
         self.tail.cut(lsn);
         self.engine.undo_after(lsn);
         // A view that was completed by what is undone begins anew.

@@ -10,9 +10,11 @@
 //!   replica it may be lost with the primary, and who has it is filled anew;
 //! - records of an epoch lower than the greatest one seen are refused.
 
+mod appointment;
 pub(crate) mod capture;
 mod commit;
 mod follower;
+mod late;
 mod primary;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,9 @@ use super::hold::Hold;
 use super::tail::{Record, TAIL_LIMIT_BYTES, Tail};
 use crate::config::{DEFAULT_ASYNC_MAX_LAG, DEFAULT_TAIL_MARGIN_BYTES};
 use crate::metadata::map::ReplicationMode;
+use appointment::Appointment;
+pub(crate) use appointment::{Kept, NoAppointment};
+pub(crate) use late::{LagLimits, Late, Why};
 use primary::Progress;
 pub(crate) use primary::{AckError, FillSource, Reign};
 
@@ -54,6 +59,8 @@ pub(crate) struct Batch {
     pub(crate) records: Vec<Record>,
     /// The receiver must fill before any record can follow.
     pub(crate) fill: bool,
+    /// And whatever it holds: its rows are in doubt.
+    pub(crate) anew: bool,
 }
 
 /// A follower's answer to a batch.
@@ -104,6 +111,8 @@ pub(crate) struct Replica {
     marked_committed: Lsn,
     /// Followers that copy a snapshot, and the LSN of it: records beyond are kept for them.
     pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
+    /// Where replicas are to be compared.
+    appointment: Option<Appointment>,
     /// Fills begun here, so that each has a number.
     fills: u64,
     /// A segment of the log: the newest fill began in it, or in a later one.
@@ -142,6 +151,7 @@ impl Replica {
             next_waiter: 0,
             marked_committed: 0,
             fill_holds: BTreeMap::new(),
+            appointment: None,
             fills: 0,
             filling_since: 0,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
@@ -232,6 +242,17 @@ impl Replica {
 
     /// An error: a record fits none before it.
     fn try_apply_until(&mut self, lsn: Lsn) -> Result<(), volt_engine::error::CorruptError> {
+        let stop = self.next_stop(lsn);
+        self.apply_records_until(stop)?;
+        if stop < lsn {
+            self.keep_appointment();
+            self.apply_records_until(lsn)?;
+        }
+        self.keep_appointment();
+        Ok(())
+    }
+
+    fn apply_records_until(&mut self, lsn: Lsn) -> Result<(), volt_engine::error::CorruptError> {
         let applied = self.engine.applied();
         if applied >= lsn {
             return Ok(());

@@ -48,15 +48,27 @@ pub(crate) struct Follower {
     /// holds nothing.
     pub(crate) to_fill: bool,
     /// Looks in a row that found it without something, and no further than the look before.
-    late_looks: u32,
+    pub(super) late_looks: u32,
+    /// Looks in a row that found it behind by more records than it may be.
+    pub(super) lagging_looks: u32,
+    /// Its rows are in doubt, as the map has it.
+    in_doubt: bool,
+    /// It has copied a snapshot since, on the stream that there is.
+    is_refilled: bool,
     /// What it had acknowledged at the last look.
-    acked_then: Lsn,
+    pub(super) acked_then: Lsn,
+}
+
+impl Follower {
+    fn must_fill(&self) -> bool {
+        self.in_doubt && !self.is_refilled
+    }
 }
 
 impl Follower {
     /// It is filled next, and until then no commit waits for it: the fill waits for commits. A member whose set is not the
     /// leader's to mend waits until it is none, and is looked for meanwhile.
-    fn must_fill(&mut self, mode: ReplicationMode) {
+    fn await_fill(&mut self, mode: ReplicationMode) {
         self.counts = self.member || self.proposed;
         self.to_fill = self.member && mode != ReplicationMode::Sync;
         self.progress = if self.to_fill {
@@ -146,7 +158,7 @@ impl Replica {
                 follower.progress = Progress::Probe;
             }
             if decided {
-                follower.late_looks = 0;
+                (follower.late_looks, follower.lagging_looks) = (0, 0);
                 follower.leaving = false;
             }
             follower.proposed &= !decided && !member;
@@ -168,6 +180,7 @@ impl Replica {
         self.engine
             .apply_record(record.lsn, payload)
             .expect("a record that was just made is sound");
+        self.keep_appointment();
         self.push(record.clone());
         record
     }
@@ -180,6 +193,10 @@ impl Replica {
         };
         let epoch = reign.epoch;
         let follower = reign.followers.get_mut(&node)?;
+        let anew = follower.must_fill();
+        if anew {
+            follower.progress = Progress::Filling;
+        }
         let (previous_lsn, fill) = match follower.progress {
             Progress::Probe => (appended, false),
             Progress::Filling => (appended, true),
@@ -189,7 +206,7 @@ impl Replica {
         if let Progress::Streaming { next } = follower.progress {
             let newer = self.tail.after(previous_lsn);
             let Some(newer) = newer.filter(|_| self.tail.covers(previous_lsn, appended)) else {
-                follower.must_fill(self.mode);
+                follower.await_fill(self.mode);
                 self.advance_commit();
                 return self.batch_for(node, max_bytes);
             };
@@ -219,6 +236,7 @@ impl Replica {
             previous_epoch,
             records,
             fill,
+            anew,
         })
     }
 
@@ -255,6 +273,8 @@ impl Replica {
             return Ok(false);
         };
         match answer {
+            // What it holds says nothing.
+            _ if follower.must_fill() => Ok(false),
             Answer::Accepted { matched } if matched > appended => Err(AckError {
                 partition,
                 matched,
@@ -262,11 +282,11 @@ impl Replica {
             }),
             // It waits to leave the set; or it has left it.
             Answer::Accepted { .. } | Answer::Gap { .. } if follower.to_fill => {
-                follower.must_fill(self.mode);
+                follower.await_fill(self.mode);
                 Ok(!follower.member)
             }
             Answer::Ahead => {
-                follower.must_fill(self.mode);
+                follower.await_fill(self.mode);
                 let at_once = !follower.member;
                 self.advance_commit();
                 Ok(at_once)
@@ -299,7 +319,7 @@ impl Replica {
                     follower.progress = Progress::Streaming { next: common + 1 };
                     return Ok(true);
                 }
-                follower.must_fill(self.mode);
+                follower.await_fill(self.mode);
                 let at_once = !follower.to_fill;
                 self.advance_commit();
                 Ok(at_once)
@@ -317,6 +337,7 @@ impl Replica {
         self.fill_holds.remove(&node);
         if let Some(follower) = self.reign_mut().and_then(|reign| reign.followers.get_mut(&node)) {
             follower.progress = Progress::Probe;
+            follower.is_refilled = false;
             follower.counts = follower.member || follower.proposed;
         }
         self.advance_commit();
@@ -394,72 +415,24 @@ impl Replica {
         follower.is_some_and(|follower| follower.acked == self.appended)
     }
 
-    // ---- Dropping members that hold commits up
+    // ---- Followers in doubt
 
-    /// One more look at the members: those that have been late for so many looks that commits should wait no longer.
-    /// From then on it is the caller's to propose that they leave; they count until the entry is seen committed.
-    /// Looks are counted, not time: a process that stood still has not looked.
-    /// `gone`: those that should leave whatever they hold, of a set that only its primary changes.
-    pub(crate) fn members_to_drop(&mut self, late_after: u32, gone: &BTreeSet<NodeId>) -> Vec<NodeId> {
-        let (appended, mode, committed, durable) = (self.appended, self.mode, self.committed, self.durable);
-        let Some(reign) = self.reign_mut() else {
-            return Vec::new();
-        };
-        for follower in reign.followers.values_mut() {
-            let is_late = follower.member && follower.acked < appended && follower.acked <= follower.acked_then;
-            follower.late_looks = if is_late { follower.late_looks + 1 } else { 0 };
-            follower.acked_then = follower.acked;
-        }
-        if reign.dropping {
-            return Vec::new();
-        }
-        // What may still go through is asked for again, and nothing else.
-        let unsettled = reign.followers.values().any(|follower| follower.leaving);
-        let leaves = |node: &NodeId, follower: &Follower| match unsettled {
-            true => follower.leaving,
-            false => {
-                let is_gone = follower.to_fill || gone.contains(node);
-                follower.late_looks >= late_after || (follower.member && is_gone)
+    /// The followers whose rows the map says are in doubt: nothing is sent to them but that they must fill.
+    pub(crate) fn doubt(&mut self, nodes: &BTreeSet<NodeId>) {
+        let followers = self.reign_mut().into_iter().flat_map(|reign| &mut reign.followers);
+        for (node, follower) in followers {
+            let is_news = !follower.in_doubt && nodes.contains(node);
+            follower.in_doubt = nodes.contains(node);
+            if is_news {
+                (follower.is_refilled, follower.acked) = (false, 0);
             }
-        };
-        let followers = reign.followers.iter();
-        let leaving: Vec<NodeId> = followers
-            .filter(|(node, follower)| leaves(node, follower))
-            .map(|(&node, _)| node)
-            .collect();
-        if mode == ReplicationMode::SemiSync {
-            let others = reign.followers.iter();
-            let others = others.filter(|(node, follower)| follower.member && !leaving.contains(node));
-            if commit::majority(durable, others.map(|(_, follower)| follower)) < committed {
-                // A majority of those who would stay lacks what is committed: it is waited for.
-                return Vec::new();
-            }
-            for node in &leaving {
-                if let Some(follower) = reign.followers.get_mut(node) {
-                    follower.leaving = true;
-                }
-            }
-        }
-        reign.dropping = !leaving.is_empty();
-        leaving
-    }
-
-    /// Nobody is late: it is this node that has no contact.
-    pub(crate) fn forgive_late(&mut self) {
-        for follower in self
-            .reign_mut()
-            .into_iter()
-            .flat_map(|reign| reign.followers.values_mut())
-        {
-            follower.late_looks = 0;
         }
     }
 
-    /// The proposal made in `epoch` is answered, or was given up. Who is still late is counted from the beginning.
-    pub(crate) fn drop_answered(&mut self, epoch: Epoch) {
-        if let Some(reign) = self.reign_mut().filter(|reign| reign.epoch == epoch) {
-            reign.dropping = false;
-            self.forgive_late();
+    /// A follower is about to hear the end of its fill: what it acknowledges from now on is of that.
+    pub(crate) fn fill_ends(&mut self, node: NodeId) {
+        if let Some(follower) = self.reign_mut().and_then(|reign| reign.followers.get_mut(&node)) {
+            follower.is_refilled = true;
         }
     }
 
