@@ -1,15 +1,17 @@
 //! A node's host: the process that runs on it, from a start to the crash that ends it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use volt_node::config::NodeConfig;
 use volt_node::node::Node;
 use volt_node::world::simulated::{Faults, SimulatedClock, SimulatedDisk, SimulatedNetwork, SimulatedRandom};
-use volt_node::world::{CrashPoint, Fate, World};
+use volt_node::world::{CrashPoint, Fate, Planted, World};
 
 use crate::control::PEER_PORT;
 use crate::determinism::mix;
-use crate::plan::NODES;
+use crate::plan::{AtPoint, NODES};
+use crate::planted::planted;
 use crate::shared::Shared;
 use crate::sql::SQL_PORT;
 
@@ -32,21 +34,24 @@ pub async fn process(
     faults: Arc<Faults>,
     shared: Shared,
 ) -> turmoil::Result {
-    let start = {
-        let mut run = shared.run();
-        let starts = run.starts.entry(node).or_default();
-        *starts += 1;
-        *starts
-    };
-    let age = turmoil::sim_elapsed().unwrap_or_default();
     // Calendars are wrong by some seconds, each by its own.
     let skew_micros = (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000;
+    let (start, calendar) = {
+        let mut run = shared.run();
+        let calendar = run.calendars.entry(node);
+        let calendar = Arc::clone(calendar.or_insert_with(|| Arc::new(AtomicI64::new(skew_micros))));
+        let starts = run.starts.entry(node).or_default();
+        *starts += 1;
+        (*starts, calendar)
+    };
+    let age = turmoil::sim_elapsed().unwrap_or_default();
     let mut world = World::simulated(
-        SimulatedClock::new(age, skew_micros),
+        SimulatedClock::with_calendar(age, calendar),
         Arc::new(SimulatedNetwork::new(&name(node), faults)),
         Arc::clone(&disk),
         SimulatedRandom::new(mix(seed ^ (u64::from(node) << 40) ^ (start << 48))),
     );
+    world.planted = planted().map(Planted::with).unwrap_or_default();
     world.fate = Some(Arc::new(Ends {
         node,
         disk,
@@ -72,14 +77,14 @@ pub async fn process(
         }
         Err(error) => format!("{error:#}"),
     };
-    if shared.run().ended == Some(node) {
+    if shared.run().met == Some(node) {
         // A dead process says nothing.
         std::future::pending::<()>().await;
     }
     Err(format!("node {node} can't go on: {ended}").into())
 }
 
-/// Ends a process at the point that is armed: from then on its disk takes nothing from it.
+/// Ends a process at the point that is armed: from then on its disk takes nothing from it. One that is cut off there goes on.
 struct Ends {
     node: u32,
     disk: Arc<SimulatedDisk>,
@@ -96,12 +101,14 @@ impl Fate for Ends {
             armed.passes -= 1;
             return false;
         }
-        match armed.with_power {
-            true => self.disk.crash(),
-            false => self.disk.kill(),
+        let how = armed.how;
+        match how {
+            AtPoint::WithoutPower => self.disk.crash(),
+            AtPoint::Killed => self.disk.kill(),
+            AtPoint::CutOff => {}
         }
         run.armed = None;
-        run.ended = Some(self.node);
-        true
+        run.met = Some(self.node);
+        how != AtPoint::CutOff
     }
 }

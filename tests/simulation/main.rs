@@ -9,14 +9,17 @@ mod control;
 mod counters;
 mod determinism;
 mod doors;
+mod faults;
 mod host;
 mod plan;
+mod planted;
 mod run;
 mod serializable;
 mod shared;
 mod sql;
 mod steady;
 mod tables;
+mod witness;
 mod workload;
 
 use std::collections::BTreeSet;
@@ -27,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use determinism::on_seeded_thread;
 use run::{did_something, run, trace_file};
-use volt_node::world::CrashPoint;
+use volt_node::world::{CrashPoint, PlantedBug};
 
 const DEFAULT_SEEDS: u64 = 50;
 /// Seeds at a time.
@@ -46,7 +49,9 @@ fn seed(seed: u64) -> Result<(), String> {
     let outcome = on_seeded_thread(seed, move || run(seed)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        format!("seed {seed} panicked: {}\n  again: {again}", said.unwrap_or_default())
+        let said = said.unwrap_or_default();
+        planted::tell(&said);
+        format!("seed {seed} panicked: {said}\n  again: {again}")
     })?;
     let file = trace_file(seed);
     outcome
@@ -66,6 +71,7 @@ fn seed(seed: u64) -> Result<(), String> {
         outcome.trace.hash()
     );
     if let Some(fault) = &outcome.fault {
+        planted::tell(fault);
         return Err(format!(
             "seed {seed}: {fault}\n  trace: {}\n  again: {again}",
             file.display()
@@ -92,13 +98,15 @@ struct Did {
     met: Option<String>,
 }
 
-/// Runs a seed in a process of its own, which is this program again. Err: what it said.
-fn seed_in_its_own_process(seed: u64, traces: &Path) -> Result<Did, String> {
+/// Runs a seed in a process of its own, which is this program again, with a planted bug or without. Err: what it said.
+fn seed_in_its_own_process(seed: u64, traces: &Path, bug: Option<PlantedBug>) -> Result<Did, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(program)
         .args(["--exact", "seeds", "--nocapture", "--test-threads=1"])
         .env("SEED", seed.to_string())
         .env("SIMULATION_TRACES", traces)
+        .env_remove("PLANT")
+        .envs(bug.map(|bug| ("PLANT", format!("{bug:?}"))))
         .output()
         .map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -135,6 +143,12 @@ fn seeds() {
         return;
     }
     let count = number("SEEDS").unwrap_or(DEFAULT_SEEDS);
+    if let Some(bug) = planted::planted() {
+        let found = planted::first_that_finds(bug, 1..=count);
+        let (first, what) = found.unwrap_or_else(|| panic!("none of {count} seeds finds {bug:?}"));
+        println!("{bug:?} is found by seed {first}: {what}");
+        return;
+    }
     let next = AtomicU64::new(1);
     let (fills, loads) = (AtomicU64::new(0), AtomicU64::new(0));
     let met = Mutex::new(BTreeSet::new());
@@ -148,7 +162,7 @@ fn seeds() {
                     if chosen > count {
                         return;
                     }
-                    match seed_in_its_own_process(chosen, &traces) {
+                    match seed_in_its_own_process(chosen, &traces, None) {
                         Ok(did) => {
                             fills.fetch_add(did.fills, Ordering::Relaxed);
                             loads.fetch_add(did.loads, Ordering::Relaxed);
@@ -189,7 +203,7 @@ fn the_same_seed_gives_the_same_trace() {
     for chosen in [3, 8] {
         let [first, second] = ["first", "second"].map(|which| {
             let traces = run::traces().join(which);
-            seed_in_its_own_process(chosen, &traces).unwrap_or_else(|fault| panic!("{fault}"));
+            seed_in_its_own_process(chosen, &traces, None).unwrap_or_else(|fault| panic!("{fault}"));
             let file = traces.join(trace_file(chosen).file_name().expect("a file"));
             std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
         });

@@ -41,15 +41,36 @@ pub enum FaultKind {
     },
     /// The node and the next one don't hear each other; the third hears both.
     Apart,
-    /// The first process that comes to this point, after others have passed it `passes` times, ends there.
+    /// The node's disk takes its time.
+    SlowDisk {
+        /// The longest that a flush takes.
+        longest_flush: Duration,
+    },
+    /// The node's calendar is set wrong, for good.
+    CalendarJump {
+        /// By how much.
+        by_seconds: i64,
+    },
+    /// The first process that comes to this point, after others have passed it `passes` times, ends there, or goes on alone.
     At {
         /// Where.
         point: CrashPoint,
         /// How often it is passed first.
         passes: u64,
-        /// Its machine loses power; otherwise it is killed.
-        with_power: bool,
+        /// What happens to it.
+        how: AtPoint,
     },
+}
+
+/// What happens to a process that comes to a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtPoint {
+    /// It is killed.
+    Killed,
+    /// Its machine loses power.
+    WithoutPower,
+    /// It goes on, and neither hears the other nodes nor is heard by them; clients reach it.
+    CutOff,
 }
 
 /// A point that no process comes to for so long is given up.
@@ -76,11 +97,19 @@ pub fn plan(seed: u64) -> Vec<Fault> {
     let mut at = Duration::from_millis(random.random_range(300..1500));
     let mut faults = Vec::new();
     for _ in 0..random.random_range(2..=3) {
-        let (kind, lasts) = match random.random_range(0..12) {
+        let (kind, lasts) = match random.random_range(0..14) {
             0..3 => (FaultKind::Kill, random.random_range(100..2500)),
             3..5 => (FaultKind::PowerCut, random.random_range(800..3500)),
             5 => (FaultKind::PowerCutOfAll, random.random_range(300..1500)),
-            10.. => (FaultKind::Apart, random.random_range(500..6000)),
+            10..12 => (FaultKind::Apart, random.random_range(500..6000)),
+            12 => {
+                let longest_flush = Duration::from_millis(random.random_range(50..1500));
+                (FaultKind::SlowDisk { longest_flush }, random.random_range(500..4000))
+            }
+            13.. => {
+                let by_seconds = random.random_range(-3600..3600);
+                (FaultKind::CalendarJump { by_seconds }, 100)
+            }
             n => (
                 FaultKind::CutOff {
                     from_clients_too: n == 6,
@@ -95,15 +124,27 @@ pub fn plan(seed: u64) -> Vec<Fault> {
             node: random.random_range(1..=NODES),
             kind,
         });
-        at += lasts + Duration::from_millis(random.random_range(1000..3000));
+        // Now and then so soon that who was away is still being filled.
+        let pause = match random.random_bool(0.3) {
+            true => random.random_range(20..400),
+            false => random.random_range(1000..3000),
+        };
+        at += lasts + Duration::from_millis(pause);
     }
     if let Some(last) = faults.last_mut() {
         last.lasts = Duration::from_millis(random.random_range(300..2500));
-        last.kind = FaultKind::At {
-            point: CrashPoint::ALL[(seed % CrashPoint::ALL.len() as u64) as usize],
-            passes: random.random_range(0..4),
-            with_power: random.random_bool(0.5),
+        let point = CrashPoint::ALL[(seed % CrashPoint::ALL.len() as u64) as usize];
+        let passes = random.random_range(0..4);
+        let how = match random.random_range(0..3) {
+            0 => AtPoint::Killed,
+            1 => AtPoint::WithoutPower,
+            _ => AtPoint::CutOff,
         };
+        if how == AtPoint::CutOff {
+            // Long enough for others to take over.
+            last.lasts += Duration::from_millis(1500);
+        }
+        last.kind = FaultKind::At { point, passes, how };
     }
     faults
 }
@@ -136,6 +177,9 @@ fn fifty_seeds_meet_every_kind_of_fault() {
         let is_wanted = |kind: &&FaultKind| matches!(kind, FaultKind::At { point, .. } if *point == wanted);
         assert!(kinds.iter().filter(is_wanted).count() > 1, "{wanted:?}");
     }
+    let has = |wanted: fn(&FaultKind) -> bool| kinds.iter().any(wanted);
+    assert!(has(|kind| matches!(kind, FaultKind::SlowDisk { .. })));
+    assert!(has(|kind| matches!(kind, FaultKind::CalendarJump { .. })));
     assert_eq!(plan(7), plan(7));
     assert_ne!(plan(7), plan(8));
 }

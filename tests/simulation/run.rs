@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use turmoil::Sim;
 use volt_node::world::simulated::{EPOCH_MICROS, Faults, SimulatedDisk, SimulatedRandom};
@@ -20,12 +21,14 @@ use crate::control;
 use crate::counters;
 use crate::determinism::{self, mix};
 use crate::host::{name, process};
-use crate::plan::{self, Fault, FaultKind, NODES};
+use crate::plan::{self, Fault, NODES};
+use crate::planted::planted;
 use crate::serializable;
-use crate::shared::{Armed, Phase, Shared};
+use crate::shared::{Phase, Shared};
 use crate::sql::{self, Session};
 use crate::steady;
 use crate::tables;
+use crate::witness;
 use crate::workload::{self, CLIENTS, REGISTERS};
 
 /// No run may take longer, in simulated time.
@@ -36,7 +39,7 @@ const BECOMES_WHOLE_WITHIN: Duration = Duration::from_secs(40);
 const WORK_AFTER: Duration = Duration::from_millis(1500);
 /// Fewer operations in the shortest run, of which a power cut takes half, prove nothing.
 const MIN_ANSWERED: usize = 50;
-const CLIENT_HOST: &str = "clients";
+pub(crate) const CLIENT_HOST: &str = "clients";
 /// What a node logs when a checkpoint is done.
 const TAKEN: &str = "recovery::checkpoint: checkpoint taken ";
 /// What a node logs when it starts from one.
@@ -45,7 +48,7 @@ const LOADED: &str = "recovery::checkpoint: loaded a checkpoint ";
 const FILLED: &str = "replication::fill: filled ";
 
 /// What the trace says when a process has ended at a point.
-const MET: &str = "MET ";
+pub(crate) const MET: &str = "MET ";
 
 /// What came of a run.
 pub struct Outcome {
@@ -144,6 +147,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     accounts::make(&setup, tables::copies(seed, 3)).await?;
     columns::make(&setup, tables::copies(seed, 4)).await?;
     clients::make(&setup).await?;
+    steady::make(&setup, &shared).await?;
     let recorder = Recorder::new({
         let shared = shared.clone();
         move |transaction| shared.note(transaction)
@@ -171,10 +175,9 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     shared.run().phase = Phase::Work;
     let workers: Vec<_> = (1..=CLIENTS)
         .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
-        .chain([tokio::spawn(tables::client(shared.clone(), seed))])
-        .chain([tokio::spawn(columns::changer(shared.clone(), seed))])
-        .chain((1..=NODES).map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed))))
+        .chain(definers(&shared, seed))
         .chain((1..=NODES).map(|node| tokio::spawn(steady::client(shared.clone(), node, seed))))
+        .chain((1..=NODES).map(|node| tokio::spawn(witness::client(shared.clone(), node, seed))))
         .chain(
             (1..=serializable::CLIENTS)
                 .map(|number| tokio::spawn(serializable::client(shared.clone(), recorder.clone(), number, seed))),
@@ -196,6 +199,19 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     run.checked = checked;
     run.phase = Phase::Done;
     Ok(())
+}
+
+/// Those who change tables. A planted bug has nothing to do with tables, and is found in less time without them.
+fn definers(shared: &Shared, seed: u64) -> Vec<JoinHandle<()>> {
+    if planted().is_some() {
+        return Vec::new();
+    }
+    let writers = (1..=NODES).map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed)));
+    [tokio::spawn(tables::client(shared.clone(), seed))]
+        .into_iter()
+        .chain([tokio::spawn(columns::changer(shared.clone(), seed))])
+        .chain(writers)
+        .collect()
 }
 
 /// Every register and the whole ledger, by way of this node.
@@ -234,6 +250,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
     counters::check(&session, node, shared).await?;
     accounts::check(&client, node, shared).await?;
     columns::check(&client, node).await?;
+    steady::check(&client, node, shared).await?;
     let run = shared.run();
     run.ledger
         .check(&found)
@@ -278,11 +295,12 @@ fn check(shared: &Shared) -> Result<usize, String> {
     replicas::check(&sums).map_err(|divergence| format!("invariant 4: {divergence:?}"))
 }
 
-struct Cluster {
-    sim: Sim<'static>,
-    shared: Shared,
-    disks: Vec<Arc<SimulatedDisk>>,
-    links: Arc<Faults>,
+/// A run's cluster; what goes wrong with it is in `faults`.
+pub(crate) struct Cluster {
+    pub(crate) sim: Sim<'static>,
+    pub(crate) shared: Shared,
+    pub(crate) disks: Vec<Arc<SimulatedDisk>>,
+    pub(crate) links: Arc<Faults>,
     plan: Vec<Fault>,
 }
 
@@ -328,6 +346,9 @@ impl Cluster {
             let is_over = self.sim.step().map_err(|error| error.to_string())?;
             let now = self.sim.elapsed();
             determinism::time_is(now);
+            if let Some(panic) = determinism::panicked() {
+                return Err(format!("a task panicked: {panic}"));
+            }
             let phase = self.shared.run().phase;
             if is_over {
                 // Checked here, while the nodes still live.
@@ -357,113 +378,6 @@ impl Cluster {
                 self.shared.run().phase = Phase::Heal;
             }
         }
-    }
-
-    /// A process that has come to the point where it was to end is dead from now on: what goes on is that.
-    fn met(&mut self, fault: Fault, age: Duration) -> Fault {
-        let FaultKind::At { point, with_power, .. } = fault.kind else {
-            return fault;
-        };
-        let Some(node) = self.shared.run().ended.take() else {
-            return fault;
-        };
-        self.note(&format!("{MET}{point:?} by node {node}"));
-        let kind = match with_power {
-            true => FaultKind::PowerCut,
-            false => FaultKind::Kill,
-        };
-        let met = Fault {
-            at: age,
-            node,
-            kind,
-            ..fault
-        };
-        self.go_wrong(met);
-        met
-    }
-
-    fn note(&self, what: &str) {
-        self.shared.trace.line(self.sim.elapsed().as_micros() as u64, what);
-    }
-
-    fn others(node: u32) -> impl Iterator<Item = String> {
-        (1..=NODES).filter(move |other| *other != node).map(name)
-    }
-
-    fn go_wrong(&mut self, fault: Fault) {
-        self.note(&format!(
-            "FAULT {:?} of node {} for {:?}",
-            fault.kind, fault.node, fault.lasts
-        ));
-        match fault.kind {
-            FaultKind::Kill => self.kill(fault.node),
-            FaultKind::PowerCut => self.power_off(fault.node),
-            FaultKind::PowerCutOfAll => (1..=NODES).for_each(|node| self.power_off(node)),
-            FaultKind::Apart => self.sim.hold(name(fault.node), name(fault.next_node())),
-            FaultKind::At {
-                point,
-                passes,
-                with_power,
-            } => {
-                self.shared.run().armed = Some(Armed {
-                    point,
-                    passes,
-                    with_power,
-                });
-            }
-            FaultKind::CutOff { from_clients_too } => {
-                for other in Self::others(fault.node) {
-                    self.sim.hold(name(fault.node), other);
-                }
-                if from_clients_too {
-                    self.sim.hold(name(fault.node), CLIENT_HOST);
-                }
-            }
-        }
-    }
-
-    fn put_right(&mut self, fault: Fault) {
-        self.note(&format!("OVER {:?} of node {}", fault.kind, fault.node));
-        match fault.kind {
-            FaultKind::Kill | FaultKind::PowerCut => self.start(fault.node),
-            FaultKind::PowerCutOfAll => (1..=NODES).for_each(|node| self.start(node)),
-            FaultKind::Apart => self.sim.release(name(fault.node), name(fault.next_node())),
-            // Nobody came there.
-            FaultKind::At { .. } => self.shared.run().armed = None,
-            FaultKind::CutOff { from_clients_too } => {
-                for other in Self::others(fault.node) {
-                    self.sim.release(name(fault.node), other);
-                }
-                if from_clients_too {
-                    self.sim.release(name(fault.node), CLIENT_HOST);
-                }
-            }
-        }
-    }
-
-    fn kill(&mut self, node: u32) {
-        self.links.killed(&name(node));
-        self.sim.crash(name(node));
-        self.disks[node as usize - 1].kill();
-    }
-
-    /// Nothing that the machine says while it dies is heard.
-    fn power_off(&mut self, node: u32) {
-        self.links.lost(&name(node));
-        let peers: Vec<String> = Self::others(node).chain([CLIENT_HOST.to_owned()]).collect();
-        for peer in &peers {
-            self.sim.partition(name(node), peer.as_str());
-        }
-        self.sim.crash(name(node));
-        for peer in &peers {
-            self.sim.repair(name(node), peer.as_str());
-        }
-        self.disks[node as usize - 1].crash();
-    }
-
-    fn start(&mut self, node: u32) {
-        self.links.is_back(&name(node));
-        self.sim.bounce(name(node));
     }
 }
 

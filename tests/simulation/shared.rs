@@ -1,8 +1,10 @@
 //! What the driver, the hosts and the clients of one run share. All of them run on one thread, one at a time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::watch;
 use volt_node::node::Node;
 use volt_node::world::CrashPoint;
 use volt_tests::history::{History, Ledger, Operation};
@@ -11,6 +13,7 @@ use volt_tests::trace::Trace;
 
 use crate::accounts::Moves;
 use crate::counters::Count;
+use crate::plan::AtPoint;
 use crate::tables::Made;
 
 /// How far the run is.
@@ -27,15 +30,15 @@ pub enum Phase {
     Done,
 }
 
-/// A point at which a process is to end.
+/// A point at which something is to happen to a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Armed {
     /// Which.
     pub point: CrashPoint,
     /// How often it is still passed.
     pub passes: u64,
-    /// The machine loses what it had not flushed.
-    pub with_power: bool,
+    /// What.
+    pub how: AtPoint,
 }
 
 /// The state of a run.
@@ -47,6 +50,8 @@ pub struct Run {
     pub history: History,
     /// Rows only ever inserted.
     pub ledger: Ledger,
+    /// The same, where no transaction over several partitions comes.
+    pub lone: Ledger,
     /// Pairs of rows inserted by one statement: both are there, or neither.
     pub pairs: Vec<(u64, u64)>,
     /// What procedures moved between accounts.
@@ -65,10 +70,12 @@ pub struct Run {
     pub checked: Checked,
     /// The living nodes.
     pub nodes: BTreeMap<u32, Weak<Node>>,
-    /// Where the next process that comes there ends.
+    /// Where the next process that comes there ends, or is cut off.
     pub armed: Option<Armed>,
-    /// The node whose process has ended at a point, and is still to be found dead.
-    pub ended: Option<u32>,
+    /// The node whose process has come to that point, and is still to be found dead, or to be cut off.
+    pub met: Option<u32>,
+    /// How wrong each node's calendar is, in microseconds.
+    pub calendars: BTreeMap<u32, Arc<AtomicI64>>,
     /// Processes started, by node.
     pub starts: BTreeMap<u32, u64>,
     moment: u64,
@@ -81,6 +88,8 @@ pub struct Shared {
     run: Arc<Mutex<Run>>,
     /// What happened.
     pub trace: Trace,
+    /// The newest pair of rows whose statement was acknowledged.
+    pub pairs_acknowledged: watch::Sender<(u64, u64)>,
 }
 
 impl Shared {

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use crate::determinism::mix;
 use crate::plan::NODES;
+use crate::planted::planted;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, answer, connect};
 
@@ -84,9 +85,11 @@ async fn fill(client: &Client, made: &mut Made) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How this run's tables with this number are replicated: half of the runs wait for all copies, half for a majority.
+/// How this run's tables with this number are replicated: half of the runs wait for all copies, half for a majority. Planted bugs are
+/// of the first.
 pub fn copies(seed: u64, table: u32) -> &'static str {
     match mix(seed) >> table & 1 {
+        _ if planted().is_some() => "WITH REPLICATION = 2",
         0 => "WITH REPLICATION = 2",
         _ => "WITH REPLICATION = 2 MODE semi_sync",
     }

@@ -207,6 +207,7 @@ impl Worker {
             let mut run = self.shared.run();
             run.ledger.acknowledge(first);
             run.ledger.acknowledge(second);
+            self.shared.pairs_acknowledged.send_replace((first, second));
         }
         self.shared.note(&format!(
             "client {} adds {first} and {second} -> {}",

@@ -171,6 +171,15 @@ impl Reads {
         written
     }
 
+    /// Only the keys, without ranges and spans of indexes.
+    pub fn keys_only(&self) -> Self {
+        let mut only = Self::default();
+        for (table, key, lsn) in self.keys() {
+            only.note_key(table, key, lsn);
+        }
+        only
+    }
+
     /// True when nothing was read.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.is_empty() && self.indexes.is_empty()

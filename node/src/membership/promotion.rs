@@ -12,6 +12,7 @@ use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use super::majority;
 use crate::metadata::command::PartitionChange;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, ReplicationMode};
+use crate::world::{Planted, PlantedBug};
 
 /// How far a replica's log reaches: greater is longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,8 @@ pub struct Situation<'a> {
     pub patience: Duration,
     /// Nobody is promoted unless asked for.
     pub manual: bool,
+    /// As the node's `World` says.
+    pub planted: Planted,
 }
 
 /// What is to be done, and what can't be done yet.
@@ -195,10 +198,12 @@ fn promote(
     if partition.mode == ReplicationMode::SemiSync {
         return majority::promote(situation, partition, primaries);
     }
-    let living: BTreeSet<NodeId> = partition
-        .in_sync
-        .iter()
-        .copied()
+    let candidates = match situation.planted.has(PlantedBug::StaleReplicaPromoted) {
+        true => partition.holders(),
+        false => partition.in_sync.clone(),
+    };
+    let living: BTreeSet<NodeId> = candidates
+        .into_iter()
         .filter(|node| !situation.is_dead(*node))
         .collect();
     if living.is_empty() {
@@ -257,6 +262,7 @@ pub(super) fn best(
             .ends
             .get(&(*node, partition.partition_id))
             .copied()
+            .filter(|_| !situation.planted.has(PlantedBug::StaleReplicaPromoted))
             .unwrap_or_default();
         let info = situation.map.nodes.get(node);
         let leaves = info.is_none_or(|info| info.yields || info.state != NodeState::Active);

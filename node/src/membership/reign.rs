@@ -208,6 +208,7 @@ impl Membership {
             waited: &reign.waited(now),
             patience: self.patience(),
             manual: self.is_manual(),
+            planted: self.world.planted,
         });
         reign.note_waiting(&decision, now);
         Some(Judgement {

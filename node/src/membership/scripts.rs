@@ -18,6 +18,7 @@ use crate::metadata::command::{Command, CommandResult, Joining, NewTable, Partit
 use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 use crate::metadata::placement::target_primaries;
+use crate::world::Planted;
 
 #[test]
 fn scripts() {
@@ -257,6 +258,7 @@ impl Cluster {
             waited: &waited,
             patience: Duration::from_millis(1_000),
             manual: self.manual,
+            planted: Planted::default(),
         });
         let mut output = String::new();
         for (partition, wait) in &decision.waiting {

@@ -236,8 +236,9 @@ impl Metadata {
 
     async fn start_member(&self, identity: &Identity) -> Result<(), OpenError> {
         let id = member(identity.node_id, identity.incarnation);
-        let log = Log::open(Arc::clone(&self.world.disk)).await?;
-        let machine = Machine::open(Arc::clone(&self.world.disk), Arc::clone(&self.published)).await?;
+        let (disk, planted) = (&self.world.disk, self.world.planted);
+        let log = Log::open(Arc::clone(disk), planted).await?;
+        let machine = Machine::open(Arc::clone(disk), Arc::clone(&self.published), planted).await?;
         let lines = Lines {
             from: id,
             peers: Arc::clone(&self.peers),

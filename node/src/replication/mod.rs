@@ -160,6 +160,7 @@ impl Replicas {
     fn insert(&self, mut replica: Replica) -> Slot {
         replica.tail_margin_bytes = self.tail_margin_bytes;
         replica.max_lag = self.max_lag;
+        replica.planted = self.world.planted;
         let partition = replica.partition as usize;
         let slot = Arc::new(Mutex::new(replica));
         let mut slots = self.slots.write().expect("no panic under this lock");

@@ -14,6 +14,7 @@ use super::request::{Failure, KeyedAt};
 use crate::error::SqlError;
 use crate::replication::replica::Replica;
 use crate::statement::CommitWait;
+use crate::world::PlantedBug;
 
 /// What a request came to before, and what to wait for until that may be told.
 pub(super) struct Before {
@@ -26,6 +27,9 @@ impl Participant {
     /// What the request with this key came to here; None: it has not happened. Needs no lease: what is committed stays so.
     fn before(&self, replica: &Replica, keyed: &Keyed, sink: &mut dyn FnMut(&[ValueRef<'_>])) -> Option<Before> {
         let kept = replica.engine.find_kept(keyed)?;
+        if self.has(PlantedBug::KeysNotTakenOver) && !replica.is_of_this_reign(kept.lsn) {
+            return None;
+        }
         // Told as a write: if it is undone, the client must not think that it never happened.
         let is_open = kept.lsn > replica.committed;
         let wait = is_open.then(|| commit_wait(replica, replica.partition, kept.lsn, true));

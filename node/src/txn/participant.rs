@@ -26,6 +26,7 @@ use crate::replication::hold::Asked;
 use crate::replication::replica::Replica;
 use crate::replication::{Replicas, TAIL_LIMIT_BYTES, lock};
 use crate::statement::CommitWait;
+use crate::world::PlantedBug;
 
 /// Records of one partition that may wait for their backups; beyond, transactions wait before they run.
 const MAX_UNCOMMITTED_RECORDS: Lsn = 100_000;
@@ -78,8 +79,12 @@ impl Participant {
         }
     }
 
+    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+        self.replicas.world.planted.has(bug)
+    }
+
     pub(super) fn lease_is_valid(&self) -> bool {
-        self.replicas.metadata.lease().is_valid()
+        self.replicas.metadata.lease().is_valid() || self.has(PlantedBug::LeaseIgnored)
     }
 
     /// Runs a transaction of one partition, if this node leads it and nobody holds it.
@@ -158,7 +163,7 @@ impl Participant {
                 };
             };
             let lsn = self.replicas.append(replica, &LogPayload::Write(effects));
-            let wait = (lsn > replica.committed).then(|| commit_wait(replica, partition, lsn, true));
+            let wait = write_wait(replica, partition, lsn);
             Ran::Done {
                 affected: outcome.affected,
                 wait,
@@ -175,7 +180,8 @@ impl Participant {
         let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
             || replica.tail.bytes() > MAX_TAIL_BYTES
             || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
-        (replica.hold.holder().is_some() || (overloaded && !read_only)).then_some(Ran::Held)
+        let held = replica.hold.holder().is_some() && !(read_only && self.has(PlantedBug::PreparedServed));
+        (held || (overloaded && !read_only)).then_some(Ran::Held)
     }
 
     /// Waits for the end of a hold, in turn with other statements.
@@ -242,7 +248,7 @@ impl Participant {
                         return Err(Box::new((Failure::Sql(failed.error.into()), wait)));
                     }
                 },
-                Work::Buffered(buffered) if still_right(&replica.engine, buffered) => (0, buffered.effects.clone()),
+                Work::Buffered(buffered) if still_right(replica, buffered) => (0, buffered.effects.clone()),
                 Work::Buffered(_) => return Err(Box::new((Failure::Sql(conflict()), None))),
             };
             if let Err(error) = self.memory.admit(Some(&effects)) {
@@ -382,8 +388,15 @@ pub(super) fn commit_wait(replica: &Replica, partition: PartitionId, lsn: Lsn, w
     }
 }
 
+/// What a write of one partition waits for.
+pub(super) fn write_wait(replica: &Replica, partition: PartitionId, lsn: Lsn) -> Option<CommitWait> {
+    let is_open = lsn > replica.committed && !replica.planted.has(PlantedBug::AckBeforeBackup);
+    is_open.then(|| commit_wait(replica, partition, lsn, true))
+}
+
 fn read_wait(replica: &Replica, partition: PartitionId, observed: Lsn) -> Option<CommitWait> {
-    (observed > replica.committed).then(|| commit_wait(replica, partition, observed, false))
+    let is_open = observed > replica.committed && !replica.planted.has(PlantedBug::ReadPastCommitted);
+    is_open.then(|| commit_wait(replica, partition, observed, false))
 }
 
 /// Collects a result's rows in the row encoding.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Coordinator;
 use super::request::{Reply, Request};
+use crate::world::PlantedBug;
 
 /// How often old holds are looked for.
 const EVERY: Duration = Duration::from_millis(250);
@@ -37,7 +38,11 @@ pub(crate) async fn run(coordinator: Arc<Coordinator>) {
         for (partition, transaction, home) in coordinator.participant.old_holds(ASK_AFTER_MS) {
             let Some(home) = home else { continue };
             let ask = Request::Resolve { transaction, home };
-            let Ok(Reply::Decision(Some(commit))) = coordinator.ask_primary(home, ask).await else {
+            let answer = match coordinator.participant.has(PlantedBug::VoterAborts) {
+                true => Ok(Reply::Decision(Some(false))),
+                false => coordinator.ask_primary(home, ask).await,
+            };
+            let Ok(Reply::Decision(Some(commit))) = answer else {
                 continue;
             };
             if partition != home {

@@ -20,7 +20,7 @@ use super::request::{Buffered, Changed, Failure, KeyedAt, Part, Reply, Request, 
 use super::{Coordinator, Retry, busy, give_rows, settled};
 use crate::error::SqlError;
 use crate::statement::RowSink;
-use crate::world::CrashPoint;
+use crate::world::{CrashPoint, PlantedBug};
 
 /// How one try ended.
 enum Try {
@@ -303,32 +303,36 @@ impl Coordinator {
         home: PartitionId,
         commit: bool,
     ) -> Option<bool> {
+        if self.replicas.world.planted.has(PlantedBug::DecisionNotReplicated) {
+            self.tell_the_others(transaction, &nodes, home, commit).await;
+            self.replicas.world.pass(CrashPoint::TwoPhaseDecided).await;
+        }
         let decision = self.decide_home(transaction, home, commit).await;
         let commit = decision?;
         self.replicas.world.pass(CrashPoint::TwoPhaseDecided).await;
         let coordinator = Arc::clone(self);
-        tokio::spawn(async move {
-            // One who isn't reached asks the home partition himself, a second later.
-            let told = nodes.iter().filter_map(|(&node, partitions)| {
-                let partitions: Vec<_> = partitions
-                    .iter()
-                    .copied()
-                    .filter(|&partition| partition != home)
-                    .collect();
-                (!partitions.is_empty()).then(|| {
-                    coordinator.ask(
-                        node,
-                        Request::Decide {
-                            transaction,
-                            partitions,
-                            commit,
-                        },
-                    )
-                })
-            });
-            join_all(told).await;
-        });
+        tokio::spawn(async move { coordinator.tell_the_others(transaction, &nodes, home, commit).await });
         decision
+    }
+
+    /// One who isn't reached asks the home partition himself, a second later.
+    async fn tell_the_others(
+        &self,
+        transaction: TransactionId,
+        nodes: &BTreeMap<NodeId, Vec<PartitionId>>,
+        home: PartitionId,
+        commit: bool,
+    ) {
+        let (_, others) = divide(nodes, |&partition| partition == home);
+        let told = others.into_iter().map(|(node, partitions)| {
+            let decide = Request::Decide {
+                transaction,
+                partitions,
+                commit,
+            };
+            self.ask(node, decide)
+        });
+        join_all(told).await;
     }
 
     async fn decide_home(&self, transaction: TransactionId, home: PartitionId, commit: bool) -> Option<bool> {

@@ -4,6 +4,7 @@
 //! Timers and tasks are tokio's (`tokio::time`, `tokio::spawn`), which a simulation controls too; `std::time` and
 //! `std::thread` are not used outside this folder.
 
+mod planted;
 mod points;
 pub mod production;
 #[cfg(any(test, feature = "simulation"))]
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use planted::{Planted, PlantedBug};
 pub use points::CrashPoint;
 #[cfg(any(test, feature = "simulation"))]
 pub use points::Fate;
@@ -35,6 +37,8 @@ pub struct World {
     pub random: Arc<dyn Random>,
     /// How much memory there is.
     pub memory: Arc<dyn Memory>,
+    /// What is wrong with the process on purpose; nothing in production.
+    pub planted: Planted,
     /// Who decides whether the process ends at a `CrashPoint`; None: it never does.
     #[cfg(any(test, feature = "simulation"))]
     pub fate: Option<Arc<dyn Fate>>,

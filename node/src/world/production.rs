@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 pub use memory::KernelMemory;
 
-use super::{AppendFile, Clock, Disk, Listener, Network, Random, Stream, World};
+use super::{AppendFile, Clock, Disk, Listener, Network, Planted, Random, Stream, World};
 
 /// Connections that the kernel keeps for us while we are busy.
 const LISTEN_BACKLOG: u32 = 1024;
@@ -46,6 +46,7 @@ impl World {
             disk: Arc::new(Directory::open(data_dir)?),
             random: Arc::new(KernelRandom),
             memory: Arc::new(KernelMemory),
+            planted: Planted::default(),
             #[cfg(any(test, feature = "simulation"))]
             fate: None,
         })

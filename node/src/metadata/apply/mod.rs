@@ -15,6 +15,8 @@ mod views;
 
 use volt_engine::NodeId;
 
+pub(super) use reigns::take_for_members;
+
 use super::command::{Applied, Command, CommandResult, FailoverNote, Refusal};
 use super::map::{ClusterMap, NodeInfo};
 

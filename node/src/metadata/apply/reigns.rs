@@ -3,7 +3,7 @@
 use volt_engine::{Epoch, NodeId, PartitionId};
 
 use super::failures;
-use crate::metadata::command::{Applied, CommandResult, FailoverNote, PartitionChange, Refusal};
+use crate::metadata::command::{Applied, Command, CommandResult, FailoverNote, PartitionChange, Refusal};
 use crate::metadata::failure::Grounds;
 use crate::metadata::map::{ClusterMap, Failover, MAX_FAILOVERS_KEPT, PartitionInfo, ReplicationMode};
 
@@ -224,6 +224,18 @@ fn note_failover(map: &mut ClusterMap, note: FailoverNote, partitions: u32) {
         partitions,
         finding,
     });
+}
+
+/// For `PlantedBug::StaleReplicaPromoted`: whoever the leader wants to be a member counts as one.
+pub(in crate::metadata) fn take_for_members(map: &mut ClusterMap, command: &Command) {
+    let (Command::NodeDead { changes, .. } | Command::ChangePartitions { changes, .. }) = command else {
+        return;
+    };
+    for change in changes {
+        if let Some(partition) = map.partitions.get_mut(&change.partition) {
+            partition.in_sync.extend(&change.in_sync);
+        }
+    }
 }
 
 pub(super) fn want_primary(map: &mut ClusterMap, id: PartitionId, epoch: Epoch, wanted: NodeId) -> CommandResult {

@@ -19,7 +19,7 @@ use openraft::{Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader
 
 use super::reader::{Kept, LogReader};
 use super::{Failure, Group, MemberId, corrupt, put_log_id, reading, take_log_id, take_u8, take_u64, writing};
-use crate::world::{AppendFile, Disk};
+use crate::world::{AppendFile, Disk, Planted, PlantedBug};
 
 const DIRECTORY: &str = "metadata";
 const LOG: &str = "metadata/log";
@@ -50,11 +50,12 @@ pub(crate) struct Log {
     length: usize,
     vote: Option<Vote<MemberId>>,
     kept: LogReader,
+    planted: Planted,
 }
 
 impl Log {
     /// Opens it, made if absent.
-    pub(crate) async fn open(disk: Arc<dyn Disk>) -> io::Result<Self> {
+    pub(crate) async fn open(disk: Arc<dyn Disk>, planted: Planted) -> io::Result<Self> {
         disk.create_directory(Path::new(DIRECTORY)).await?;
         let vote = match read_if_any(&*disk, VOTE).await? {
             Some(bytes) => Some(decode_vote(&bytes)?),
@@ -78,6 +79,7 @@ impl Log {
             length,
             vote,
             kept,
+            planted,
         })
     }
 
@@ -89,7 +91,11 @@ impl Log {
             put_record(&mut buffer, body);
         }
         let length = buffer.len();
-        self.file.get_mut().append_and_sync(&[Bytes::from(buffer)]).await?;
+        let (file, buffers) = (self.file.get_mut(), [Bytes::from(buffer)]);
+        match self.planted.has(PlantedBug::GroupLogNotFlushed) {
+            true => file.append(&buffers).await?,
+            false => file.append_and_sync(&buffers).await?,
+        }
         self.length += length;
         Ok(())
     }
@@ -383,7 +389,7 @@ mod tests {
     /// Three writes, as `Log` makes them: bytes and where each begins.
     async fn three_writes() -> (Vec<u8>, Vec<usize>) {
         let disk = SimulatedDisk::new(SimulatedRandom::new(1), false);
-        let mut log = Log::open(Arc::new(disk.mount())).await.unwrap();
+        let mut log = Log::open(Arc::new(disk.mount()), Planted::default()).await.unwrap();
         let mut begins = Vec::new();
         for entries in [0..2, 2..3, 3..6] {
             begins.push(log.length);

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Failure, Group, MemberId, corrupt};
-use crate::metadata::apply::apply;
+use crate::metadata::apply::{apply, take_for_members};
 use crate::metadata::command::{Applied, CommandResult, Refusal};
 use crate::metadata::map::ClusterMap;
-use crate::world::Disk;
+use crate::world::{Disk, Planted, PlantedBug};
 
 const FILE: &str = "metadata/snapshot";
 const HEADER: &[u8; 8] = b"VOLTMSN1";
@@ -46,6 +46,7 @@ pub(crate) struct Machine {
     state: State,
     newest: Newest,
     publish: Arc<Published>,
+    planted: Planted,
 }
 
 /// The newest snapshot, shared with those who build the next one.
@@ -53,12 +54,13 @@ type Newest = Arc<Mutex<Option<(SnapshotMeta<MemberId, BasicNode>, Bytes)>>>;
 
 impl Machine {
     /// As the last snapshot left it.
-    pub(crate) async fn open(disk: Arc<dyn Disk>, publish: Arc<Published>) -> io::Result<Self> {
+    pub(crate) async fn open(disk: Arc<dyn Disk>, publish: Arc<Published>, planted: Planted) -> io::Result<Self> {
         let mut machine = Self {
             disk,
             state: State::default(),
             newest: Newest::default(),
             publish,
+            planted,
         };
         match machine.disk.read(Path::new(FILE)).await {
             Ok(file) => {
@@ -95,6 +97,9 @@ impl Machine {
             EntryPayload::Normal(command) => {
                 if command.term().is_some_and(|term| term != entry.log_id.leader_id.term) {
                     return Err(Refusal::NotAllowed("decided in another leader's term".to_owned()));
+                }
+                if self.planted.has(PlantedBug::StaleReplicaPromoted) {
+                    take_for_members(&mut self.state.map, &command);
                 }
                 let text = tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{command:?}"));
                 let result = apply(&mut self.state.map, command);

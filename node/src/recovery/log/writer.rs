@@ -16,7 +16,7 @@ use super::layout::{self, HEADER_BYTES, Header, SEGMENT, VERSION};
 use super::reader::{End, replay, segment_file};
 use super::{ASYNC_FLUSH_INTERVAL, Durability, LogEntry, LogError, LogOptions, MAX_PAYLOAD_BYTES, Ticket};
 use crate::recovery::sink::EntrySink;
-use crate::world::{AppendFile, CrashPoint, World};
+use crate::world::{AppendFile, CrashPoint, PlantedBug, World};
 
 /// The open log. Dropping it lets its task write what is queued and end.
 pub struct Log {
@@ -441,7 +441,8 @@ impl Segments {
             self.marked = self.flushed;
         }
         buffers.push(batch.freeze());
-        let written = match sync {
+        let skips = self.world.planted.has(PlantedBug::FlushSkipped);
+        let written = match sync && !skips {
             true => self.file.append_and_sync(&buffers).await,
             false => self.file.append(&buffers).await,
         };

@@ -7,6 +7,7 @@ use super::{Answer, Batch, Received, Replica, Role};
 use crate::metadata::map::ReplicationMode;
 use crate::replication::epochs::EpochHistory;
 use crate::replication::tail::Record;
+use crate::world::PlantedBug;
 
 impl Replica {
     /// Another node reigns in `epoch`, or nobody yet. Whoever waited for this one is told (by being dropped).
@@ -26,7 +27,7 @@ impl Replica {
         if matches!(self.role, Role::Dropped) {
             return (Answer::NotYet, received);
         }
-        if batch.epoch < self.epoch {
+        if batch.epoch < self.epoch && !self.planted.has(PlantedBug::OldEpochTaken) {
             return (Answer::Stale { epoch: self.epoch }, received);
         }
         self.follow(batch.epoch);
@@ -38,8 +39,10 @@ impl Replica {
             let (appended, last_epoch) = (0, 0);
             return (Answer::Gap { appended, last_epoch }, received);
         }
+        let keeps_all = self.planted.has(PlantedBug::BackupDoesNotCut);
+        let is_same = |ours: Epoch, theirs: Epoch| ours == theirs || keeps_all;
         let ours = self.history.epoch_at(batch.previous_lsn);
-        if batch.previous_lsn > self.appended || ours != batch.previous_epoch {
+        if batch.previous_lsn > self.appended || !is_same(ours, batch.previous_epoch) {
             let appended = self
                 .appended
                 .min(batch.previous_lsn)
@@ -55,7 +58,7 @@ impl Replica {
         let mut matched = batch.previous_lsn;
         for record in batch.records {
             matched = record.lsn;
-            if record.lsn <= self.appended && self.history.epoch_at(record.lsn) == record.epoch {
+            if record.lsn <= self.appended && is_same(self.history.epoch_at(record.lsn), record.epoch) {
                 continue;
             }
             if record.lsn <= self.committed && self.mode == ReplicationMode::Async {
@@ -132,6 +135,7 @@ impl Replica {
             tail_margin_bytes: self.tail_margin_bytes,
             mode: self.mode,
             max_lag: self.max_lag,
+            planted: self.planted,
             ..Self::new(self.partition)
         };
     }

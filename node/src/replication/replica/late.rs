@@ -7,6 +7,7 @@ use volt_engine::{Epoch, Lsn, NodeId};
 use super::primary::Follower;
 use super::{Replica, commit};
 use crate::metadata::map::ReplicationMode;
+use crate::world::PlantedBug;
 
 /// When a member holds commits up, or lags, for too long; in looks.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +77,9 @@ impl Replica {
     ///
     /// `gone`: those that should leave whatever they hold, of a set that only its primary changes.
     pub(crate) fn members_to_drop(&mut self, limits: LagLimits, gone: &BTreeSet<NodeId>) -> Vec<Late> {
+        if self.planted.has(PlantedBug::LateMemberForgotten) {
+            self.advance_commit();
+        }
         let (appended, mode, committed, durable) = (self.appended, self.mode, self.committed, self.durable);
         let Some(reign) = self.reign_mut() else {
             return Vec::new();

@@ -29,6 +29,7 @@ use super::hold::Hold;
 use super::tail::{Record, TAIL_LIMIT_BYTES, Tail};
 use crate::config::{DEFAULT_ASYNC_MAX_LAG, DEFAULT_TAIL_MARGIN_BYTES};
 use crate::metadata::map::ReplicationMode;
+use crate::world::Planted;
 use appointment::Appointment;
 pub(crate) use appointment::{Kept, NoAppointment};
 pub(crate) use late::{LagLimits, Late, Why};
@@ -125,6 +126,8 @@ pub(crate) struct Replica {
     told_lost: Lsn,
     /// Of an asynchronous one: records that a member of the in-sync set may lack of what is committed.
     pub(crate) max_lag: Lsn,
+    /// As the node's `World` says.
+    pub(crate) planted: Planted,
     /// The catalog version whose indexes the engine has; 0: none yet.
     pub(crate) catalog_version: u64,
     /// Some of its indexes or views lack rows.
@@ -158,6 +161,7 @@ impl Replica {
             mode: ReplicationMode::Sync,
             told_lost: 0,
             max_lag: DEFAULT_ASYNC_MAX_LAG,
+            planted: Planted::default(),
             catalog_version: 0,
             is_building: false,
             ready_views: Vec::new(),
@@ -191,6 +195,12 @@ impl Replica {
             Role::Primary(reign) => Some(reign),
             Role::Follower { .. } | Role::Dropped => None,
         }
+    }
+
+    /// True for a record that this primary appended itself.
+    pub(crate) fn is_of_this_reign(&self, lsn: Lsn) -> bool {
+        let began = self.reign().map(|reign| reign.began_epoch);
+        began.is_some_and(|began| self.history.epoch_at(lsn) >= began)
     }
 
     /// The node holds the partition no longer. The caller then appends `Dropped`, this replica's last entry in the log.

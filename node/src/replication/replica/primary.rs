@@ -11,6 +11,7 @@ use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use super::{Answer, Batch, Replica, Role, commit};
 use crate::metadata::map::ReplicationMode;
 use crate::replication::tail::Record;
+use crate::world::PlantedBug;
 
 /// A primary's view of its partition.
 #[derive(Debug)]
@@ -355,7 +356,10 @@ impl Replica {
     /// Moves `committed` to where the mode lets it be.
     pub(crate) fn advance_commit(&mut self) {
         let Role::Primary(reign) = &self.role else { return };
-        let point = commit::point(self.mode, self.max_lag, self.durable, reign.followers.values());
+        let forgets = self.planted.has(PlantedBug::LateMemberForgotten);
+        let followers = reign.followers.values();
+        let followers = followers.filter(|follower| !(forgets && follower.late_looks > 0));
+        let point = commit::point(self.mode, self.max_lag, self.durable, followers);
         if point <= self.committed {
             return;
         }

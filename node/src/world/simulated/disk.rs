@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use super::SimulatedRandom;
 use crate::world::{AppendFile, Disk};
 
-/// The longest that a flush takes.
+/// The longest that a flush takes on a disk that is well.
 const MAX_FLUSH_MILLIS: u64 = 3;
 
 /// What ails the disk.
@@ -35,6 +36,8 @@ pub struct SimulatedDisk {
     random: SimulatedRandom,
     /// False: flushes take no time (for unit tests without a paused clock).
     takes_time: bool,
+    /// The longest that a flush takes.
+    max_flush_millis: AtomicU64,
 }
 
 #[derive(Default)]
@@ -59,6 +62,7 @@ impl SimulatedDisk {
             state: Mutex::default(),
             random,
             takes_time,
+            max_flush_millis: AtomicU64::new(MAX_FLUSH_MILLIS),
         })
     }
 
@@ -98,6 +102,12 @@ impl SimulatedDisk {
         state.files.clear();
     }
 
+    /// From now on a flush takes up to so long; None: what it takes on a disk that is well.
+    pub fn set_longest_flush(&self, longest: Option<Duration>) {
+        let millis = longest.map_or(MAX_FLUSH_MILLIS, |longest| longest.as_millis() as u64);
+        self.max_flush_millis.store(millis, Ordering::Relaxed);
+    }
+
     /// From now on.
     pub fn set_fault(&self, fault: DiskFault) {
         self.state().fault = fault;
@@ -124,7 +134,8 @@ impl SimulatedDisk {
 
     async fn pause(&self) {
         if self.takes_time {
-            tokio::time::sleep(Duration::from_millis(self.random.below(MAX_FLUSH_MILLIS + 1))).await;
+            let longest = self.max_flush_millis.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(self.random.below(longest + 1))).await;
         }
     }
 }

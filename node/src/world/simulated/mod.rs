@@ -8,7 +8,7 @@ mod disk;
 mod network;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub use disk::{DiskFault, SimulatedDisk};
 #[cfg(feature = "simulation")]
 pub use network::{Faults, SimulatedNetwork};
 
-use super::{Clock, Listener, Memory, Network, Random, Stream, World};
+use super::{Clock, Listener, Memory, Network, Planted, Random, Stream, World};
 
 /// Microseconds since 1970 at which simulations begin: 2026-01-01.
 pub const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
@@ -57,12 +57,17 @@ pub struct SimulatedClock {
     age: Duration,
     made: Instant,
     /// How wrong the calendar is here.
-    skew_micros: i64,
+    skew_micros: Arc<AtomicI64>,
 }
 
 impl SimulatedClock {
     /// For a process that starts when the simulation is `age` old. Call it inside the process's runtime.
     pub fn new(age: Duration, skew_micros: i64) -> Self {
+        Self::with_calendar(age, Arc::new(AtomicI64::new(skew_micros)))
+    }
+
+    /// The same with a calendar that outlives the process, and that others may set wrong: by so many microseconds.
+    pub fn with_calendar(age: Duration, skew_micros: Arc<AtomicI64>) -> Self {
         Self {
             age,
             made: Instant::now(),
@@ -77,7 +82,9 @@ impl Clock for SimulatedClock {
     }
 
     fn unix_micros(&self) -> i64 {
-        EPOCH_MICROS + self.skew_micros + i64::try_from(self.boot_time().as_micros()).unwrap_or(i64::MAX / 2)
+        EPOCH_MICROS
+            + self.skew_micros.load(Ordering::Relaxed)
+            + i64::try_from(self.boot_time().as_micros()).unwrap_or(i64::MAX / 2)
     }
 }
 
@@ -128,6 +135,7 @@ impl World {
             disk: Arc::new(disk.mount()),
             random: Arc::new(random),
             memory: Arc::new(SimulatedMemory::default()),
+            planted: Planted::default(),
             fate: None,
         }
     }

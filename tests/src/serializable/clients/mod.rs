@@ -117,8 +117,8 @@ impl Session {
             return Err(Failure::Unknown);
         };
         result.map_err(|error| match error.code().map(|code| code.code()) {
-            // 40003: statement completion unknown. No SQLSTATE: the connection broke.
-            None | Some("40003") => Failure::Unknown,
+            // 40003: statement completion unknown. 57P01: the node ends. No SQLSTATE: the connection broke.
+            None | Some("40003" | "57P01") => Failure::Unknown,
             Some("57P03" | "40001" | "55P03" | "53300") => Failure::Refused,
             Some(state) => panic!("an answer that no fault explains: {state} {error:?}"),
         })

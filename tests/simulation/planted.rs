@@ -1,0 +1,149 @@
+//! Bugs that are planted (`volt_node::world::PlantedBug`), to see that a run finds them. README.md has the table.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use volt_node::world::PlantedBug;
+
+use crate::{PARALLEL, run, seed_in_its_own_process};
+
+/// What stands before the words of the check that found something.
+const VIOLATED: &str = "violated: ";
+
+/// Seeds from 1 that are tried when the one that is known to find a bug does not: what a seed does changes with the code.
+const TRIED: u64 = 40;
+
+/// A bug, the seed that is known to find it, and words of the checks that may.
+type Known = (PlantedBug, u64, &'static [&'static str]);
+
+const LOST: &str = "invariant 1";
+const NOT_LINEARISABLE: &str = "is not linearisable";
+/// Also what the witnesses and those who look at the accounts say.
+const NOT_SERIALISABLE: &str = "invariant 3";
+const DIFFER: &str = "invariant 4";
+const HALF: &str = "invariant 5";
+const TWICE: &str = "invariant 7";
+/// A node's own assertion.
+const ASSERTED: &str = "panicked at node/";
+/// A node refuses what its disk holds.
+const CANT_GO_ON: &str = "can't go on";
+/// A client is told what nothing that happened explains, as that its table is not there.
+const UNEXPLAINED: &str = "no fault explains";
+
+const KNOWN: &[Known] = &[
+    (PlantedBug::AckBeforeBackup, 9, &[LOST]),
+    (
+        PlantedBug::ReadPastCommitted,
+        10,
+        &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE],
+    ),
+    (PlantedBug::OldEpochTaken, 9, &[ASSERTED, LOST]),
+    (PlantedBug::LeaseIgnored, 216, &[NOT_LINEARISABLE, NOT_SERIALISABLE]),
+    (PlantedBug::StaleReplicaPromoted, 11, &[ASSERTED, LOST]),
+    (PlantedBug::LateMemberForgotten, 9, &[ASSERTED, LOST]),
+    (PlantedBug::BackupDoesNotCut, 9, &[ASSERTED, DIFFER]),
+    (PlantedBug::FlushSkipped, 2, &[CANT_GO_ON, LOST]),
+    (PlantedBug::GroupLogNotFlushed, 2, &[UNEXPLAINED, CANT_GO_ON, ASSERTED]),
+    (PlantedBug::DecisionNotReplicated, 46, &[HALF, TWICE, NOT_SERIALISABLE]),
+    (PlantedBug::VoterAborts, 12, &[HALF, TWICE, NOT_SERIALISABLE]),
+    (PlantedBug::PreparedServed, 1, &[NOT_SERIALISABLE]),
+    (PlantedBug::ReadsNotValidated, 1, &[NOT_SERIALISABLE, HALF]),
+    (PlantedBug::RangesNotValidated, 3, &[NOT_SERIALISABLE]),
+    (PlantedBug::KeysNotTakenOver, 3, &[ASSERTED, TWICE]),
+];
+
+/// The bug of this process's runs, by `PLANT`.
+pub fn planted() -> Option<PlantedBug> {
+    let name = std::env::var("PLANT").ok()?;
+    let bug = PlantedBug::named(&name);
+    Some(bug.unwrap_or_else(|| panic!("PLANT={name} is none of {:?}", PlantedBug::ALL)))
+}
+
+/// The first seed that finds something, and what; None: none of these does.
+pub fn first_that_finds(bug: PlantedBug, seeds: RangeInclusive<u64>) -> Option<(u64, String)> {
+    let traces = run::traces().join(format!("{bug:?}"));
+    let next = AtomicU64::new(*seeds.start());
+    let is_found = AtomicBool::new(false);
+    let found = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while !is_found.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        return;
+                    }
+                    let Some(what) = finds(bug, seed, &traces) else {
+                        continue;
+                    };
+                    is_found.store(true, Ordering::Relaxed);
+                    let mut found = found.lock().expect("no panic");
+                    let is_first = found.as_ref().is_none_or(|(first, _)| seed < *first);
+                    if is_first {
+                        *found = Some((seed, what));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().expect("no panic")
+}
+
+/// What this seed finds: the words of the check.
+fn finds(bug: PlantedBug, seed: u64, traces: &Path) -> Option<String> {
+    let said = seed_in_its_own_process(seed, traces, Some(bug)).err()?;
+    let words = said.lines().find_map(|line| line.split_once(VIOLATED));
+    Some(words.map_or(said.clone(), |(_, words)| words.to_owned()))
+}
+
+/// Notes what a check said, in one line, where the process that asked for this run finds it.
+pub fn tell(violated: &str) {
+    println!("{VIOLATED}{}", violated.replace('\n', " "));
+}
+
+/// Why nobody can say that this bug is found as it is known to be.
+fn missed(&(bug, known, checks): &Known) -> Option<String> {
+    let traces = run::traces().join("planted");
+    let others = (1..=TRIED).filter(|seed| *seed != known);
+    let found = [known]
+        .into_iter()
+        .chain(others)
+        .find_map(|seed| Some((seed, finds(bug, seed, &traces)?)));
+    let Some((seed, words)) = found else {
+        return Some(format!("{bug:?} is found by none of {TRIED} seeds"));
+    };
+    println!("{bug:?} is found by seed {seed}: {words}");
+    // "Invariants 3 and 5" is 3.
+    let said = words.replace("invariants", "invariant");
+    let is_known = checks.iter().any(|check| said.contains(check));
+    (!is_known).then(|| format!("{bug:?} is found by seed {seed} for another reason: {words}"))
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let next = Mutex::new(KNOWN.iter());
+    let faults = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                loop {
+                    let Some(known) = next.lock().expect("no panic").next() else {
+                        return;
+                    };
+                    let missed = missed(known);
+                    faults.lock().expect("no panic").extend(missed);
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().expect("no panic");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_bug_is_known() {
+    let known: Vec<PlantedBug> = KNOWN.iter().map(|(bug, ..)| *bug).collect();
+    assert_eq!(known, PlantedBug::ALL);
+}
