@@ -228,7 +228,7 @@ impl Metrics {
         let alive = map.nodes.values().filter(|node| node.state.is_alive()).count();
         self.nodes_alive.set(i64::try_from(alive).unwrap_or(i64::MAX));
         for partition in map.partitions.values() {
-            let members = i64::try_from(partition.in_sync.len()).unwrap_or(i64::MAX);
+            let members = i64::try_from(map.in_sync(partition).len()).unwrap_or(i64::MAX);
             self.in_sync
                 .get_or_create(&ByPartition {
                     partition: partition.partition_id,

@@ -61,7 +61,7 @@ fn partition_status(map: &ClusterMap, partition: &PartitionInfo) -> v1::Partitio
         index: partition.index,
         epoch: partition.epoch,
         primary: map.living_primary(partition).unwrap_or(0),
-        in_sync: partition.in_sync.iter().copied().collect(),
+        in_sync: map.in_sync(partition).into_iter().collect(),
         learners: partition.learners.iter().copied().collect(),
         replication: map.groups.get(&partition.group).map_or(0, |group| group.replication),
     }

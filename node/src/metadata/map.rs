@@ -308,7 +308,18 @@ impl ClusterMap {
 
     /// Copies of this partition that are there: those in sync, on nodes that live.
     pub fn copies(&self, partition: &PartitionInfo) -> usize {
-        partition.in_sync.iter().filter(|node| self.is_alive(**node)).count()
+        let members = self.in_sync(partition);
+        members.into_iter().filter(|node| self.is_alive(*node)).count()
+    }
+
+    /// Who can be counted on to hold what is committed. Of a set that majorities are counted of, members that died, or
+    /// restarted, count in those before its primary has taken them out, and not here, if it lives to do that.
+    pub fn in_sync(&self, partition: &PartitionInfo) -> BTreeSet<NodeId> {
+        if partition.mode != ReplicationMode::SemiSync || self.living_primary(partition).is_none() {
+            return partition.in_sync.clone();
+        }
+        let sound = partition.sound_members().filter(|node| self.is_alive(*node));
+        sound.chain(partition.primary).collect()
     }
 
     /// How many primaries, backups in sync and learners a node holds.

@@ -287,7 +287,7 @@ fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
             int(partition.index),
             bigint(partition.epoch),
             map.living_primary(partition).map_or(Value::Null, int),
-            list(&partition.in_sync),
+            list(&map.in_sync(partition)),
             list(&partition.learners),
             text(partition.mode.name()),
             map.groups
@@ -311,13 +311,14 @@ fn replicas(map: &ClusterMap) -> Vec<Vec<Value>> {
                 bigint(partition.epoch),
             ]
         };
+        let in_sync = map.in_sync(partition);
         let members = partition.in_sync.iter().map(|&node| {
             let role = if partition.primary == Some(node) {
                 "primary"
             } else {
                 "backup"
             };
-            row(node, role, true)
+            row(node, role, in_sync.contains(&node))
         });
         let learners = partition.learners.iter().map(|&node| row(node, "learner", false));
         members.chain(learners).collect::<Vec<_>>()

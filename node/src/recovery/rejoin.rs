@@ -76,8 +76,9 @@ fn in_sync(map: &ClusterMap, node: NodeId) -> bool {
     let alive = map.nodes.values().filter(|info| info.state.is_alive()).count();
     map.is_alive(node)
         && map.partitions.values().all(|partition| {
-            let whole = partition.in_sync.len() >= map.copies_wanted(partition).min(alive);
-            !partition.learners.contains(&node) && (whole || partition.in_sync.contains(&node))
+            let members = map.in_sync(partition);
+            let whole = members.len() >= map.copies_wanted(partition).min(alive);
+            !partition.learners.contains(&node) && (whole || members.contains(&node))
         })
 }
 

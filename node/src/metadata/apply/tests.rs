@@ -70,10 +70,14 @@ pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> Tabl
         sequences: Vec::new(),
         ttl: None,
     };
+    let mode = match name {
+        "majority" => ReplicationMode::SemiSync,
+        _ => ReplicationMode::Sync,
+    };
     let command = Command::CreateTable {
         table,
         replication,
-        mode: ReplicationMode::Sync,
+        mode,
     };
     match apply(map, command) {
         Ok(Applied::TableCreated(table)) => table.id,
@@ -118,6 +122,37 @@ fn what_was_proposed_for_a_process_is_stale_when_it_has_restarted() {
         for (id, partition) in &map.partitions {
             assert!(partition.epoch > before.partitions[id].epoch, "partition {id}, {what}");
         }
+    }
+}
+
+#[test]
+fn who_counts_in_majorities_is_not_called_in_sync_before_it_has_what_it_had() {
+    let mut map = cluster();
+    create(&mut map, "majority", 2);
+    let led_by_1 = |map: &ClusterMap| {
+        let mut partitions = map.partitions.values();
+        let partition = partitions.find(|partition| partition.primary == Some(1));
+        partition.expect("each node leads one").clone()
+    };
+    assert_eq!(map.in_sync(&led_by_1(&map)), [1, 2, 3].into());
+    let dead = Command::NodeDead {
+        node_id: 3,
+        boot_id: 1,
+        process_ended: true,
+        finding: finding(Strategy::Connection),
+        at_micros: 0,
+        term: 0,
+        changes: Vec::new(),
+    };
+    apply(&mut map, dead).expect("it is known");
+    for incarnation in [None, Some(1), Some(0)] {
+        let mut map = map.clone();
+        if let Some(incarnation) = incarnation {
+            apply(&mut map, Command::Join(joining(3, 2, incarnation))).expect("it comes back");
+        }
+        let partition = led_by_1(&map);
+        assert_eq!(partition.in_sync, [1, 2, 3].into(), "it counts");
+        assert_eq!((map.in_sync(&partition), map.copies(&partition)), ([1, 2].into(), 2));
     }
 }
 
