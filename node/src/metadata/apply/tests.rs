@@ -85,6 +85,19 @@ pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> Tabl
     }
 }
 
+/// The process of node 3 has ended.
+fn third_ended() -> Command {
+    Command::NodeDead {
+        node_id: 3,
+        boot_id: 1,
+        process_ended: true,
+        finding: finding(Strategy::Connection),
+        at_micros: 0,
+        term: 0,
+        changes: Vec::new(),
+    }
+}
+
 #[test]
 fn a_group_ends_with_its_last_table_and_its_numbers_are_not_used_again() {
     let mut map = cluster();
@@ -106,16 +119,7 @@ fn what_was_proposed_for_a_process_is_stale_when_it_has_restarted() {
     let mut map = cluster();
     create(&mut map, "t", 2);
     let before = Arc::new(map.clone());
-    let dead = Command::NodeDead {
-        node_id: 3,
-        boot_id: 1,
-        process_ended: true,
-        finding: finding(Strategy::Connection),
-        at_micros: 0,
-        term: 0,
-        changes: Vec::new(),
-    };
-    apply(&mut map, dead).expect("it is known");
+    apply(&mut map, third_ended()).expect("it is known");
     for (incarnation, what) in [(1, "with its volume"), (0, "without")] {
         let mut map = map.clone();
         apply(&mut map, Command::Join(joining(3, 2, incarnation))).expect("it comes back");
@@ -135,16 +139,7 @@ fn who_counts_in_majorities_is_not_called_in_sync_before_it_has_what_it_had() {
         partition.expect("each node leads one").clone()
     };
     assert_eq!(map.in_sync(&led_by_1(&map)), [1, 2, 3].into());
-    let dead = Command::NodeDead {
-        node_id: 3,
-        boot_id: 1,
-        process_ended: true,
-        finding: finding(Strategy::Connection),
-        at_micros: 0,
-        term: 0,
-        changes: Vec::new(),
-    };
-    apply(&mut map, dead).expect("it is known");
+    apply(&mut map, third_ended()).expect("it is known");
     for incarnation in [None, Some(1), Some(0)] {
         let mut map = map.clone();
         if let Some(incarnation) = incarnation {
