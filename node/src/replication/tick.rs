@@ -225,10 +225,12 @@ pub(super) fn without(info: &PartitionInfo, epoch: Epoch, primary: NodeId, late:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::apply::apply;
+    use crate::metadata::command::Joining;
+    use crate::metadata::map::ReplicationGroup;
 
-    #[test]
-    fn the_late_become_learners_and_the_primary_stays() {
-        let info = PartitionInfo {
+    fn led_by_1() -> PartitionInfo {
+        PartitionInfo {
             partition_id: 7,
             group: 1,
             index: 0,
@@ -242,7 +244,69 @@ mod tests {
             restarted: BTreeSet::new(),
             emptied: BTreeSet::new(),
             wanted: None,
+        }
+    }
+
+    /// Four nodes, of which three should hold the partition of the majority: 1, 2 and 3, or others with 4.
+    fn majority_of_three() -> (ClusterMap, BTreeSet<NodeId>) {
+        let mut map = ClusterMap::default();
+        let joining = |node_id: NodeId| Joining {
+            node_id,
+            boot_id: 10,
+            ..Joining::default()
         };
+        let first = Command::Initialise {
+            cluster_uuid: "u".to_owned(),
+            partitions: 1,
+            node: joining(1),
+        };
+        for command in [first]
+            .into_iter()
+            .chain([2, 3, 4].map(|node| Command::Join(joining(node))))
+        {
+            apply(&mut map, command).unwrap();
+        }
+        let (replication, mode) = (2, ReplicationMode::SemiSync);
+        let partitions = vec![7];
+        let group = ReplicationGroup {
+            replication,
+            mode,
+            partitions,
+        };
+        map.groups.insert(1, group);
+        let mut info = led_by_1();
+        info.mode = mode;
+        let desired: BTreeSet<NodeId> = desired_holders(&map, &info).into_iter().collect();
+        (info.in_sync, info.primary) = (desired.clone(), desired.first().copied());
+        info.learners.clear();
+        map.partitions.insert(7, info);
+        (map, desired)
+    }
+
+    #[test]
+    fn a_majority_loses_the_dead_and_emptied_together_and_others_one_by_one() {
+        let (mut map, desired) = majority_of_three();
+        assert_eq!(gone(&map, 7), [].into());
+        let backups: Vec<NodeId> = desired.iter().copied().skip(1).collect();
+        let extra = [1, 2, 3, 4].into_iter().find(|node| !desired.contains(node)).unwrap();
+        let partition = |map: &mut ClusterMap, change: &dyn Fn(&mut PartitionInfo)| {
+            change(map.partitions.get_mut(&7).unwrap());
+        };
+        // Who is too many leaves when those who should be there are.
+        partition(&mut map, &|info| _ = info.in_sync.insert(extra));
+        assert_eq!(gone(&map, 7), [extra].into());
+        partition(&mut map, &|info| info.restarted.extend(&backups));
+        assert_eq!(gone(&map, 7), [backups[0]].into());
+        partition(&mut map, &|info| info.emptied.extend(&backups));
+        assert_eq!(gone(&map, 7), backups.iter().copied().collect());
+        // Of any other set the leader takes the dead out.
+        partition(&mut map, &|info| info.mode = ReplicationMode::Sync);
+        assert_eq!(gone(&map, 7), [].into());
+    }
+
+    #[test]
+    fn the_late_become_learners_and_the_primary_stays() {
+        let info = led_by_1();
         let change = without(&info, 4, 1, &[1, 3, 9]).unwrap();
         assert_eq!(change.in_sync, BTreeSet::from([1, 2]));
         assert_eq!(change.learners, BTreeSet::from([3, 4]));

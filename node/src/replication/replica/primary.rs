@@ -61,12 +61,11 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// What it holds says nothing: its rows are in doubt, and it has not copied others since.
     fn must_fill(&self) -> bool {
         self.in_doubt && !self.is_refilled
     }
-}
 
-impl Follower {
     /// It is filled next, and until then no commit waits for it: the fill waits for commits. A member whose set is not the
     /// leader's to mend waits until it is none, and is looked for meanwhile.
     fn await_fill(&mut self, mode: ReplicationMode) {
