@@ -92,7 +92,7 @@ impl Node {
             started_at,
         };
         let counted = Arc::<GatewayMetrics>::default();
-        let metrics = Arc::new(Metrics::new(Arc::clone(&counted)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&counted)).with_peers(Arc::clone(&peers)));
         let failed = watch::channel(None).0;
         let servers = vec![
             tokio::spawn(ends(serve(peer_port, services), "the peer port", failed.clone())),

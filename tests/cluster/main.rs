@@ -1,6 +1,7 @@
 //! Real processes on loopback: killed, frozen, cut off, all at once. One test at a time, for the processes fill a machine.
 
 mod bad_input;
+mod balancing;
 mod cluster;
 mod columns;
 mod complex;

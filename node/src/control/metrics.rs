@@ -11,10 +11,12 @@ use prometheus_client::registry::Registry;
 use volt_engine::PartitionId;
 
 use super::failures::Failures;
+use super::peers::PeerCalls;
 use super::statements::Statements;
 use super::{DataPlane, Storage};
 use crate::gateway::GatewayMetrics;
 use crate::metadata::Metadata;
+use crate::peers::Peers;
 use crate::txn::MemoryFigures;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -136,6 +138,12 @@ impl Metrics {
         metrics.register_memory(&mut registry);
         metrics.registry = registry;
         metrics
+    }
+
+    /// With this node's calls to its peers.
+    pub fn with_peers(mut self, peers: Arc<Peers>) -> Self {
+        self.registry.register_collector(Box::new(PeerCalls(peers)));
+        self
     }
 
     fn register_storage(&self, registry: &mut Registry) {

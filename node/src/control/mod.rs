@@ -6,6 +6,7 @@ mod http;
 pub mod metrics;
 mod operator;
 mod peer;
+mod peers;
 mod server;
 mod statements;
 mod status;

@@ -12,14 +12,15 @@ use super::command::{Applied, Command, CommandResult, Refusal};
 use super::handle::Metadata;
 use super::raft::node_of;
 use crate::error::SqlError;
-use crate::peers::never_left;
+use crate::peers::retry::half_and_random_half;
+use crate::peers::{Line, never_left};
 
 /// Longest time for a proposal, retries included.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for one answer of the leader's.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
-/// Pause before another attempt.
-const AGAIN_AFTER: Duration = Duration::from_millis(15);
+/// The longest pause before another attempt; the shortest is half of it.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Longest wait until this node, too, has applied what was committed.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -163,7 +164,9 @@ impl Metadata {
                 let unknown = lost.map(ProposeError::Unknown);
                 return Err(unknown.unwrap_or(ProposeError::Unavailable(why)));
             }
-            tokio::time::sleep(AGAIN_AFTER).await;
+            self.peers.traffic.retried();
+            let pause = half_and_random_half(AGAIN_AFTER, self.world.random.next_u64());
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -211,10 +214,21 @@ impl Metadata {
             Ok(client) => client,
             Err(error) => return Attempt::NotSent(error.to_string()),
         };
+        let underway = match self.peers.traffic.begin(leader, Line::Control) {
+            Ok(underway) => underway,
+            Err(refused) => return Attempt::NotSent(format!("node {leader}: {refused}")),
+        };
         let call = client.propose(ProposeRequest {
             command: command.into(),
         });
-        match tokio::time::timeout(ATTEMPT_LIMIT, call).await {
+        let answer = tokio::time::timeout(ATTEMPT_LIMIT, call).await;
+        match &answer {
+            Ok(Err(status)) if never_left(status) => underway.not_sent(),
+            Ok(Err(status)) if status.code() == Code::Unavailable => underway.lost(),
+            Err(_) => underway.lost(),
+            Ok(_) => underway.answered(),
+        }
+        match answer {
             Err(_) => Attempt::Lost(format!("node {leader} didn't answer in time")),
             Ok(Err(status)) if never_left(&status) || status.code() == Code::FailedPrecondition => {
                 Attempt::NotSent(status.message().to_owned())

@@ -3,8 +3,14 @@
 //! Each node has two channels, so that a heartbeat never stands behind a megabyte of effects: one for control (Raft,
 //! heartbeats, proposals) and one for data. Both connect when they are used, and again when they are used after a
 //! break. A break of the control connection is told at once: it is the first sign of a dead process.
+//!
+//! Calls (transactions, reads, proposals, comparisons) go through a circuit breaker, one a channel (`breaker.rs`, `traffic.rs`); what is tried
+//! again waits for a random part of a growing pause (`retry.rs`).
 
+mod breaker;
 mod connector;
+pub(crate) mod retry;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,7 +26,11 @@ use volt_proto::v1::peer_client::PeerClient;
 use crate::metadata::map::ClusterMap;
 use crate::world::{Network, World};
 
+pub use breaker::{BreakerState, Transitions};
 pub use connector::never_left;
+pub(crate) use traffic::Refused;
+use traffic::Traffic;
+pub use traffic::{Line, LineFigures};
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -48,13 +58,16 @@ pub enum PeerError {
 /// The ways to all other nodes.
 pub struct Peers {
     network: Arc<dyn Network>,
-    lines: Mutex<BTreeMap<NodeId, Line>>,
+    lines: Mutex<BTreeMap<NodeId, Way>>,
+    pub(crate) traffic: Traffic,
 }
 
 /// The way to one node.
 #[derive(Clone)]
-struct Line {
+struct Way {
     address: String,
+    /// The process that the map says is there.
+    boot_id: u64,
     control: Channel,
     data: Channel,
     broken: Arc<Notify>,
@@ -66,6 +79,7 @@ impl Peers {
         Arc::new(Self {
             network: Arc::clone(&world.network),
             lines: Mutex::default(),
+            traffic: Traffic::new(Arc::clone(&world.random)),
         })
     }
 
@@ -85,29 +99,41 @@ impl Peers {
             if let Err(error) = self.line_at(node.node_id, &node.address, true) {
                 tracing::warn!(node = node.node_id, %error, "no way to a node");
             }
+            if self.is_another_process(node.node_id, node.boot_id) {
+                self.traffic.renewed(node.node_id);
+            }
         }
-        self.lock()
-            .retain(|node, _| map.nodes.is_empty() || map.nodes.contains_key(node));
+        let is_known = |node: NodeId| map.nodes.is_empty() || map.nodes.contains_key(&node);
+        self.lock().retain(|node, _| is_known(*node));
+        self.traffic.retain(is_known);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Line>> {
+    /// Notes the process that a node is; true if it was another before.
+    fn is_another_process(&self, node: NodeId, boot_id: u64) -> bool {
+        let mut lines = self.lock();
+        let way = lines.get_mut(&node);
+        way.is_some_and(|way| std::mem::replace(&mut way.boot_id, boot_id) != boot_id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Way>> {
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The line to a node; made for this address if there is none, or, with `replace`, if it goes to another address.
-    fn line_at(&self, node: NodeId, address: &str, replace: bool) -> Result<Line, PeerError> {
+    fn line_at(&self, node: NodeId, address: &str, replace: bool) -> Result<Way, PeerError> {
         let mut lines = self.lock();
         if let Some(line) = lines.get(&node)
             && (line.address == address || !replace)
         {
             return Ok(line.clone());
         }
-        let broken = lines
+        let (broken, boot_id) = lines
             .get(&node)
-            .map(|line| Arc::clone(&line.broken))
+            .map(|line| (Arc::clone(&line.broken), line.boot_id))
             .unwrap_or_default();
-        let line = Line {
+        let line = Way {
             address: address.to_owned(),
+            boot_id,
             control: self.channel(address, Some(Arc::clone(&broken)))?,
             data: self.channel(address, None)?,
             broken,
@@ -116,7 +142,7 @@ impl Peers {
         Ok(line)
     }
 
-    fn line(&self, node: NodeId) -> Result<Line, PeerError> {
+    fn line(&self, node: NodeId) -> Result<Way, PeerError> {
         self.lock().get(&node).cloned().ok_or(PeerError::Unknown(node))
     }
 

@@ -146,7 +146,12 @@ impl SqlEngine {
         }
         let schema = Arc::new(datafusion::catalog::MemorySchemaProvider::new());
         let participant = &self.coordinator.participant;
-        let tables = system::system_tables(&self.metadata, &self.procedures, &participant.memory);
+        let tables = system::system_tables(
+            &self.metadata,
+            &self.procedures,
+            &participant.memory,
+            &participant.replicas.peers,
+        );
         let expiring = ttl::system_table(&self.metadata, &participant.expiry);
         for (name, table) in tables.into_iter().chain([expiring]) {
             use datafusion::catalog::SchemaProvider;

@@ -1,5 +1,6 @@
 //! `system.*`: the cluster map, and what this node sees, as tables.
 
+mod balancing;
 mod failures;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::tables::{SystemTable, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
 use crate::metadata::sequence::Sequence;
+use crate::peers::Peers;
 use crate::txn::{MemoryFigures, MemoryGuard};
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
@@ -167,6 +169,7 @@ pub(super) fn system_tables(
     metadata: &Arc<Metadata>,
     statistics: &Arc<Statistics>,
     memory: &Arc<MemoryGuard>,
+    peers: &Arc<Peers>,
 ) -> Vec<(&'static str, Arc<SystemTable>)> {
     let mut tables = tables_of_the_map(metadata);
     let (node_id, memory) = (metadata.node_id(), Arc::clone(memory));
@@ -175,6 +178,12 @@ pub(super) fn system_tables(
         rows: Arc::new(move || vec![memory_of(node_id, memory.figures())]),
     };
     tables.push(("memory", Arc::new(memory)));
+    let (node_id, peers) = (metadata.node_id(), Arc::clone(peers));
+    let peers = SystemTable {
+        schema: system_schema(balancing::PEERS),
+        rows: Arc::new(move || balancing::peers(node_id, &peers.traffic.figures())),
+    };
+    tables.push(("peers", Arc::new(peers)));
     let detectors = failures::detectors(metadata.node_id(), metadata.detection());
     let detectors = SystemTable {
         schema: system_schema(failures::DETECTORS),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tonic::Status;
+use tonic::{Code, Status};
 use volt_engine::partition::{SnapshotSums, TableSum};
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId, TableId};
 use volt_proto::v1;
@@ -25,6 +25,7 @@ use crate::metadata::command::{Applied, Command};
 use crate::metadata::failure::{Finding, Grounds, Medium, Strategy};
 use crate::metadata::map::ClusterMap;
 use crate::metadata::map::ReplicationMode;
+use crate::peers::{Line, never_left};
 
 /// Bytes of rows that are summed while the partition is held.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -200,7 +201,19 @@ impl Replicas {
             epoch,
             lsn,
         };
+        let underway = self
+            .peers
+            .traffic
+            .begin(node, Line::Data)
+            .map_err(|refused| failed(&refused))?;
         let answer = timeout(LIMIT, client.compare(request)).await;
+        match &answer {
+            Ok(Err(status)) if never_left(status) => underway.not_sent(),
+            Ok(Err(status)) if status.code() == Code::Unavailable => underway.lost(),
+            Ok(_) => underway.answered(),
+            // It may have waited for the LSN.
+            Err(_) => drop(underway),
+        }
         let answer = answer
             .map_err(|error| failed(&error))?
             .map_err(Unsummed::Failed)?

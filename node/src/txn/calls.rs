@@ -15,7 +15,7 @@ use super::participant::Participant;
 use super::request::{Failure, Reply, Request};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
-use crate::peers::Peers;
+use crate::peers::{Line, Peers, Refused};
 
 /// Requests to one node that wait to be sent; beyond, the caller waits.
 const QUEUED_CALLS: usize = 4_096;
@@ -72,6 +72,18 @@ impl Calls {
         if request.len() > MAX_CALL_BYTES {
             return Ok(too_large("statement", request.len()));
         }
+        let underway = self.peers.traffic.begin(node, Line::Data);
+        let underway = underway.map_err(|_: Refused| CallError::NotSent)?;
+        let reply = self.send(node, request, timeout).await;
+        match &reply {
+            Ok(_) => underway.answered(),
+            Err(CallError::NotSent) => underway.not_sent(),
+            Err(CallError::Lost) => underway.lost(),
+        }
+        postcard::from_bytes(&reply?).map_err(|_| CallError::Lost)
+    }
+
+    async fn send(&self, node: NodeId, request: Vec<u8>, timeout: Duration) -> Result<Bytes, CallError> {
         let (answer, answered) = oneshot::channel();
         let outgoing = Outgoing {
             request: request.into(),
@@ -84,11 +96,10 @@ impl Calls {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(CallError::NotSent),
         }
-        let reply = match tokio::time::timeout_at(deadline, answered).await {
-            Ok(Ok(reply)) => reply?,
-            Ok(Err(_)) | Err(_) => return Err(CallError::Lost),
-        };
-        postcard::from_bytes(&reply).map_err(|_| CallError::Lost)
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) | Err(_) => Err(CallError::Lost),
+        }
     }
 
     fn line(&self, node: NodeId) -> mpsc::Sender<Outgoing> {

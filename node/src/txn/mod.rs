@@ -50,6 +50,7 @@ use request::{Failure, Reply, Request};
 use crate::config::NodeConfig;
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
+use crate::peers::retry::pause_after;
 use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
 pub(crate) use expiry::Expiry;
@@ -62,8 +63,6 @@ pub use snapshot::{Snapshot, Wanted};
 
 /// A statement that finds no primary, or one that is being replaced, is tried again for so long.
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
-/// A pause between tries; a change of the cluster map ends it early.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// Longest wait for another node's answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -292,7 +291,7 @@ impl Coordinator {
         Ok(Retry::new())
     }
 
-    /// Waits for the cluster map to change, or a moment; an error when it has been tried for long enough, or when one
+    /// Waits for the cluster map to change, or a pause that grows with the tries; an error when it has been tried for long enough, or when one
     /// of these partitions is no more.
     async fn pause<'a>(
         &self,
@@ -307,13 +306,18 @@ impl Coordinator {
         {
             return Err(SqlError::new("42P01", "the table was dropped while this statement ran"));
         }
-        if Instant::now() >= retry.deadline || self.replicas.metadata.lease().is_given_up() {
+        retry.tries += 1;
+        let left = retry.deadline.saturating_duration_since(Instant::now());
+        let pause = pause_after(retry.tries, left, self.replicas.world.random.next_u64());
+        let Some(pause) = pause.filter(|_| !self.replicas.metadata.lease().is_given_up()) else {
             return Err(self.unavailable(why()));
-        }
+        };
+        self.replicas.peers.traffic.retried();
         let mut map = self.replicas.metadata.watch();
         map.mark_unchanged();
-        retry.tries += 1;
-        let _ = tokio::time::timeout(RETRY_PAUSE, map.changed()).await;
+        if tokio::time::timeout(pause, map.changed()).await.is_ok() {
+            retry.tries = 0; // there is news: the next pause is a short one
+        }
         Ok(())
     }
 
