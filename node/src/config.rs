@@ -1,5 +1,6 @@
 //! What one node is told when it starts: a plain struct, and the arguments and environment it is made of.
 
+mod balancing;
 mod detection;
 
 use std::path::PathBuf;
@@ -8,6 +9,9 @@ use clap::{Args, ValueEnum};
 use tokio::time::Duration;
 use volt_engine::NodeId;
 
+use crate::statement::ReadSettings;
+
+pub use balancing::BalancingArguments;
 pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};
 
 /// The peer protocol's port, unless another is given.
@@ -68,6 +72,8 @@ pub struct NodeConfig {
     pub heartbeat: Duration,
     /// How failures are found.
     pub detection: Detection,
+    /// How sessions read that say nothing of it.
+    pub reads: ReadSettings,
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
     /// lacks more is filled.
     pub tail_margin_bytes: usize,
@@ -133,6 +139,7 @@ impl NodeConfig {
             lease: Duration::from_millis(1000),
             heartbeat: Duration::from_millis(100),
             detection: Detection::default(),
+            reads: ReadSettings::default(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: DEFAULT_ASYNC_MAX_LAG,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
@@ -236,6 +243,8 @@ pub struct StartArguments {
     heartbeat_ms: u64,
     #[command(flatten)]
     detection: DetectionArguments,
+    #[command(flatten)]
+    balancing: BalancingArguments,
     /// Bytes that the log grows by between two checkpoints
     #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
     checkpoint_bytes: u64,
@@ -313,6 +322,7 @@ impl StartArguments {
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             detection,
+            reads: self.balancing.reads(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: self.async_max_lag,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,

@@ -2,6 +2,7 @@
 //! order in which a statement meets them: gateway, query, txn, replication, recovery; beside them metadata,
 //! membership, control and world.
 
+pub mod balancing;
 pub mod bench;
 pub mod cli;
 pub mod config;

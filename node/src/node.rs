@@ -21,7 +21,7 @@ use volt_proto::v1;
 
 use crate::config::{Durability, NodeConfig};
 use crate::control::metrics::Metrics;
-use crate::control::{Answers, DataPlane, Keys, Services, Storage, serve, serve_http};
+use crate::control::{Answers, BackupReads, DataPlane, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
@@ -159,6 +159,7 @@ impl Node {
         let limits = Limits {
             max_connections: config.max_connections,
             authentication: config.authentication,
+            reads: config.reads,
         };
         let _ = self.gateway.set(Gateway::serve(
             sql_port,
@@ -192,6 +193,9 @@ impl Node {
 
     /// Stops gently: the other nodes take the primaries over first, then statements end, then the log is flushed.
     pub async fn stop(&self) {
+        if let Some(gateway) = self.gateway.get() {
+            gateway.close();
+        }
         self.give_primaries_away().await;
         if let Some(gateway) = self.gateway.get() {
             gateway.stop().await;
@@ -252,6 +256,16 @@ async fn ends<E: std::fmt::Display>(
 impl ReplicaReport for Data {
     fn ends(&self) -> Vec<v1::ReplicaEnd> {
         self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.ends())
+    }
+
+    fn led(&self) -> Vec<v1::LedPartition> {
+        self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.led())
+    }
+
+    fn heard_of(&self, led: &[v1::LedPartition], asked: Duration) {
+        if let Some((replicas, _)) = self.parts.get() {
+            replicas.heard_of(led, asked);
+        }
     }
 }
 
@@ -323,6 +337,18 @@ impl DataPlane for Data {
     fn expired_rows(&self) -> u64 {
         let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
         participant.map_or(0, |participant| participant.expiry.rows())
+    }
+
+    fn backup_reads(&self) -> BackupReads {
+        let Some((replicas, coordinator)) = self.parts.get() else {
+            return BackupReads::default();
+        };
+        let (by_node, fallbacks) = coordinator.balancer.figures();
+        BackupReads {
+            by_node,
+            fallbacks,
+            stalenesses: replicas.stalenesses(),
+        }
     }
 
     fn memory(&self) -> MemoryFigures {

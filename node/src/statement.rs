@@ -1,5 +1,7 @@
 //! The seam between the gateway and everything below it: prepared statements, rows, completions.
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +11,10 @@ use volt_engine::value::{DataType, Value, ValueRef};
 use volt_engine::{Lsn, PartitionId, SequenceId};
 
 use crate::error::SqlError;
+
+pub use reading::{
+    DEFAULT_MAX_STALENESS_MS, LONGEST_STALENESS_MS, ReadChange, ReadFrom, ReadSetting, ReadSettings, Reads,
+};
 
 /// What is said, as PostgreSQL does, when a prepared statement's result has other columns than its client was told.
 pub(crate) const CHANGED_RESULT: &str = "cached plan must not change result type";
@@ -134,15 +140,24 @@ pub enum Control {
     SetDefault(ModeChange),
     /// `SET volt.idempotency_key`; None: RESET.
     SetKey(Option<IdempotencyKey>),
+    /// `SET volt.read_from` and its kindred; `true`: RESET.
+    SetReading(ReadChange, bool),
+    /// SHOW of one of them.
+    ShowReading(ReadSetting),
     /// RESET ALL.
     ResetAll,
     /// SHOW of a mode, or of the key: the setting's name.
     Show(&'static str),
 }
 
-/// The values that a session has taken of sequences: what `currval` and `lastval` say. A procedure's own don't count.
+/// What the database knows of a session: the values that it has taken of sequences, which `currval` and `lastval` say (a procedure's
+/// own don't count), and where it reads.
 #[derive(Debug, Default)]
-pub struct SessionValues(Mutex<LastValues>);
+pub struct SessionValues {
+    last: Mutex<LastValues>,
+    /// Where it reads.
+    pub reads: Reads,
+}
 
 #[derive(Debug, Default)]
 struct LastValues {
@@ -154,9 +169,17 @@ struct LastValues {
 const MAX_SEQUENCES_REMEMBERED: usize = 10_000;
 
 impl SessionValues {
+    /// Of a session that begins with these settings.
+    pub fn reading(defaults: ReadSettings) -> Self {
+        Self {
+            last: Mutex::default(),
+            reads: Reads::new(defaults),
+        }
+    }
+
     /// This value was taken.
     pub fn note(&self, sequence: SequenceId, value: i64) {
-        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         values.of.insert(sequence, value);
         values.last = Some(sequence);
         if values.of.len() > MAX_SEQUENCES_REMEMBERED {
@@ -166,13 +189,13 @@ impl SessionValues {
 
     /// The last value of this sequence.
     pub fn current(&self, sequence: SequenceId) -> Option<i64> {
-        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         values.of.get(&sequence).copied()
     }
 
     /// The last value of any.
     pub fn last(&self) -> Option<i64> {
-        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         values.of.get(&values.last?).copied()
     }
 }
@@ -244,6 +267,11 @@ pub trait Database: Send + Sync {
 
     /// Returns when all of these are committed, or with the first that can't be, by its place, and why.
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)>;
+
+    /// Why no session may begin now: a client that knows other nodes had better go there. None: one may.
+    fn refuses_sessions(&self) -> Option<SqlError> {
+        None
+    }
 }
 
 /// A transaction of several statements: `BEGIN ... COMMIT`. Dropping it rolls it back. After an error of `execute` only

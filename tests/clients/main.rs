@@ -42,6 +42,15 @@ impl Cluster {
         self.nodes.nodes[node - 1].sql_port.to_string()
     }
 
+    /// A port where nobody listens, and those of all nodes.
+    fn ports(&self) -> String {
+        let ports = self.nodes.nodes.iter().map(|node| node.sql_port.to_string());
+        std::iter::once("1".to_owned())
+            .chain(ports)
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
     /// A PostgreSQL program told to talk to this node.
     fn command(&self, program: &str, node: usize) -> Command {
         let mut command = Command::new(program);
@@ -110,6 +119,13 @@ fn psql(cluster: &Cluster) -> Result<Tool> {
     )?;
     ensure!(joined == "1", "{joined}");
     cluster.psql(1, "DROP TABLE kinds")?;
+    // Nobody listens at the first host.
+    let hosts = format!(
+        "host=127.0.0.1,127.0.0.1 port=1,{} user=volt dbname=volt target_session_attrs=any options='-c volt.read_from=backup'",
+        cluster.port(2)
+    );
+    let shown = finish(Command::new("psql").args(["-X", "-A", "-t", "-c", "SHOW volt.read_from", &hosts]))?;
+    ensure!(shown == "backup", "{shown}");
     Ok(Tool::Worked)
 }
 
@@ -159,7 +175,12 @@ fn psycopg(cluster: &Cluster) -> Result<Tool> {
         return Ok(Tool::Missing("psycopg can't be installed".to_owned()));
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/psycopg_session.py");
-    let said = finish(Command::new(python).arg(script).arg(cluster.port(2)))?;
+    let said = finish(
+        Command::new(python)
+            .arg(script)
+            .arg(cluster.port(2))
+            .arg(cluster.ports()),
+    )?;
     ensure!(said.ends_with("ok"), "{said}");
     Ok(Tool::Worked)
 }
@@ -177,7 +198,8 @@ fn jdbc(cluster: &Cluster) -> Result<Tool> {
             .arg("-cp")
             .arg(driver)
             .arg(source)
-            .arg(cluster.port(3)),
+            .arg(cluster.port(3))
+            .arg(cluster.ports()),
     )?;
     ensure!(said.ends_with("ok"), "{said}");
     Ok(Tool::Worked)

@@ -1,4 +1,4 @@
-"""A session as psycopg's users write it; the SQL port is the argument."""
+"""A session as psycopg's users write it; the arguments are the SQL port, and several, at the first of which nobody listens."""
 
 import datetime
 import decimal
@@ -111,5 +111,17 @@ with psycopg.connect(WHERE) as connection, psycopg.connect(WHERE) as other:
     connection.rollback()
     other.autocommit = True
     other.execute("DROP TABLE people")
+
+# Several hosts: spread by lot, and whoever is not there passed over.
+PORTS = sys.argv[2]
+HOSTS = ",".join(["127.0.0.1"] * len(PORTS.split(",")))
+MANY = f"host={HOSTS} port={PORTS} user=volt dbname=volt load_balance_hosts=random options='-c volt.read_from=backup'"
+if psycopg.pq.version() >= 160000:
+    nodes = set()
+    for _ in range(30):
+        with psycopg.connect(MANY, autocommit=True) as connection:
+            nodes |= {row[0] for row in connection.execute("SELECT node_id FROM system.memory")}
+            assert connection.execute("SHOW volt.read_from").fetchone() == ("backup",)
+    assert len(nodes) == len(PORTS.split(",")) - 1, nodes
 
 print("ok")

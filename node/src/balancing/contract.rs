@@ -59,11 +59,17 @@ fn check(medium: &mut dyn Medium, nodes: &[NodeId]) {
     let name = medium.name();
     assert_eq!(times.len() as u64, PIECES, "{name}: every piece");
     assert!(times.values().all(|&times| times == 1), "{name}: once");
-    assert!(shares.keys().all(|node| nodes.contains(node)), "{name}: nobody else: {shares:?}");
+    assert!(
+        shares.keys().all(|node| nodes.contains(node)),
+        "{name}: nobody else: {shares:?}"
+    );
     // The least that a node may have is a tenth of what is even.
     let least = PIECES / nodes.len() as u64 / 10;
     for node in nodes {
-        assert!(shares.get(node).is_some_and(|&share| share >= least), "{name}: {shares:?}");
+        assert!(
+            shares.get(node).is_some_and(|&share| share >= least),
+            "{name}: {shares:?}"
+        );
     }
 }
 

@@ -115,7 +115,10 @@ mod tests {
         assert_eq!(of(&[one, candidate(2, 100, None)]), [500_000, 500_000]);
         assert_eq!(of(&[one, candidate(2, 100, Some(1_000_000))]), [500_000, 25_000]);
         // Answers of no time at all.
-        assert_eq!(of(&[candidate(1, 100, Some(0)), candidate(2, 0, None)]), [2_000_000, 100_000]);
+        assert_eq!(
+            of(&[candidate(1, 100, Some(0)), candidate(2, 0, None)]),
+            [2_000_000, 100_000]
+        );
     }
 
     #[test]

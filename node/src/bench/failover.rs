@@ -14,7 +14,7 @@ use clap::Args;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
 
-use crate::config::Durability;
+use crate::config::{BalancingArguments, Durability};
 use crate::dev::DevArguments;
 use crate::dev::cluster::DevCluster;
 
@@ -67,6 +67,7 @@ struct Run {
 /// Starts a cluster of its own, kills its nodes in turn, and prints what the writers saw.
 pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
     let dev = DevArguments {
+        balancing: BalancingArguments::default(),
         nodes: arguments.nodes,
         data: "data".into(),
         ephemeral: true,

@@ -13,11 +13,11 @@ use volt_engine::catalog::Column;
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1::{
-    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, ReplicaEnd, ReplicateRequest,
+    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, LedPartition, ReplicaEnd, ReplicateRequest,
     ReplicateResponse, ReplyBatch,
 };
 
-use super::{Answers, DataPlane, Services, serve};
+use super::{Answers, BackupReads, DataPlane, Services, serve};
 use crate::config::NodeConfig;
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
@@ -68,6 +68,10 @@ impl DataPlane for NoData {
         crate::txn::MemoryFigures::default()
     }
 
+    fn backup_reads(&self) -> BackupReads {
+        BackupReads::default()
+    }
+
     fn not_serving(&self) -> Vec<PartitionId> {
         Vec::new()
     }
@@ -76,6 +80,12 @@ impl DataPlane for NoData {
 struct Report(Arc<Metadata>);
 
 impl ReplicaReport for Report {
+    fn led(&self) -> Vec<LedPartition> {
+        Vec::new()
+    }
+
+    fn heard_of(&self, _: &[LedPartition], _: Duration) {}
+
     fn ends(&self) -> Vec<ReplicaEnd> {
         let map = self.0.map();
         let held = map

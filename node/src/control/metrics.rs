@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use volt_engine::PartitionId;
 
+use super::backup_reads::BackupReadMetrics;
 use super::failures::Failures;
 use super::peers::PeerCalls;
 use super::statements::Statements;
@@ -50,6 +51,7 @@ pub struct Metrics {
     memory_limit: Gauge,
     memory_refused: Gauge,
     ttl_expired_rows: Counter,
+    backup_reads: BackupReadMetrics,
     failures: Failures,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
@@ -82,6 +84,7 @@ impl Metrics {
             memory_limit: Gauge::default(),
             memory_refused: Gauge::default(),
             ttl_expired_rows: Counter::default(),
+            backup_reads: BackupReadMetrics::default(),
             failures: Failures::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
@@ -133,6 +136,7 @@ impl Metrics {
             "Rows since the start that this node's primaries removed because they had expired",
             metrics.ttl_expired_rows.clone(),
         );
+        metrics.backup_reads.register(&mut registry);
         metrics.failures.register(&mut registry);
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
@@ -217,6 +221,7 @@ impl Metrics {
     pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
         self.refresh_storage(data.storage());
         self.refresh_memory(data.memory());
+        self.backup_reads.refresh(&data.backup_reads());
         let expired = data.expired_rows();
         let counted = self.ttl_expired_rows.get();
         self.ttl_expired_rows.inc_by(expired.saturating_sub(counted));

@@ -1,5 +1,6 @@
 //! What a node serves on its peer port (node to node, operator to node, gRPC health) and over HTTP (metrics, probes).
 
+mod backup_reads;
 mod failures;
 mod health;
 mod http;
@@ -11,10 +12,12 @@ mod server;
 mod statements;
 mod status;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tonic::{Status, Streaming};
-use volt_engine::PartitionId;
+use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1::{
     CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, ReplicateRequest, ReplicateResponse, ReplyBatch,
 };
@@ -54,6 +57,17 @@ pub struct Keys {
     pub repeats: u64,
 }
 
+/// Reads of backups, in figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupReads {
+    /// Partitions that this node's clients read at each node's backups.
+    pub by_node: Vec<(NodeId, u64)>,
+    /// Partitions whose primary they read because no backup could be.
+    pub fallbacks: u64,
+    /// How old the rows of each replica here may be; None: it can't be read.
+    pub stalenesses: Vec<(PartitionId, Option<Duration>)>,
+}
+
 /// The part of the peer protocol that carries data: the replication and transaction layers'.
 #[async_trait]
 pub trait DataPlane: Send + Sync {
@@ -75,6 +89,8 @@ pub trait DataPlane: Send + Sync {
     fn keys(&self) -> Keys;
     /// Rows that it removed since its start because they had expired.
     fn expired_rows(&self) -> u64;
+    /// Its reads of backups.
+    fn backup_reads(&self) -> BackupReads;
     /// Its memory.
     fn memory(&self) -> MemoryFigures;
 }

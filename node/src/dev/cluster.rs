@@ -41,6 +41,7 @@ pub struct NodeSettings {
     durability: crate::config::Durability,
     memory_limit: Option<u64>,
     detection: Vec<String>,
+    balancing: Vec<String>,
     log: String,
 }
 
@@ -62,6 +63,7 @@ impl NodeSettings {
                 .memory_limit
                 .or_else(|| default_limit(&KernelMemory, arguments.nodes)),
             detection: arguments.detection.words(),
+            balancing: arguments.balancing.words(),
             log: arguments.log.clone(),
         }
     }
@@ -89,7 +91,7 @@ impl NodeSettings {
             .into_iter()
             .chain(memory_limit)
             .flat_map(|(name, value)| [name.to_owned(), value])
-            .chain(self.detection.iter().cloned())
+            .chain(self.detection.iter().chain(&self.balancing).cloned())
             .collect()
     }
 

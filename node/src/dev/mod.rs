@@ -55,6 +55,9 @@ pub struct DevArguments {
     /// How failures are found
     #[command(flatten)]
     pub detection: crate::config::DetectionArguments,
+    /// Where sessions read
+    #[command(flatten)]
+    pub balancing: crate::config::BalancingArguments,
     /// What the nodes log, into log.txt in each one's folder
     #[arg(long, default_value = "warn")]
     pub log: String,

@@ -100,8 +100,18 @@ impl Session {
                 completion.tag = if key.is_some() { "SET" } else { "RESET" };
                 self.key = key.clone();
             }
+            Control::SetReading(change, is_reset) => {
+                completion.tag = if *is_reset { "RESET" } else { "SET" };
+                self.values.reads.change(*change);
+            }
+            Control::ShowReading(setting) => {
+                completion.tag = "SHOW";
+                let value = self.values.reads.show(*setting);
+                codec::data_row(&mut self.output.bytes, &[ValueRef::Text(&value)], formats);
+            }
             Control::ResetAll => {
                 completion.tag = "RESET";
+                self.values.reads.reset();
                 self.key = None;
                 self.defaults = TransactionModes::default();
             }

@@ -19,6 +19,7 @@ mod extended;
 pub(crate) mod fuzzing;
 mod messages;
 mod metrics;
+mod options;
 mod output;
 mod server;
 mod session;

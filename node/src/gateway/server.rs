@@ -1,7 +1,7 @@
 //! The listener: accepts, bounds, and ends connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
@@ -19,7 +19,7 @@ use super::startup::{self, Opening, Refusal, Startup};
 use super::{BUFFER_BYTES, MAX_STARTING, STARTUP_SECONDS};
 use crate::config::{Authentication, NodeConfig};
 use crate::error::SqlError;
-use crate::statement::Database;
+use crate::statement::{Database, ReadSettings};
 use crate::world::{Listener, Random, Stream, World};
 
 /// How long `stop` waits for statements that are running.
@@ -36,6 +36,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// How clients prove who they are.
     pub authentication: Authentication,
+    /// How sessions read that say nothing of it.
+    pub reads: ReadSettings,
 }
 
 /// A listening gateway. Dropping it ends it at once; `stop` is the gentle way.
@@ -56,6 +58,7 @@ struct Door {
     cancels: Arc<CancelRegistry>,
     metrics: Arc<GatewayMetrics>,
     next_process: AtomicI32,
+    is_closing: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -66,6 +69,7 @@ impl Gateway {
         let limits = Limits {
             max_connections: config.max_connections,
             authentication: config.authentication,
+            reads: config.reads,
         };
         Ok(Self::serve(
             listener,
@@ -94,6 +98,7 @@ impl Gateway {
             cancels: Arc::default(),
             metrics,
             next_process: AtomicI32::new(1),
+            is_closing: AtomicBool::new(false),
             stop: CancellationToken::new(),
         });
         let tasks = TaskTracker::new();
@@ -114,6 +119,11 @@ impl Gateway {
     /// Its counters.
     pub fn metrics(&self) -> Arc<GatewayMetrics> {
         Arc::clone(&self.door.metrics)
+    }
+
+    /// Begins no session any more (57P03), so that clients go to other nodes; those that are there go on.
+    pub fn close(&self) {
+        self.door.is_closing.store(true, Relaxed);
     }
 
     /// Accepts nobody any more, lets running statements end, and says goodbye; bounded in time.
@@ -173,11 +183,22 @@ impl Door {
             Ok(Err(Refusal::Connection(error))) => return Err(error),
             Ok(Err(Refusal::Fatal(error))) => return refuse(stream, &error).await,
         };
+        if let Some(error) = self.refuses() {
+            return refuse(stream, &error).await;
+        }
         let Ok(_session) = self.sessions.try_acquire() else {
             return refuse(stream, &SqlError::new("53300", "sorry, too many clients already")).await;
         };
         let _counted = Counted::new(&self.metrics);
         self.session(stream, input, &startup).await
+    }
+
+    /// Why no session may begin now; a client that knows other nodes goes there.
+    fn refuses(&self) -> Option<SqlError> {
+        if self.is_closing.load(Relaxed) {
+            return Some(SqlError::new("57P03", "the database system is shutting down"));
+        }
+        self.database.refuses_sessions()
     }
 
     /// What the client wants; None: it wanted to cancel something, and that is done.
@@ -198,7 +219,11 @@ impl Door {
         let process = self.next_process.fetch_add(1, Relaxed) & i32::MAX;
         let registration = self.cancels.register(process, &*self.random);
         let key = registration.key;
-        let mut session = Session::new(Arc::clone(&self.database), registration);
+        let reads = startup
+            .reading
+            .iter()
+            .fold(self.limits.reads, |reads, change| change.of(reads, self.limits.reads));
+        let mut session = Session::new(Arc::clone(&self.database), registration, reads);
         if let Err(error) = startup::greet(&mut session.output.bytes, startup, key) {
             return farewell(&mut session, stream, &error).await;
         }

@@ -14,7 +14,7 @@ use super::metrics::Tally;
 use super::output::{Output, Settled};
 use super::sink::{Broken, Rest, Rows, StreamedRows};
 use crate::error::SqlError;
-use crate::statement::{Completion, Database, Options, Prepared, SessionValues, TransactionModes};
+use crate::statement::{Completion, Database, Options, Prepared, ReadSettings, SessionValues, TransactionModes};
 use crate::world::Stream;
 
 /// One client's session.
@@ -34,7 +34,7 @@ pub(crate) struct Session {
     pub(crate) defaults: TransactionModes,
     /// The idempotency key of the next transaction that writes.
     pub(crate) key: Option<IdempotencyKey>,
-    /// What it has taken of sequences.
+    /// What it has taken of sequences, and where it reads.
     pub(crate) values: Arc<SessionValues>,
     registration: Registration,
 }
@@ -137,7 +137,7 @@ impl From<std::io::Error> for Failure {
 }
 
 impl Session {
-    pub(crate) fn new(database: Arc<dyn Database>, registration: Registration) -> Self {
+    pub(crate) fn new(database: Arc<dyn Database>, registration: Registration, reads: ReadSettings) -> Self {
         Self {
             database,
             output: Output::default(),
@@ -150,7 +150,7 @@ impl Session {
             block: None,
             defaults: TransactionModes::default(),
             key: None,
-            values: Arc::default(),
+            values: Arc::new(SessionValues::reading(reads)),
             registration,
         }
     }
@@ -200,7 +200,7 @@ impl Session {
                 }
                 self.defaults = TransactionModes::default();
                 self.key = None;
-                self.values = Arc::default();
+                self.values = Arc::new(SessionValues::reading(self.values.reads.defaults()));
                 self.statements.clear();
                 self.unnamed = None;
             }

@@ -6,8 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::MAX_STARTUP_BYTES;
 use super::cancel::CancelKey;
 use super::messages::{self, Malformed, Reader, begin, end, put_text};
+use super::options;
 use crate::config::{Authentication, DATABASE};
 use crate::error::SqlError;
+use crate::statement::ReadChange;
 use crate::world::Stream;
 
 const CANCEL_REQUEST: i32 = 80_877_102;
@@ -33,6 +35,8 @@ pub(crate) struct Startup {
     pub(crate) database: Option<String>,
     pub(crate) application_name: String,
     pub(crate) client_encoding: Option<String>,
+    /// Where it reads, as far as it says so: in `options`, or by a parameter of that name.
+    pub(crate) reading: Vec<ReadChange>,
     /// Options of protocol versions that we don't know.
     unknown_options: Vec<String>,
     newer_minor: bool,
@@ -138,6 +142,8 @@ fn parameters(mut reader: Reader<'_>) -> Result<Startup, SqlError> {
             "database" => startup.database = Some(value),
             "application_name" => startup.application_name = value,
             "client_encoding" => startup.client_encoding = Some(value),
+            "options" => startup.reading.extend(options::reading(&value)?),
+            name if name.starts_with(options::OURS) => startup.reading.push(options::change(name, &value)?),
             option if option.starts_with("_pq_.") => startup.unknown_options.push(option.to_owned()),
             _ => {}
         }

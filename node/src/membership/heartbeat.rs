@@ -95,13 +95,14 @@ impl Membership {
                 .lease()
                 .renew(sent, Duration::from_millis(u64::from(answer.lease_ms)));
         }
+        self.report.heard_of(&answer.led, sent);
         let now = self.now();
         self.lock().sightings.heard(node, answer.boot_id, now);
     }
 
     /// Answers another node's heartbeat.
     pub(crate) fn serve_heartbeat(&self, asked: &HeartbeatRequest) -> HeartbeatResponse {
-        let now = self.now();
+        let (now, led) = (self.now(), self.report.led());
         let map = self.metadata.map();
         let mut state = self.lock();
         state.sightings.heard(asked.node_id, asked.boot_id, now);
@@ -122,6 +123,7 @@ impl Membership {
             lease_granted: granted.is_some(),
             lease_ms: granted.map_or(0, |length| u32::try_from(length.as_millis()).unwrap_or(u32::MAX)),
             map_version: map.version,
+            led,
         }
     }
 

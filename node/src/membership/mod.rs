@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use volt_engine::{Epoch, NodeId, PartitionId};
-use volt_proto::v1::ReplicaEnd;
+use volt_proto::v1::{LedPartition, ReplicaEnd};
 
 use crate::config::{Durability, FailoverMode, NodeConfig};
 use crate::metadata::Metadata;
@@ -43,6 +43,10 @@ const PATIENCE_MEMORY: Duration = Duration::from_secs(15);
 pub trait ReplicaReport: Send + Sync {
     /// The end of every replica that this node holds. After a start, only when they have been read back.
     fn ends(&self) -> Vec<ReplicaEnd>;
+    /// How far each partition that this node leads has committed; nothing without a lease.
+    fn led(&self) -> Vec<LedPartition>;
+    /// Another node leads these, and had committed so much when, or after, it was asked.
+    fn heard_of(&self, led: &[LedPartition], asked: Duration);
 }
 
 /// This node's eyes, and its judgement while it leads the metadata group.

@@ -113,7 +113,7 @@ impl Breaker {
 
     /// A call that began at `began` reached nobody, or had no answer. `draw` is random.
     pub(crate) fn failed(&mut self, began: Instant, now: Instant, draw: u64) {
-        if self.last_failure.is_some_and(|last| began <= last) {
+        if self.last_failure.is_some_and(|last| began < last) {
             return;
         }
         self.last_failure = Some(now);

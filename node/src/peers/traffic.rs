@@ -235,7 +235,7 @@ mod tests {
     fn figures(traffic: &Traffic, node: NodeId) -> LineFigures {
         let all = traffic.figures();
         all.into_iter()
-            .find(|(at, ..)| *at == node)
+            .find(|(at, line, _)| (*at, *line) == (node, Line::Data))
             .map(|(.., figures)| figures)
             .unwrap_or_default()
     }

@@ -9,7 +9,7 @@ use volt_engine::idempotency::IdempotencyKey;
 use super::ddl::name_of;
 use super::hint;
 use crate::error::SqlError;
-use crate::statement::{Control, Isolation, ModeChange};
+use crate::statement::{Control, Isolation, ModeChange, ReadChange, ReadSetting};
 
 /// What the statement does to the transaction; None: it is about something else.
 pub(super) fn control(statement: &Statement) -> Result<Option<Control>, SqlError> {
@@ -43,12 +43,21 @@ pub(super) fn control(statement: &Statement) -> Result<Option<Control>, SqlError
         Statement::Set(Set::SetTransaction { modes, session, .. }) if *session => Control::SetDefault(named(modes)),
         Statement::Set(Set::SetTransaction { modes, .. }) => Control::SetTransaction(named(modes)),
         Statement::Set(Set::SingleAssignment { variable, values, .. }) if is_ours(variable) => {
-            Control::SetKey(key(variable, values)?)
+            match reading(variable) {
+                Some(setting) => {
+                    let value = single_value(setting.name(), values)?;
+                    Control::SetReading(ReadChange::parse(setting, value.as_deref())?, false)
+                }
+                None => Control::SetKey(key(variable, values)?),
+            }
         }
         Statement::Set(Set::SingleAssignment { variable, values, .. }) => return set(variable, values),
         Statement::Reset(statement) => match &statement.reset {
             Reset::ALL => Control::ResetAll,
             Reset::ConfigurationParameter(variable) if is_ours(variable) => {
+                if let Some(setting) = reading(variable) {
+                    return Ok(Some(Control::SetReading(ReadChange::parse(setting, None)?, true)));
+                }
                 check_name(variable)?;
                 Control::SetKey(None)
             }
@@ -56,7 +65,15 @@ pub(super) fn control(statement: &Statement) -> Result<Option<Control>, SqlError
         },
         Statement::ShowVariable { variable } => {
             let words: Vec<String> = variable.iter().map(|word| word.value.to_lowercase()).collect();
-            return Ok(shown(&words.join("_")).map(Control::Show));
+            let name = words.join("_");
+            // The parser leaves the point out.
+            let setting = name
+                .strip_prefix("volt_")
+                .and_then(|rest| ReadSetting::named(&format!("{}{rest}", hint::PREFIX)));
+            return Ok(match setting {
+                Some(setting) => Some(Control::ShowReading(setting)),
+                None => shown(&name).map(Control::Show),
+            });
         }
         _ => return Ok(None),
     }))
@@ -77,7 +94,18 @@ fn check_name(variable: &ObjectName) -> Result<(), SqlError> {
 /// The key that a SET gives; None: DEFAULT.
 fn key(variable: &ObjectName, values: &[Expr]) -> Result<Option<IdempotencyKey>, SqlError> {
     check_name(variable)?;
-    let text = match values {
+    let text = single_value(hint::IDEMPOTENCY_KEY, values)?;
+    Ok(text.map(IdempotencyKey::try_from).transpose()?)
+}
+
+/// The setting about reading of this name.
+fn reading(variable: &ObjectName) -> Option<ReadSetting> {
+    ReadSetting::named(&variable.to_string().to_lowercase())
+}
+
+/// The one value that a SET gives; None: DEFAULT.
+fn single_value(name: &str, values: &[Expr]) -> Result<Option<String>, SqlError> {
+    Ok(Some(match values {
         [Expr::Value(value)] => match &value.value {
             Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clone(),
             Value::Number(digits, _) => digits.clone(),
@@ -87,12 +115,8 @@ fn key(variable: &ObjectName, values: &[Expr]) -> Result<Option<IdempotencyKey>,
             return Ok(None);
         }
         [Expr::Identifier(word)] => name_of(word),
-        _ => {
-            let message = format!("SET {} takes only one text", hint::IDEMPOTENCY_KEY);
-            return Err(SqlError::new("22023", message));
-        }
-    };
-    Ok(Some(IdempotencyKey::try_from(text)?))
+        _ => return Err(SqlError::new("22023", format!("SET {name} takes only one text"))),
+    }))
 }
 
 /// Later words win, as in PostgreSQL.

@@ -47,6 +47,9 @@ impl SqlEngine {
         if planned.catalog_version != self.metadata.map().catalog_version || planned.is_of_its_moment {
             return None;
         }
+        if planned.only_reads() && session.reads.are_from_backups() {
+            return None;
+        }
         if planned.calls().0.is_empty() {
             return self.try_with(planned, parameters, sink);
         }
@@ -128,7 +131,7 @@ impl SqlEngine {
                 Ok(done("EXPLAIN"))
             }
             Plan::Program(plan) => {
-                let rows = match self.run_program(planned, plan, parameters, key, sink).await {
+                let rows = match self.run_program(planned, plan, (parameters, session), key, sink).await {
                     Err(error) if planned.is_query_after(&error) => {
                         self.run_query(planned, parameters, session, sink).await?
                     }
@@ -247,10 +250,15 @@ impl SqlEngine {
         &self,
         planned: &Planned,
         plan: &ProgramPlan,
-        parameters: &[Value],
+        (parameters, session): (&[Value], &SessionValues),
         key: Option<Keyed>,
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
+        if planned.only_reads()
+            && let Some(rows) = self.read_backup(plan, parameters, session, sink).await?
+        {
+            return Ok(rows);
+        }
         let key = key.filter(|_| !plan.program.is_read_only());
         let mut parts = self.parts(plan, parameters)?;
         if planned.takes_values()
@@ -331,7 +339,11 @@ impl SqlEngine {
         loop {
             tries += 1;
             let mut given = 0;
-            let result = match self.reading(planned).await {
+            let reading = match session.reads.from_backups() {
+                Some(settings) => self.reading_backups(planned, &settings, session).await,
+                None => self.reading(planned).await,
+            };
+            let result = match reading {
                 Ok(reading) => {
                     self.query(planned, reading, (parameters, session), sink, &mut given)
                         .await
@@ -354,14 +366,10 @@ impl SqlEngine {
 
     /// A snapshot for a query that is a transaction of its own.
     async fn reading(&self, planned: &Planned) -> Result<Option<Reading>, SqlError> {
-        let Some((_, _, tables)) = planned.as_query() else {
-            return Ok(None);
-        };
-        let partitions: BTreeSet<PartitionId> = tables.iter().flat_map(|(_, partitions)| partitions).copied().collect();
+        let partitions = partitions_of(planned);
         if partitions.is_empty() {
             return Ok(None);
         }
-        let partitions: Vec<PartitionId> = partitions.into_iter().collect();
         Ok(Some(Reading {
             coordinator: Arc::clone(&self.coordinator),
             snapshot: self.coordinator.snapshot(&partitions).await?,
@@ -421,6 +429,13 @@ impl SqlEngine {
         }
         Ok(())
     }
+}
+
+/// The partitions that a query reads.
+pub(super) fn partitions_of(planned: &Planned) -> Vec<PartitionId> {
+    let tables = planned.as_query().map_or(&[][..], |(_, _, tables)| tables);
+    let partitions: BTreeSet<PartitionId> = tables.iter().flat_map(|(_, partitions)| partitions).copied().collect();
+    partitions.into_iter().collect()
 }
 
 /// The partition of a key expression's value.

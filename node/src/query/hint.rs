@@ -7,7 +7,7 @@ use crate::error::SqlError;
 
 /// What begins a hint, and the name of every setting of ours.
 pub(super) const PREFIX: &str = "volt.";
-/// The one setting that there is.
+/// The one setting that a hint may name.
 pub(super) const IDEMPOTENCY_KEY: &str = "volt.idempotency_key";
 
 /// A statement's text with blanks where its hint was, so that all else keeps its place and texts that differ in nothing but

@@ -2,6 +2,7 @@
 //! transactional shape becomes a row program that runs inside its partition, the rest runs in DataFusion over a snapshot.
 
 mod alter;
+mod backup;
 mod checks;
 mod compile;
 mod complexity;
@@ -150,7 +151,7 @@ impl SqlEngine {
             &self.metadata,
             &self.procedures,
             &participant.memory,
-            &participant.replicas.peers,
+            &participant.replicas,
         );
         let expiring = ttl::system_table(&self.metadata, &participant.expiry);
         for (name, table) in tables.into_iter().chain([expiring]) {
@@ -331,5 +332,10 @@ impl Database for SqlEngine {
 
     async fn wait_committed(&self, waits: &[CommitWait]) -> Result<(), (usize, SqlError)> {
         self.coordinator.wait_committed(waits).await
+    }
+
+    fn refuses_sessions(&self) -> Option<SqlError> {
+        let has_lost = self.metadata.lease().is_given_up();
+        has_lost.then(|| self.coordinator.unavailable(String::new()))
     }
 }

@@ -128,7 +128,7 @@ impl Prepared for Planned {
             | Plan::Explain(_)
             | Plan::RecoverNode(_)
             | Plan::DrainNode(_) => true,
-            Plan::Control(control) => matches!(control, Control::Show(_)),
+            Plan::Control(control) => matches!(control, Control::Show(_) | Control::ShowReading(_)),
             Plan::Program(plan) => plan.program.is_read_only() || plan.program.returning.is_some(),
             Plan::InsertQuery(insert) => insert.target.program.returning.is_some(),
             Plan::Call(call) => call.returns_rows(),
@@ -196,6 +196,11 @@ impl Prepared for Hinted {
 }
 
 impl Planned {
+    /// A row program that changes nothing, nor takes a value of a sequence.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(&self.plan, Plan::Program(plan) if plan.program.is_read_only()) && !self.takes_values()
+    }
+
     /// The types of all parameters, those of calls among them.
     pub(super) fn types(&self) -> &[DataType] {
         &self.types

@@ -97,6 +97,7 @@ impl SqlEngine {
         if let Some(control) = control(&statement)? {
             let columns = match control {
                 Control::Show(setting) => text_column(setting),
+                Control::ShowReading(setting) => text_column(setting.name()),
                 _ => Vec::new(),
             };
             return Ok(simple(Plan::Control(control), columns));

@@ -17,7 +17,7 @@ use super::tables::{SystemTable, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
 use crate::metadata::sequence::Sequence;
-use crate::peers::Peers;
+use crate::replication::Replicas;
 use crate::txn::{MemoryFigures, MemoryGuard};
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
@@ -65,17 +65,6 @@ const TABLES: &[Definition] = &[
             ("degraded", BOOLEAN),
         ],
         partitions,
-    ),
-    (
-        "replicas",
-        &[
-            ("partition_id", INT),
-            ("node_id", INT),
-            ("role", TEXT),
-            ("in_sync", BOOLEAN),
-            ("epoch", BIGINT),
-        ],
-        replicas,
     ),
     (
         "tables",
@@ -169,7 +158,7 @@ pub(super) fn system_tables(
     metadata: &Arc<Metadata>,
     statistics: &Arc<Statistics>,
     memory: &Arc<MemoryGuard>,
-    peers: &Arc<Peers>,
+    here: &Arc<Replicas>,
 ) -> Vec<(&'static str, Arc<SystemTable>)> {
     let mut tables = tables_of_the_map(metadata);
     let (node_id, memory) = (metadata.node_id(), Arc::clone(memory));
@@ -178,12 +167,18 @@ pub(super) fn system_tables(
         rows: Arc::new(move || vec![memory_of(node_id, memory.figures())]),
     };
     tables.push(("memory", Arc::new(memory)));
-    let (node_id, peers) = (metadata.node_id(), Arc::clone(peers));
+    let (node_id, peers) = (metadata.node_id(), Arc::clone(&here.peers));
     let peers = SystemTable {
         schema: system_schema(balancing::PEERS),
         rows: Arc::new(move || balancing::peers(node_id, &peers.traffic.figures())),
     };
     tables.push(("peers", Arc::new(peers)));
+    let here = Arc::clone(here);
+    let replicas = SystemTable {
+        schema: system_schema(balancing::REPLICAS),
+        rows: Arc::new(move || balancing::replicas(&here)),
+    };
+    tables.push(("replicas", Arc::new(replicas)));
     let detectors = failures::detectors(metadata.node_id(), metadata.detection());
     let detectors = SystemTable {
         schema: system_schema(failures::DETECTORS),
@@ -307,32 +302,6 @@ fn partitions(map: &ClusterMap) -> Vec<Vec<Value>> {
         row
     };
     map.partitions.values().map(row).collect()
-}
-
-fn replicas(map: &ClusterMap) -> Vec<Vec<Value>> {
-    let of = |partition: &PartitionInfo| {
-        let row = |node: u32, role: &str, in_sync: bool| {
-            vec![
-                int(partition.partition_id),
-                int(node),
-                text(role),
-                Value::Boolean(in_sync),
-                bigint(partition.epoch),
-            ]
-        };
-        let in_sync = map.in_sync(partition);
-        let members = partition.in_sync.iter().map(|&node| {
-            let role = if partition.primary == Some(node) {
-                "primary"
-            } else {
-                "backup"
-            };
-            row(node, role, in_sync.contains(&node))
-        });
-        let learners = partition.learners.iter().map(|&node| row(node, "learner", false));
-        members.chain(learners).collect::<Vec<_>>()
-    };
-    map.partitions.values().flat_map(of).collect()
 }
 
 fn tables(map: &ClusterMap) -> Vec<Vec<Value>> {

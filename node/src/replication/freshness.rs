@@ -58,6 +58,13 @@ impl Freshness {
 }
 
 impl Replica {
+    /// How far this primary has committed, and the epoch of that record. None before it has committed a record of its own: what its
+    /// predecessor acknowledged may reach further than it knows.
+    fn committed_in_reign(&self) -> Option<(Lsn, Epoch)> {
+        self.is_of_this_reign(self.committed)
+            .then(|| (self.committed, self.history.epoch_at(self.committed)))
+    }
+
     /// How old its rows may be, at most; None: nothing may be read here. Nobody is told of rows that may be undone, so a replica
     /// that led until a moment ago says nothing, and neither does one that is being filled.
     pub(crate) fn staleness(&mut self, now: Duration) -> Option<Duration> {
@@ -76,11 +83,11 @@ impl Replicas {
     pub(crate) fn led(&self) -> Vec<v1::LedPartition> {
         let led = |slot: &super::Slot| {
             let replica = lock(slot);
-            replica.reign()?;
+            let (committed, committed_epoch) = replica.committed_in_reign()?;
             Some(v1::LedPartition {
                 partition_id: replica.partition,
-                committed: replica.committed,
-                committed_epoch: replica.history.epoch_at(replica.committed),
+                committed,
+                committed_epoch,
             })
         };
         let led = self.all().iter().filter_map(led).collect();
@@ -133,7 +140,10 @@ impl Replicas {
 
 #[cfg(test)]
 mod tests {
+    use volt_engine::effects::LogPayload;
+
     use super::*;
+    use crate::replication::replica::Answer;
 
     fn heard(at: u64, committed: Lsn, epoch: Epoch) -> Heard {
         Heard {
@@ -170,6 +180,61 @@ mod tests {
         freshness.hear(heard(10, 5, 3));
         freshness.hear(heard(20, 6, 4));
         assert_eq!(fresh_at(&mut freshness, 6), Some(10));
+    }
+
+    fn all_heard(replica: &mut Replica, at: u64) {
+        let (committed, epoch) = (replica.committed, replica.history.epoch_at(replica.committed));
+        replica.freshness.hear(heard(at, committed, epoch));
+    }
+
+    fn age(replica: &mut Replica) -> Option<u64> {
+        let age = replica.staleness(Duration::from_millis(100))?;
+        Some(age.as_millis() as u64)
+    }
+
+    /// A primary of one record that only it has, and one that all have.
+    fn primary() -> Replica {
+        let mut primary = Replica::new(7);
+        primary.reign_in(1, &[2], &[]);
+        primary.append(&LogPayload::EpochStart);
+        primary.made_durable(1, 1);
+        primary
+    }
+
+    #[test]
+    fn a_primary_says_nothing_before_it_has_committed_a_record_of_its_own() {
+        let mut primary = primary();
+        assert_eq!(primary.committed_in_reign(), None);
+        primary.answered(2, 1, Answer::Accepted { matched: 1 }).unwrap();
+        assert_eq!(primary.committed_in_reign(), Some((1, 1)));
+        // Deposed, and back: what the other one acknowledged may be more than it knows.
+        primary.follow(2);
+        primary.reign_in(3, &[2], &[]);
+        primary.append(&LogPayload::EpochStart);
+        primary.made_durable(3, 2);
+        assert_eq!(primary.committed_in_reign(), None);
+        primary.answered(2, 3, Answer::Accepted { matched: 2 }).unwrap();
+        assert_eq!(primary.committed_in_reign(), Some((2, 3)));
+    }
+
+    #[test]
+    fn nothing_is_read_of_a_replica_that_is_filled_or_led_or_has_what_may_be_undone() {
+        let mut replica = primary();
+        all_heard(&mut replica, 40);
+        assert_eq!(age(&mut replica), None, "it leads");
+        replica.follow(2);
+        assert_eq!((replica.engine.applied(), replica.committed), (1, 0));
+        assert_eq!(age(&mut replica), None, "its record may be undone");
+        let mut replica = primary();
+        replica.answered(2, 1, Answer::Accepted { matched: 1 }).unwrap();
+        replica.follow(2);
+        assert_eq!(age(&mut replica), None, "it has heard nothing");
+        all_heard(&mut replica, 40);
+        assert_eq!(age(&mut replica), Some(60));
+        replica.begin_fill();
+        assert_eq!(age(&mut replica), None, "it is filled");
+        replica.emptied();
+        assert_eq!(age(&mut replica), None, "it has forgotten all");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(crate) mod epochs;
 pub(crate) mod fill;
 #[cfg(test)]
 mod fill_tests;
+pub(crate) mod freshness;
 mod handover;
 pub(crate) mod hold;
 mod indexes;

@@ -1,7 +1,7 @@
 //! Where a session reads: `volt.read_from`, `volt.balance` and `volt.max_staleness`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::ValueEnum;
 
@@ -119,15 +119,24 @@ impl ReadChange {
             (ReadSetting::MaxStaleness, None) => Self::MaxStaleness(None),
             (ReadSetting::MaxStaleness, Some(said)) => match milliseconds(said) {
                 Some(time) if (1..=LONGEST_STALENESS_MS).contains(&time) => Self::MaxStaleness(Some(time)),
-                _ => return Err(invalid(said, "Give a time of 1 ms to 1 d, with a unit of ms, s, min, h or d; without one it is ms.")),
+                _ => {
+                    return Err(invalid(
+                        said,
+                        "Give a time of 1 ms to 1 d, with a unit of ms, s, min, h or d; without one it is ms.",
+                    ));
+                }
             },
             (ReadSetting::LastStaleness, _) => {
-                return Err(SqlError::new("55P02", format!("parameter \"{name}\" cannot be changed")));
+                return Err(SqlError::new(
+                    "55P02",
+                    format!("parameter \"{name}\" cannot be changed"),
+                ));
             }
         })
     }
 
-    fn of(self, settings: ReadSettings, defaults: ReadSettings) -> ReadSettings {
+    /// These settings with this changed.
+    pub fn of(self, settings: ReadSettings, defaults: ReadSettings) -> ReadSettings {
         match self {
             Self::From(from) => ReadSettings {
                 from: from.unwrap_or(defaults.from),
@@ -145,7 +154,13 @@ impl ReadChange {
     }
 }
 
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("min", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// A time as PostgreSQL's settings have it: a number, and a unit if it isn't milliseconds.
 fn milliseconds(said: &str) -> Option<u64> {
@@ -205,7 +220,11 @@ impl Reads {
 
     /// All as it was at the beginning.
     pub fn reset(&self) {
-        for change in [ReadChange::From(None), ReadChange::Balance(None), ReadChange::MaxStaleness(None)] {
+        for change in [
+            ReadChange::From(None),
+            ReadChange::Balance(None),
+            ReadChange::MaxStaleness(None),
+        ] {
             self.change(change);
         }
     }
@@ -259,18 +278,41 @@ mod tests {
             assert_eq!(change, Ok(ReadChange::MaxStaleness(Some(milliseconds))), "{said}");
             assert_eq!(in_words(milliseconds), shown);
         }
-        for said in ["", "0", "-1", "1 week", "ms", "25h", "99999999999999999999", "18446744073709551615d", "1é"] {
+        for said in [
+            "",
+            "0",
+            "-1",
+            "1 week",
+            "ms",
+            "25h",
+            "99999999999999999999",
+            "18446744073709551615d",
+            "1é",
+        ] {
             let error = parsed(ReadSetting::MaxStaleness, said).unwrap_err();
-            assert!(error.starts_with("22023 invalid value for parameter \"volt.max_staleness\""), "{error}");
+            assert!(
+                error.starts_with("22023 invalid value for parameter \"volt.max_staleness\""),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn names_are_read() {
-        assert_eq!(parsed(ReadSetting::From, "BACKUP"), Ok(ReadChange::From(Some(ReadFrom::Backup))));
+        assert_eq!(
+            parsed(ReadSetting::From, "BACKUP"),
+            Ok(ReadChange::From(Some(ReadFrom::Backup)))
+        );
         assert!(parsed(ReadSetting::From, "standby").is_err());
-        assert_eq!(parsed(ReadSetting::Balance, "weighted"), Ok(ReadChange::Balance(Some(Strategy::Weighted))));
-        assert!(parsed(ReadSetting::LastStaleness, "1").unwrap_err().starts_with("55P02"));
+        assert_eq!(
+            parsed(ReadSetting::Balance, "weighted"),
+            Ok(ReadChange::Balance(Some(Strategy::Weighted)))
+        );
+        assert!(
+            parsed(ReadSetting::LastStaleness, "1")
+                .unwrap_err()
+                .starts_with("55P02")
+        );
     }
 
     #[test]

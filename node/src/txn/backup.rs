@@ -72,7 +72,11 @@ impl Balancer {
 
     /// Partitions read at each node, and those whose primary was read instead.
     pub(crate) fn figures(&self) -> (Vec<(NodeId, u64)>, u64) {
-        let reads = self.nodes().iter().map(|(node, reader)| (*node, reader.reads)).collect();
+        let reads = self
+            .nodes()
+            .iter()
+            .map(|(node, reader)| (*node, reader.reads))
+            .collect();
         (reads, self.fallbacks.load(Relaxed))
     }
 }
@@ -162,13 +166,15 @@ impl Coordinator {
         let (mut oldest, mut from_primaries) = (0, Vec::new());
         while !left.is_empty() {
             let mut asked: BTreeMap<NodeId, BTreeSet<PartitionId>> = BTreeMap::new();
-            left.retain(|&partition, candidates| match self.take_one(settings.balance, candidates) {
-                Some(node) => asked.entry(node).or_default().insert(partition),
-                None => {
-                    from_primaries.push(partition);
-                    false
-                }
-            });
+            left.retain(
+                |&partition, candidates| match self.take_one(settings.balance, candidates) {
+                    Some(node) => asked.entry(node).or_default().insert(partition),
+                    None => {
+                        from_primaries.push(partition);
+                        false
+                    }
+                },
+            );
             let pinned = self.pin_at_backups(&snapshot, asked, settings.max_staleness_ms).await;
             for (partition, staleness_ms) in pinned {
                 oldest = oldest.max(staleness_ms);
@@ -252,14 +258,16 @@ impl Participant {
             }
             let attempt = replica
                 .engine
-                .attempt(lsn, &Writes::default(), program, parameters, context, &mut |row| rows.push(row));
+                .attempt(lsn, &Writes::default(), program, parameters, context, &mut |row| {
+                    rows.push(row)
+                });
             replica.engine.unpin(lsn);
             Some(attempt.result)
         });
         match ran.flatten() {
-            Some(Ok(outcome)) => Reply::BackupRead {
+            Some(Ok((affected, _))) => Reply::BackupRead {
                 rows: rows.0,
-                affected: outcome.affected,
+                affected,
                 staleness_ms,
             },
             Some(Err(error)) => Reply::Failed(Failure::Sql(error.into())),

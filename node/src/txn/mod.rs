@@ -6,8 +6,10 @@
 //! | one partition, a procedure | the same, all its statements in one go (`procedure`) |
 //! | several | two-phase commit, the decision replicated in the home partition first (`two_phase`) |
 //! | `BEGIN ... COMMIT` | optimistic: run at a snapshot, validated and applied at the end (`interactive`, `optimistic`) |
+//! | reads of backups | each partition's own committed prefix (`backup`) |
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
 
+mod backup;
 mod calls;
 mod expiry;
 mod indexes;
@@ -43,6 +45,7 @@ use volt_engine::value::{Value, ValueRef};
 use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1;
 
+use backup::Balancer;
 use calls::{CallError, Calls};
 use participant::{Participant, Ran};
 use request::{Failure, Reply, Request};
@@ -80,6 +83,8 @@ pub struct Coordinator {
     pub(crate) participant: Arc<Participant>,
     replicas: Arc<Replicas>,
     calls: Calls,
+    /// Who reads of backups went to.
+    pub(crate) balancer: Balancer,
     /// For the names of transactions.
     sequence: AtomicU64,
 }
@@ -94,6 +99,7 @@ impl Coordinator {
             participant,
             replicas,
             calls,
+            balancer: Balancer::default(),
             sequence: AtomicU64::new(0),
         })
     }
@@ -321,7 +327,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn unavailable(&self, why: String) -> SqlError {
+    pub(crate) fn unavailable(&self, why: String) -> SqlError {
         if self.replicas.metadata.lease().is_valid() {
             return SqlError::unavailable(why);
         }

@@ -84,6 +84,14 @@ pub(crate) enum Request {
     },
     /// Rows of a table at a snapshot, from a key on.
     Scan(ScanRequest),
+    /// Run a program that only reads at a backup, if it is not too old.
+    ReadBackup(BackupRead),
+    /// Keep what backups hold for a snapshot of that name: of those that are not too old.
+    PinBackup {
+        transaction: TransactionId,
+        partitions: Vec<PartitionId>,
+        max_staleness_ms: u64,
+    },
     /// The snapshot is no longer needed.
     Unpin { transaction: TransactionId },
     /// Answered when the node knows this version of the cluster map, or a later one.
@@ -218,6 +226,26 @@ pub(crate) enum IndexProgress {
     Duplicate(Vec<String>),
 }
 
+/// A read of one partition's backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct BackupRead {
+    pub(crate) partition: PartitionId,
+    pub(crate) program: Program,
+    pub(crate) parameters: Vec<Value>,
+    pub(crate) context: StatementContext,
+    /// An older backup says no.
+    pub(crate) max_staleness_ms: u64,
+}
+
+/// What a backup keeps for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pinned {
+    pub(crate) partition: PartitionId,
+    pub(crate) lsn: Lsn,
+    /// How old that may be.
+    pub(crate) staleness_ms: u64,
+}
+
 /// One chunk of a scan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ScanRequest {
@@ -261,6 +289,14 @@ pub(crate) enum Reply {
     Decision(Option<bool>),
     /// Of `Scan`: encoded rows, and the key to go on after.
     Chunk { rows: Vec<Bytes>, next: Option<Vec<u8>> },
+    /// Of `ReadBackup`: encoded rows, how many there are, and how old they may be.
+    BackupRead {
+        rows: Vec<Bytes>,
+        affected: u64,
+        staleness_ms: u64,
+    },
+    /// Of `PinBackup`.
+    Pinned(Vec<Pinned>),
     /// Of `Index`.
     Index(IndexProgress),
     /// Nothing was done.

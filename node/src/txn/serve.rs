@@ -12,7 +12,7 @@ use volt_engine::{Lsn, PartitionId};
 
 use super::keyed::{Before, is_key_of};
 use super::participant::{EncodedRows, Participant, Ran};
-use super::request::{AttemptRequest, Changed, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
+use super::request::{AttemptRequest, BackupRead, Changed, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
 use crate::world::CrashPoint;
@@ -27,6 +27,7 @@ impl Participant {
     pub(crate) async fn serve_checked(&self, request: Request) -> Reply {
         let checked = match &request {
             Request::Run { program, .. } => program.validate().map_err(SqlError::from),
+            Request::ReadBackup(BackupRead { program, .. }) => program.validate().map_err(SqlError::from),
             Request::Attempt(AttemptRequest { program, .. }) => program.validate().map_err(SqlError::from),
             Request::Scan(ScanRequest {
                 program: Some(program), ..
@@ -112,6 +113,12 @@ impl Participant {
             } => self.serve_release(transaction, partitions, snapshot).await,
             Request::Resolve { transaction, home } => self.serve_resolve(transaction, home).await,
             Request::Scan(scan) => self.scan(&scan),
+            Request::ReadBackup(asked) => self.serve_backup_read(&asked),
+            Request::PinBackup {
+                transaction,
+                partitions,
+                max_staleness_ms,
+            } => self.serve_pin_backup(transaction, &partitions, max_staleness_ms),
             Request::Know { version } => self.serve_know(version).await,
             Request::Index(request) => self.serve_index(&request),
             Request::Unpin { transaction } => {

@@ -3,12 +3,14 @@
 //! `volt-operator crd` prints the manifest; `crds/voltclusters.yaml` and the chart's copy are held equal to it by a test.
 
 mod failure_detection;
+mod load_balancing;
 mod spec;
 mod status;
 
 use kube::CustomResourceExt;
 
 pub use failure_detection::{Detect, FailureDetection};
+pub use load_balancing::{LoadBalancing, ReadFrom, Strategy};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};
 pub use status::{NodeSummary, Operation, OperationKind, Phase, VoltClusterStatus};
 

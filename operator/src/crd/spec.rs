@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::failure_detection::FailureDetection;
+use super::load_balancing::LoadBalancing;
 use super::status::VoltClusterStatus;
 
 /// A distributed, in-memory, transactional SQL database that speaks the PostgreSQL protocol.
@@ -88,6 +89,9 @@ pub struct VoltClusterSpec {
     /// How failures are found; by heartbeats unless more is asked for.
     #[serde(default)]
     pub failure_detection: FailureDetection,
+    /// Where reads go; to primaries unless more is asked for.
+    #[serde(default)]
+    pub load_balancing: LoadBalancing,
     /// The volume of each node.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self.size == oldSelf.size && has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("a volume's size and class are fixed once it is made"))]

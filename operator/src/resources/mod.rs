@@ -106,7 +106,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     use super::*;
-    use crate::crd::{Detect, FailureDetection};
+    use crate::crd::{Detect, FailureDetection, LoadBalancing, ReadFrom, Strategy};
 
     fn demo() -> VoltCluster {
         let text = "{apiVersion: voltcluster.dev/v1alpha1, kind: VoltCluster, metadata: {name: demo, namespace: shop, uid: u-1},
@@ -256,6 +256,26 @@ mod tests {
         let mounts = asked.containers[0].volume_mounts.iter().flatten();
         let mounts: Vec<&str> = mounts.map(|mount| mount.name.as_str()).collect();
         assert_eq!(mounts, ["data", volume.name.as_str()]);
+    }
+
+    #[test]
+    fn load_balancing_reaches_the_container() {
+        let mut cluster = demo();
+        let variables = |cluster: &VoltCluster| {
+            let set = children(cluster, &defaults(), 3, true).stateful_set;
+            let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
+            let variables = pod.containers[0].env.clone().unwrap_or_default();
+            let asked = ["VOLT_READ_FROM", "VOLT_BALANCE", "VOLT_MAX_STALENESS_MS"];
+            let asked = variables.into_iter().filter(|one| asked.contains(&one.name.as_str()));
+            asked.map(|one| one.value.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        assert_eq!(variables(&cluster), ["primary", "round-robin"]);
+        cluster.spec.load_balancing = LoadBalancing {
+            read_from: ReadFrom::Backup,
+            strategy: Strategy::Weighted,
+            max_staleness_milliseconds: Some(250),
+        };
+        assert_eq!(variables(&cluster), ["backup", "weighted", "250"]);
     }
 
     #[test]

@@ -222,11 +222,12 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
         ..EnvVar::default()
     };
     let detection = &cluster.spec.failure_detection;
-    let mut detected = detection.variables();
+    let mut handed_on = detection.variables();
     if detection.liveness_claim_name.is_some() {
-        detected.push(("VOLT_LIVENESS_DIR", LIVENESS.to_owned()));
+        handed_on.push(("VOLT_LIVENESS_DIR", LIVENESS.to_owned()));
     }
-    let detected = detected.into_iter().map(|(name, value)| variable(name, value));
+    handed_on.extend(cluster.spec.load_balancing.variables());
+    let handed_on = handed_on.into_iter().map(|(name, value)| variable(name, value));
     let node = vec![
         pod_name("VOLT_NAME"),
         pod_name("VOLT_NODE_ID_FROM_NAME"),
@@ -242,7 +243,7 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
         variable("VOLT_MAX_CONNECTIONS", cluster.spec.max_connections.to_string()),
         variable("VOLT_LOG_FORMAT", "json".to_owned()),
     ];
-    node.into_iter().chain(detected).collect()
+    node.into_iter().chain(handed_on).collect()
 }
 
 fn claim(cluster: &VoltCluster) -> PersistentVolumeClaim {

@@ -7,8 +7,10 @@ import java.sql.SQLException;
 import java.sql.Savepoint;
 import java.sql.Statement;
 import java.sql.Timestamp;
+import java.util.HashSet;
+import java.util.Set;
 
-/** A session as JDBC's users write it; the SQL port is the argument. */
+/** A session as JDBC's users write it; the arguments are the SQL port, and several, at the first of which nobody listens. */
 public class Session {
     public static void main(String[] arguments) throws Exception {
         String url = "jdbc:postgresql://127.0.0.1:" + arguments[0] + "/volt?user=volt&connectTimeout=10&socketTimeout=30";
@@ -69,6 +71,7 @@ public class Session {
             generatedKeys(connection, plain);
             plain.execute("DROP TABLE accounts");
         }
+        severalHosts(arguments[1].split(","));
         System.out.println("ok");
     }
 
@@ -160,6 +163,26 @@ public class Session {
         }
         refused(plain, "CALL pay(1000, 1, NULL)", "P0001");
         plain.execute("DROP PROCEDURE pay");
+    }
+
+    /** Several hosts: spread by lot, and whoever is not there passed over. */
+    private static void severalHosts(String[] ports) throws SQLException {
+        String hosts = "127.0.0.1:" + String.join(",127.0.0.1:", ports);
+        String url = "jdbc:postgresql://" + hosts + "/volt?user=volt&loadBalanceHosts=true&connectTimeout=10&options=-c%20volt.read_from=backup";
+        Set<Integer> nodes = new HashSet<>();
+        for (int round = 0; round < 30; round++) {
+            try (Connection connection = DriverManager.getConnection(url); Statement plain = connection.createStatement()) {
+                try (ResultSet row = plain.executeQuery("SELECT node_id FROM system.memory")) {
+                    same(true, row.next());
+                    nodes.add(row.getInt(1));
+                }
+                try (ResultSet row = plain.executeQuery("SHOW volt.read_from")) {
+                    same(true, row.next());
+                    same("backup", row.getString(1));
+                }
+            }
+        }
+        same(ports.length - 1, nodes.size());
     }
 
     private static void refused(Statement statement, String sql, String state) {

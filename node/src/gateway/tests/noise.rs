@@ -14,6 +14,7 @@ use crate::gateway::connection::serve;
 use crate::gateway::metrics::GatewayMetrics;
 use crate::gateway::session::Session;
 use crate::gateway::startup;
+use crate::statement::ReadSettings;
 
 /// A message with a fitting length and a body that may make sense.
 fn message() -> impl Strategy<Value = Vec<u8>> {
@@ -67,7 +68,7 @@ async fn feed(noise: Vec<u8>) {
     };
     let serving = async move {
         let registration = Arc::new(CancelRegistry::default()).register(1, &Fixed);
-        let mut session = Session::new(Arc::new(Toy::default()), registration);
+        let mut session = Session::new(Arc::new(Toy::default()), registration, ReadSettings::default());
         let metrics = GatewayMetrics::default();
         let _ = serve(
             &mut session,

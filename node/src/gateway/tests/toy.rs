@@ -13,8 +13,8 @@ use crate::config::Authentication;
 use crate::error::SqlError;
 use crate::gateway::{Gateway, Limits};
 use crate::statement::{
-    CommitWait, Completion, Database, Options, Prepared, ResultColumn, RowSink, SessionValues, Transaction,
-    TransactionModes,
+    CommitWait, Completion, Database, Options, Prepared, ReadSettings, ResultColumn, RowSink, SessionValues,
+    Transaction, TransactionModes,
 };
 use crate::world::{Listener, Random, Stream};
 
@@ -253,6 +253,7 @@ pub(super) async fn gateway(max_connections: usize) -> (Gateway, Arc<Toy>, u16) 
     let limits = Limits {
         max_connections,
         authentication: Authentication::Trust,
+        reads: ReadSettings::default(),
     };
     let gateway = Gateway::serve(
         Box::new(Tcp(listener)),

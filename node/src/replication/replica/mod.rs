@@ -25,6 +25,7 @@ use volt_engine::partition::Partition;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId, TableId};
 
 use super::epochs::EpochHistory;
+use super::freshness::Freshness;
 use super::hold::Hold;
 use super::tail::{Record, TAIL_LIMIT_BYTES, Tail};
 use crate::config::{DEFAULT_ASYNC_MAX_LAG, DEFAULT_TAIL_MARGIN_BYTES};
@@ -134,6 +135,8 @@ pub(crate) struct Replica {
     pub(crate) is_building: bool,
     /// The views that may be read.
     pub(crate) ready_views: Vec<TableId>,
+    /// Of a backup: how far its primary was, and when.
+    pub(crate) freshness: Freshness,
 }
 
 impl Replica {
@@ -165,6 +168,7 @@ impl Replica {
             catalog_version: 0,
             is_building: false,
             ready_views: Vec::new(),
+            freshness: Freshness::default(),
         }
     }
 
