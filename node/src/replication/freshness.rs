@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use volt_engine::{Epoch, Lsn, PartitionId};
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
 use super::replica::{Replica, Role};
 use super::{Replicas, lock};
+use crate::metadata::map::PartitionInfo;
 
 /// Answers that a backup remembers until it has applied so much; beyond, the oldest are forgotten.
 const MAX_HEARD: usize = 64;
@@ -130,12 +131,14 @@ impl Replicas {
     pub(crate) fn is_backup_here(&self, partition: PartitionId) -> bool {
         let map = self.metadata.map();
         let info = map.partitions.get(&partition);
-        info.is_some_and(|info| {
-            info.in_sync.contains(&self.node_id)
-                && !info.in_doubt.contains(&self.node_id)
-                && info.primary != Some(self.node_id)
-        })
+        info.is_some_and(|info| is_sound_backup(info, self.node_id))
     }
+}
+
+/// A member of the in-sync set that has what it had, and doesn't lead. A learner is none, nor a replica in doubt.
+pub(crate) fn is_sound_backup(info: &PartitionInfo, node: NodeId) -> bool {
+    let is_sound = info.sound_members().any(|member| member == node);
+    is_sound && !info.in_doubt.contains(&node) && info.primary != Some(node)
 }
 
 #[cfg(test)]
@@ -143,6 +146,7 @@ mod tests {
     use volt_engine::effects::LogPayload;
 
     use super::*;
+    use crate::metadata::map::ReplicationMode;
     use crate::replication::replica::Answer;
 
     fn heard(at: u64, committed: Lsn, epoch: Epoch) -> Heard {
@@ -235,6 +239,32 @@ mod tests {
         assert_eq!(age(&mut replica), None, "it is filled");
         replica.emptied();
         assert_eq!(age(&mut replica), None, "it has forgotten all");
+    }
+
+    #[test]
+    fn only_sound_backups_are_read() {
+        let set = |nodes: &[NodeId]| nodes.iter().copied().collect();
+        let info = PartitionInfo {
+            partition_id: 7,
+            group: 1,
+            index: 0,
+            epoch: 4,
+            mode: ReplicationMode::SemiSync,
+            primary: Some(1),
+            primary_boot: 9,
+            in_sync: set(&[1, 2, 3]),
+            learners: set(&[4, 5]),
+            in_doubt: set(&[5]),
+            restarted: set(&[]),
+            emptied: set(&[3]),
+            wanted: None,
+        };
+        let read: Vec<NodeId> = (1..=6).filter(|&node| is_sound_backup(&info, node)).collect();
+        assert_eq!(
+            read,
+            [2],
+            "not the primary, one that lost its volume, a learner, one in doubt, a stranger"
+        );
     }
 
     #[test]

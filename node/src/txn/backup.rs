@@ -24,6 +24,7 @@ use crate::balancing::{Candidate, Strategy, choose};
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::peers::Line;
+use crate::replication::freshness::is_sound_backup;
 use crate::statement::{ReadSettings, RowSink};
 
 /// Longest wait for a backup's answer; then another is asked. What is asked of it takes some milliseconds.
@@ -87,14 +88,12 @@ impl Coordinator {
         let Some(info) = map.partitions.get(&partition) else {
             return Vec::new();
         };
-        let in_sync = map.in_sync(info);
         let is_worth_asking = |node: &NodeId| {
-            info.primary != Some(*node)
-                && !info.in_doubt.contains(node)
+            is_sound_backup(info, *node)
                 && map.is_alive(*node)
                 && (*node == self.replicas.node_id || !self.replicas.peers.traffic.would_refuse(*node, Line::Data))
         };
-        let nodes = in_sync.into_iter().filter(is_worth_asking);
+        let nodes = info.in_sync.iter().copied().filter(is_worth_asking);
         nodes.map(|node| self.balancer.candidate(node, map)).collect()
     }
 

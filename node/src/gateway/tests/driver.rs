@@ -147,6 +147,16 @@ async fn refusals() {
     let right = format!("host=127.0.0.1 port={port} user=volt dbname=volt");
     let error = tokio_postgres::connect(&right, NoTls).await.err().unwrap();
     assert_eq!(sqlstate(&error), "53300");
+    for (options, code) in [("volt.read_from=standby", "22023"), ("volt.nothing=1", "42704")] {
+        let unclear = format!("{right} options='-c geqo=off -c {options}'");
+        let error = tokio_postgres::connect(&unclear, NoTls).await.err().unwrap();
+        assert_eq!(sqlstate(&error), code);
+    }
+    // Who is there goes on, and nobody else comes.
+    gateway.close();
+    assert!(client.simple_query("MANY 1").await.is_ok());
+    let error = tokio_postgres::connect(&right, NoTls).await.err().unwrap();
+    assert_eq!(sqlstate(&error), "57P03");
     gateway.stop().await;
     assert!(client.simple_query("MANY 1").await.is_err());
     assert_eq!(gateway.metrics().sessions.load(SeqCst), 0);
