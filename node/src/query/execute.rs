@@ -1,6 +1,6 @@
 //! Running a planned statement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::common::ParamValues;
@@ -364,19 +364,6 @@ impl SqlEngine {
         }
     }
 
-    /// A snapshot for a query that is a transaction of its own.
-    async fn reading(&self, planned: &Planned) -> Result<Option<Reading>, SqlError> {
-        let partitions = partitions_of(planned);
-        if partitions.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Reading {
-            coordinator: Arc::clone(&self.coordinator),
-            snapshot: self.coordinator.snapshot(&partitions).await?,
-            writes: Arc::default(),
-        }))
-    }
-
     /// Runs a query over what `reading` shows; None: it reads no table of ours.
     pub(super) async fn query(
         &self,
@@ -429,13 +416,6 @@ impl SqlEngine {
         }
         Ok(())
     }
-}
-
-/// The partitions that a query reads.
-pub(super) fn partitions_of(planned: &Planned) -> Vec<PartitionId> {
-    let tables = planned.as_query().map_or(&[][..], |(_, _, tables)| tables);
-    let partitions: BTreeSet<PartitionId> = tables.iter().flat_map(|(_, partitions)| partitions).copied().collect();
-    partitions.into_iter().collect()
 }
 
 /// The partition of a key expression's value.

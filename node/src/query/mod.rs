@@ -2,7 +2,6 @@
 //! transactional shape becomes a row program that runs inside its partition, the rest runs in DataFusion over a snapshot.
 
 mod alter;
-mod backup;
 mod checks;
 mod compile;
 mod complexity;
@@ -26,6 +25,7 @@ mod now;
 mod planned;
 mod prepare;
 mod procedure;
+mod reading;
 mod relations;
 mod returning;
 mod seek;

@@ -1,11 +1,13 @@
-//! Statements that read backups, because their session says so (`volt.read_from`).
+//! What a query that is a transaction of its own reads: a cut of what primaries hold, or backups, because its session says so
+//! (`volt.read_from`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use volt_engine::PartitionId;
 use volt_engine::value::Value;
 
 use super::SqlEngine;
-use super::execute::partitions_of;
 use super::planned::{Planned, ProgramPlan};
 use super::tables::Reading;
 use crate::error::SqlError;
@@ -39,6 +41,19 @@ impl SqlEngine {
         }))
     }
 
+    /// A snapshot for a query that is a transaction of its own.
+    pub(super) async fn reading(&self, planned: &Planned) -> Result<Option<Reading>, SqlError> {
+        let partitions = partitions_of(planned);
+        if partitions.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Reading {
+            coordinator: Arc::clone(&self.coordinator),
+            snapshot: self.coordinator.snapshot(&partitions).await?,
+            writes: Arc::default(),
+        }))
+    }
+
     /// What backups hold, for a query of DataFusion.
     pub(super) async fn reading_backups(
         &self,
@@ -58,4 +73,11 @@ impl SqlEngine {
             writes: Arc::default(),
         }))
     }
+}
+
+/// The partitions that a query reads.
+fn partitions_of(planned: &Planned) -> Vec<PartitionId> {
+    let tables = planned.as_query().map_or(&[][..], |(_, _, tables)| tables);
+    let partitions: BTreeSet<PartitionId> = tables.iter().flat_map(|(_, partitions)| partitions).copied().collect();
+    partitions.into_iter().collect()
 }
