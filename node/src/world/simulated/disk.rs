@@ -113,6 +113,22 @@ impl SimulatedDisk {
         self.state().fault = fault;
     }
 
+    /// What ails it.
+    pub fn fault(&self) -> DiskFault {
+        self.state().fault
+    }
+
+    /// A bit of what was flushed changes, somewhere in one of the files; the file, None if there is nothing to change.
+    pub fn rot(&self) -> Option<PathBuf> {
+        let mut state = self.state();
+        let mut files: Vec<_> = state.files.iter_mut().filter(|(_, file)| file.flushed > 0).collect();
+        let chosen = self.random.below(files.len() as u64) as usize;
+        let (path, content) = files.get_mut(chosen)?;
+        let place = self.random.below(content.flushed as u64) as usize;
+        content.bytes[place] ^= 1 << self.random.below(8);
+        Some((*path).clone())
+    }
+
     /// All files and their bytes.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         self.state()
