@@ -1,10 +1,12 @@
 # What people do here. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench kube-up kube-down
+.PHONY: help run test lint soak bench kube-up kube-down
 
 ARGS ?= --nodes 3 --data ./data
 NODES ?= 3
+SEEDS ?= 1000
+FROM ?= 1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +21,9 @@ lint: ## formatting, clippy, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+soak: ## seeds of the simulation, any number: make soak SEEDS=10000 FROM=301
+	@SEEDS=$(SEEDS) FROM=$(FROM) cargo test --workspace --test simulation soak -- --ignored --exact --nocapture
 
 bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover (psql, pgbench, a JDK, Maven)
 	cargo bench -p volt-engine

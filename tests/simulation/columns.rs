@@ -10,7 +10,6 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
 use crate::determinism::mix;
-use crate::plan::NODES;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, answer, connect};
 
@@ -54,7 +53,7 @@ pub async fn changer(shared: Shared, seed: u64) {
     let mut random = StdRng::seed_from_u64(mix(seed ^ 0xc01));
     while shared.run().phase == Phase::Work {
         sleep(Duration::from_millis(random.random_range(500..=1500))).await;
-        let Some(client) = connect(random.random_range(1..=NODES)).await else {
+        let Some(client) = connect(shared.a_member(&mut random)).await else {
             continue;
         };
         let column = shared.run().column;

@@ -6,15 +6,22 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint, Uri};
 use volt_proto::v1::control_client::ControlClient;
-use volt_proto::v1::{GetStatusRequest, GetStatusResponse, InitialiseRequest};
+use volt_proto::v1::{
+    DrainRequest, GetStatusRequest, GetStatusResponse, InitialiseRequest, NodeState, NodeStatus, RemoveNodeRequest,
+};
 
-use crate::plan::NODES;
+use crate::plan::LEFT;
+use crate::shared::{Phase, Shared};
 
 /// The peer protocol's port on every simulated node.
 pub const PEER_PORT: u16 = 7000;
 /// Partitions of a simulated cluster: few, so that clients meet in them.
 const PARTITIONS: u32 = 4;
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may take to leave, other faults among it.
+const LEAVES_WITHIN: Duration = Duration::from_secs(40);
+/// From one look at a node that leaves to the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 async fn control(node: u32) -> Option<ControlClient<Channel>> {
     let connector = tower::service_fn(|address: Uri| async move {
@@ -53,12 +60,12 @@ async fn status(node: u32) -> Option<GetStatusResponse> {
 }
 
 /// Why the node does not see a whole cluster; None if it does.
-async fn missing(node: u32) -> Option<String> {
+async fn missing(node: u32, members: &[u32]) -> Option<String> {
     let Some(status) = status(node).await else {
         return Some(format!("node {node} does not answer"));
     };
     let alive = status.nodes.iter().filter(|known| known.is_alive).count();
-    if alive < NODES as usize {
+    if alive < members.len() {
         return Some(format!("node {node} sees {alive} living nodes"));
     }
     if !status.serving {
@@ -76,12 +83,12 @@ async fn missing(node: u32) -> Option<String> {
 }
 
 /// Returns when every node sees a whole cluster, or, after `limit`, with what is missing.
-pub async fn whole(limit: Duration) -> Result<(), String> {
+pub async fn whole(members: &[u32], limit: Duration) -> Result<(), String> {
     let end = tokio::time::Instant::now() + limit;
     loop {
         let mut lacks = None;
-        for node in 1..=NODES {
-            lacks = missing(node).await;
+        for node in members {
+            lacks = missing(*node, members).await;
             if lacks.is_some() {
                 break;
             }
@@ -92,4 +99,73 @@ pub async fn whole(limit: Duration) -> Result<(), String> {
             Some(_) => sleep(Duration::from_millis(200)).await,
         }
     }
+}
+
+/// Sees a node out, should one be to leave while work goes on. Err: why it is still there.
+pub async fn usher(shared: Shared) -> Result<(), String> {
+    let leaving = loop {
+        let (leaving, phase) = {
+            let run = shared.run();
+            (run.leaving, run.phase)
+        };
+        match leaving {
+            Some(node) => break node,
+            None if phase != Phase::Work => return Ok(()),
+            None => sleep(LOOK_AGAIN).await,
+        }
+    };
+    let end = tokio::time::Instant::now() + LEAVES_WITHIN;
+    while let Err(what) = leave(&shared, leaving).await {
+        if tokio::time::Instant::now() > end {
+            return Err(format!("node {leaving} does not leave: {what}"));
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    shared.note(&format!("node {leaving} is forgotten"));
+    shared.run().happened.insert(LEFT.to_owned());
+    Ok(())
+}
+
+/// The operator's next step on a node's way out. Err: it is still there.
+async fn leave(shared: &Shared, leaving: u32) -> Result<(), String> {
+    let mut lacks = "nobody answers".to_owned();
+    for asked in shared.members().into_iter().filter(|member| *member != leaving) {
+        let Some(status) = status(asked).await else {
+            continue;
+        };
+        let Some(known) = status.nodes.iter().find(|known| known.node_id == leaving) else {
+            // One that has not heard of it yet knows nothing of others either.
+            match status.nodes.is_empty() || shared.members().contains(&leaving) {
+                true => continue,
+                false => return Ok(()),
+            }
+        };
+        lacks = format!("node {asked} sees {known:?}, voters {:?}", status.metadata_voters);
+        let Some(mut control) = control(asked).await else {
+            continue;
+        };
+        let may_end = holds_nothing(known) && !status.metadata_voters.contains(&leaving);
+        let told = match known.state() {
+            NodeState::Drained | NodeState::Dead if may_end => {
+                // Its process ends before it is forgotten.
+                shared.run().members.remove(&leaving);
+                let remove = control.remove_node(RemoveNodeRequest { node_id: leaving });
+                timeout(CALL_TIMEOUT, remove).await.map(|told| told.map(drop))
+            }
+            NodeState::Active | NodeState::Unspecified | NodeState::Dead => {
+                let drain = control.drain(DrainRequest { node_id: leaving });
+                timeout(CALL_TIMEOUT, drain).await.map(|told| told.map(drop))
+            }
+            NodeState::Draining | NodeState::Drained => return Err(lacks),
+        };
+        if let Ok(Ok(())) = told {
+            return Err(lacks);
+        }
+        lacks += &format!(", and says {told:?}");
+    }
+    Err(lacks)
+}
+
+fn holds_nothing(node: &NodeStatus) -> bool {
+    node.primaries + node.backups + node.learners == 0
 }

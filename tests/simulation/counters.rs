@@ -48,7 +48,9 @@ pub async fn ask(session: &Session, count: &Count) -> Result<i64, Failure> {
 /// Requests that were never answered are asked for once more: whether they had happened or not, they now have.
 pub async fn count_the_rest(shared: &Shared) -> turmoil::Result {
     let unanswered = std::mem::take(&mut shared.run().unanswered);
-    let session = Session::open(1).await.ok_or("node 1 takes no session at the end")?;
+    let node = shared.members()[0];
+    let session = Session::open(node).await;
+    let session = session.ok_or_else(|| format!("node {node} takes no session at the end"))?;
     for count in unanswered {
         let number = ask(&session, &count).await;
         let number = number.map_err(|failure| format!("{count:?} is not answered at the end: {failure:?}"))?;

@@ -5,14 +5,16 @@ use std::sync::atomic::AtomicI64;
 
 use volt_node::config::NodeConfig;
 use volt_node::node::Node;
-use volt_node::world::simulated::{Faults, SimulatedClock, SimulatedDisk, SimulatedNetwork, SimulatedRandom};
+use volt_node::world::simulated::{
+    DiskFault, Faults, SimulatedClock, SimulatedDisk, SimulatedNetwork, SimulatedRandom,
+};
 use volt_node::world::{CrashPoint, Fate, Planted, World};
 
 use crate::control::PEER_PORT;
 use crate::determinism::mix;
-use crate::plan::{AtPoint, NODES};
+use crate::plan::{self, AtPoint, ENDED_BY_DISK, ROT_FOUND};
 use crate::planted::planted;
-use crate::shared::Shared;
+use crate::shared::{Ended, Shared};
 use crate::sql::SQL_PORT;
 
 /// So little that a node that was away for a moment is mostly filled.
@@ -42,7 +44,11 @@ pub async fn process(
         let calendar = Arc::clone(calendar.or_insert_with(|| Arc::new(AtomicI64::new(skew_micros))));
         let starts = run.starts.entry(node).or_default();
         *starts += 1;
-        (*starts, calendar)
+        let starts = *starts;
+        if disk.fault() == DiskFault::None {
+            run.failing = run.failing.filter(|failing| *failing != node);
+        }
+        (starts, calendar)
     };
     let age = turmoil::sim_elapsed().unwrap_or_default();
     let mut world = World::simulated(
@@ -65,7 +71,7 @@ pub async fn process(
     config.tail_margin_bytes = TAIL_MARGIN_BYTES;
     config.fill_chunk_bytes = FILL_CHUNK_BYTES;
     config.checkpoint_bytes = CHECKPOINT_BYTES;
-    config.join = (1..=NODES)
+    config.join = (1..=plan::nodes(seed))
         .map(|other| format!("{}:{PEER_PORT}", name(other)))
         .collect();
     shared.note(&format!("node {node} starts"));
@@ -81,7 +87,28 @@ pub async fn process(
         // A dead process says nothing.
         std::future::pending::<()>().await;
     }
-    Err(format!("node {node} can't go on: {ended}").into())
+    let ended = format!("node {node} can't go on: {ended}");
+    if !is_explained(node, &ended, &shared) {
+        return Err(ended.into());
+    }
+    shared.note(&ended);
+    std::future::pending().await
+}
+
+/// Whether what was done to its disk explains that a node ended by itself, with these words; that is noted then. What has changed must be
+/// found by name.
+fn is_explained(node: u32, ended: &str, shared: &Shared) -> bool {
+    let mut run = shared.run();
+    let rotten = run.rotten.as_ref();
+    let names_it = rotten.is_some_and(|(rotten, file)| *rotten == node && ended.contains(&*file.to_string_lossy()));
+    let (why, event) = match names_it {
+        true => (Ended::Rot, ROT_FOUND),
+        false if run.failing == Some(node) => (Ended::Disk, ENDED_BY_DISK),
+        false => return false,
+    };
+    run.ended.insert(node, why);
+    run.happened.insert(event.to_owned());
+    true
 }
 
 /// Ends a process at the point that is armed: from then on its disk takes nothing from it. One that is cut off there goes on.

@@ -1,6 +1,6 @@
-//! Three whole nodes on one thread, with simulated time, network and disk. See README.md beside this file.
+//! Whole clusters on one thread, with simulated time, network and disk. See README.md beside this file.
 //!
-//! `SEED=n` replays one seed, `SEEDS=n` runs so many (50 by default). Each seed has a process of its own, so that what one
+//! `SEED=n` replays one seed, `SEEDS=n` runs so many (300 by default). Each seed has a process of its own, so that what one
 //! run leaves behind in statics can't reach the next, and a replay is what the first run was.
 
 mod accounts;
@@ -11,6 +11,7 @@ mod determinism;
 mod doors;
 mod faults;
 mod host;
+mod many;
 mod plan;
 mod planted;
 mod run;
@@ -22,17 +23,11 @@ mod tables;
 mod witness;
 mod workload;
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use determinism::on_seeded_thread;
+use many::{Together, seed_in_its_own_process};
 use run::{did_something, run, trace_file};
-use volt_node::world::{CrashPoint, PlantedBug};
 
-const DEFAULT_SEEDS: u64 = 50;
+const DEFAULT_SEEDS: u64 = 300;
 /// Seeds at a time.
 const PARALLEL: usize = 2;
 
@@ -43,9 +38,14 @@ fn number(variable: &str) -> Option<u64> {
     })
 }
 
+/// How one sees a seed again.
+fn again(seed: u64) -> String {
+    format!("SEED={seed} cargo test --workspace --test simulation seeds -- --nocapture")
+}
+
 /// Runs a seed in this process, keeps its trace, prints one line. Err: what went wrong, and how to see it again.
 fn seed(seed: u64) -> Result<(), String> {
-    let again = format!("SEED={seed} cargo test -p volt-tests --test simulation seeds -- --nocapture");
+    let again = again(seed);
     let outcome = on_seeded_thread(seed, move || run(seed)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -60,13 +60,14 @@ fn seed(seed: u64) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))?;
     let (answered, refused, unknown) = outcome.counts;
     println!(
-        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} transactions checked, {} replicas compared, {} filled, {} checkpoints, {} loaded, {} met, {:.1} s, trace {:016x}",
+        "seed {seed:>4}: {answered} answered, {refused} refused, {unknown} unknown, {} transactions checked, {} replicas compared, {} filled, {} checkpoints, {} loaded, {} met, {} happened, {:.1} s, trace {:016x}",
         outcome.checked.happened,
         outcome.compared,
         outcome.filled,
         outcome.checkpoints.0,
         outcome.checkpoints.1,
         outcome.met.as_deref().unwrap_or("no point"),
+        outcome.happened.join(" "),
         outcome.lasted.as_secs_f64(),
         outcome.trace.hash()
     );
@@ -88,54 +89,6 @@ fn seed(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What a seed's line says that it did.
-#[derive(Clone, Default)]
-struct Did {
-    fills: u64,
-    /// Starts from a checkpoint.
-    loads: u64,
-    /// The point at which a process ended.
-    met: Option<String>,
-}
-
-/// Runs a seed in a process of its own, which is this program again, with a planted bug or without. Err: what it said.
-fn seed_in_its_own_process(seed: u64, traces: &Path, bug: Option<PlantedBug>) -> Result<Did, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new(program)
-        .args(["--exact", "seeds", "--nocapture", "--test-threads=1"])
-        .env("SEED", seed.to_string())
-        .env("SIMULATION_TRACES", traces)
-        .env_remove("PLANT")
-        .envs(bug.map(|bug| ("PLANT", format!("{bug:?}"))))
-        .output()
-        .map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let summary = said
-        .lines()
-        .find(|line| line.contains(": ") && line.contains("answered"));
-    println!("{}", summary.unwrap_or_default().trim_start_matches("test seeds ... "));
-    if output.status.success() {
-        let number = |what| summary.and_then(|summary| number_before(summary, what)).unwrap_or(0);
-        return Ok(Did {
-            fills: number(" filled"),
-            loads: number(" loaded"),
-            met: summary
-                .and_then(|summary| word_before(summary, " met"))
-                .map(str::to_owned),
-        });
-    }
-    Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-/// What stands before this word in a seed's line.
-fn word_before<'s>(summary: &'s str, what: &str) -> Option<&'s str> {
-    summary.split(", ").find_map(|part| part.strip_suffix(what))
-}
-
-fn number_before(summary: &str, what: &str) -> Option<u64> {
-    word_before(summary, what)?.parse().ok()
-}
-
 #[test]
 fn seeds() {
     if let Some(one) = number("SEED") {
@@ -149,58 +102,14 @@ fn seeds() {
         println!("{bug:?} is found by seed {first}: {what}");
         return;
     }
-    let next = AtomicU64::new(1);
-    let (fills, loads) = (AtomicU64::new(0), AtomicU64::new(0));
-    let met = Mutex::new(BTreeSet::new());
-    let faults = Mutex::new(Vec::new());
-    let traces = run::traces();
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL {
-            scope.spawn(|| {
-                loop {
-                    let chosen = next.fetch_add(1, Ordering::Relaxed);
-                    if chosen > count {
-                        return;
-                    }
-                    match seed_in_its_own_process(chosen, &traces, None) {
-                        Ok(did) => {
-                            fills.fetch_add(did.fills, Ordering::Relaxed);
-                            loads.fetch_add(did.loads, Ordering::Relaxed);
-                            met.lock().expect("no panic").extend(did.met);
-                        }
-                        Err(fault) => {
-                            println!("{fault}");
-                            faults.lock().expect("no panic").push(fault);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let faults = faults.lock().expect("no panic");
-    assert!(
-        faults.is_empty(),
-        "{} of {count} seeds failed:\n{}",
-        faults.len(),
-        faults.join("\n")
-    );
-    let (fills, loads) = (fills.into_inner(), loads.into_inner());
-    assert!(
-        fills > 0 && loads > 0 || count < DEFAULT_SEEDS,
-        "in {count} seeds {fills} replicas were filled, and {loads} starts went out from a checkpoint"
-    );
-    let met = met.into_inner().expect("no panic");
-    let missed = CrashPoint::ALL.iter().map(|point| format!("{point:?}"));
-    let missed: Vec<String> = missed.filter(|point| !met.contains(point)).collect();
-    assert!(
-        missed.is_empty() || count < DEFAULT_SEEDS,
-        "in {count} seeds no process ended at {missed:?}"
-    );
+    let together = Together::run(1..=count, PARALLEL);
+    assert_eq!(together.failures(), None);
+    assert_eq!(together.missed().filter(|_| count >= DEFAULT_SEEDS), None);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for chosen in [3, 8] {
+    for chosen in [3, 4] {
         let [first, second] = ["first", "second"].map(|which| {
             let traces = run::traces().join(which);
             seed_in_its_own_process(chosen, &traces, None).unwrap_or_else(|fault| panic!("{fault}"));

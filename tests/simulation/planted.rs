@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use volt_node::world::PlantedBug;
 
-use crate::{PARALLEL, run, seed_in_its_own_process};
+use crate::many::seed_in_its_own_process;
+use crate::{PARALLEL, run};
 
 /// What stands before the words of the check that found something.
-const VIOLATED: &str = "violated: ";
+pub const VIOLATED: &str = "violated: ";
 
 /// Seeds from 1 that are tried when the one that is known to find a bug does not: what a seed does changes with the code.
 const TRIED: u64 = 40;
@@ -54,6 +55,25 @@ const KNOWN: &[Known] = &[
     (PlantedBug::ReadsNotValidated, 1, &[NOT_SERIALISABLE, HALF]),
     (PlantedBug::RangesNotValidated, 1, &[NOT_SERIALISABLE]),
     (PlantedBug::KeysNotTakenOver, 3, &[ASSERTED, TWICE]),
+    (
+        PlantedBug::VoteNotReplicated,
+        1,
+        &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
+    ),
+    (
+        PlantedBug::HomeAnswersEarly,
+        1,
+        &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
+    ),
+    (PlantedBug::CheckpointBeforeMarks, 1, &[CANT_GO_ON]),
+    (PlantedBug::TornTailKept, 1, &[CANT_GO_ON, LOST, ASSERTED]),
+    (PlantedBug::FillUncommitted, 1, &[ASSERTED, LOST, DIFFER]),
+    (
+        PlantedBug::FillIncomplete,
+        1,
+        &[DIFFER, LOST, ASSERTED, NOT_SERIALISABLE],
+    ),
+    (PlantedBug::TooFewAsked, 1, &[ASSERTED, LOST, NOT_LINEARISABLE]),
 ];
 
 /// The bug of this process's runs, by `PLANT`.

@@ -1,4 +1,4 @@
-//! One run: a cluster of three whole nodes, its clients, its faults, and what must hold.
+//! One run: a cluster of whole nodes, its clients, its faults, and what must hold.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,7 @@ use crate::control;
 use crate::counters;
 use crate::determinism::{self, mix};
 use crate::host::{name, process};
-use crate::plan::{self, Fault, NODES};
-use crate::planted::planted;
+use crate::plan::{self, Fault};
 use crate::serializable;
 use crate::shared::{Phase, Shared};
 use crate::sql::{self, Session};
@@ -36,9 +35,11 @@ const LIMIT: Duration = Duration::from_secs(150);
 /// How long the cluster may take to form, and to become whole after the last fault.
 const BECOMES_WHOLE_WITHIN: Duration = Duration::from_secs(40);
 /// How long clients go on after the last fault.
-const WORK_AFTER: Duration = Duration::from_millis(1500);
+const WORK_AFTER: Duration = Duration::from_millis(800);
 /// Fewer operations in the shortest run, of which a power cut takes half, prove nothing.
-const MIN_ANSWERED: usize = 50;
+const MIN_ANSWERED: usize = 30;
+/// The longest that a message takes while nothing is wrong.
+pub(crate) const MAX_LATENCY: Duration = Duration::from_millis(4);
 pub(crate) const CLIENT_HOST: &str = "clients";
 /// What a node logs when a checkpoint is done.
 const TAKEN: &str = "recovery::checkpoint: checkpoint taken ";
@@ -68,6 +69,8 @@ pub struct Outcome {
     pub checkpoints: (usize, usize),
     /// The point at which a process ended, if one came to that of this seed.
     pub met: Option<String>,
+    /// What went wrong, and what came of it, by the names in `plan::EVENTS`.
+    pub happened: Vec<String>,
     /// Simulated time.
     pub lasted: Duration,
 }
@@ -105,7 +108,9 @@ pub fn run(seed: u64) -> Outcome {
         .and_then(|(_, point)| point.split(' ').next())
         .map(str::to_owned);
     drop(said);
+    let happened = shared.run().happened.iter().cloned().collect();
     Outcome {
+        happened,
         filled,
         checkpoints,
         met,
@@ -132,7 +137,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     while !control::initialise().await {
         sleep(Duration::from_millis(100)).await;
     }
-    control::whole(BECOMES_WHOLE_WITHIN)
+    control::whole(&shared.members(), BECOMES_WHOLE_WITHIN)
         .await
         .map_err(|what| format!("the cluster did not form: {what}"))?;
     let setup = sql::connect(2).await.ok_or("node 2 takes no session")?;
@@ -173,11 +178,21 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     }
     shared.note("work begins");
     shared.run().phase = Phase::Work;
+    let members = shared.members();
+    let leaver = tokio::spawn(control::usher(shared.clone()));
     let workers: Vec<_> = (1..=CLIENTS)
         .map(|number| tokio::spawn(workload::client(shared.clone(), number, seed)))
         .chain(definers(&shared, seed))
-        .chain((1..=NODES).map(|node| tokio::spawn(steady::client(shared.clone(), node, seed))))
-        .chain((1..=NODES).map(|node| tokio::spawn(witness::client(shared.clone(), node, seed))))
+        .chain(
+            members
+                .iter()
+                .map(|node| tokio::spawn(steady::client(shared.clone(), *node, seed))),
+        )
+        .chain(
+            members
+                .iter()
+                .map(|node| tokio::spawn(witness::client(shared.clone(), *node, seed))),
+        )
         .chain(
             (1..=serializable::CLIENTS)
                 .map(|number| tokio::spawn(serializable::client(shared.clone(), recorder.clone(), number, seed))),
@@ -186,27 +201,29 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     for worker in workers {
         worker.await?;
     }
-    control::whole(BECOMES_WHOLE_WITHIN)
+    leaver.await??;
+    control::whole(&shared.members(), BECOMES_WHOLE_WITHIN)
         .await
         .map_err(|what| format!("after the last fault: {what}"))?;
     shared.note("whole again");
     counters::count_the_rest(&shared).await?;
-    for node in 1..=NODES {
+    for node in shared.members() {
         read_all_from(node, &shared).await?;
     }
-    let checked = serializable::check(&recorder).await?;
+    let checked = serializable::check(&recorder, shared.members()).await?;
     let mut run = shared.run();
     run.checked = checked;
     run.phase = Phase::Done;
     Ok(())
 }
 
-/// Those who change tables. A planted bug has nothing to do with tables, and is found in less time without them.
+/// Those who change tables, where there are any.
 fn definers(shared: &Shared, seed: u64) -> Vec<JoinHandle<()>> {
-    if planted().is_some() {
+    if !plan::changes_tables(seed) {
         return Vec::new();
     }
-    let writers = (1..=NODES).map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed)));
+    let members = shared.members().into_iter();
+    let writers = members.map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed)));
     [tokio::spawn(tables::client(shared.clone(), seed))]
         .into_iter()
         .chain([tokio::spawn(columns::changer(shared.clone(), seed))])
@@ -301,6 +318,7 @@ pub(crate) struct Cluster {
     pub(crate) shared: Shared,
     pub(crate) disks: Vec<Arc<SimulatedDisk>>,
     pub(crate) links: Arc<Faults>,
+    pub(crate) seed: u64,
     plan: Vec<Fault>,
 }
 
@@ -310,30 +328,36 @@ impl Cluster {
             .simulation_duration(LIMIT)
             .tick_duration(Duration::from_millis(1))
             .min_message_latency(Duration::ZERO)
-            .max_message_latency(Duration::from_millis(4))
+            .max_message_latency(MAX_LATENCY)
             .tcp_capacity(4096)
             .epoch(SystemTime::UNIX_EPOCH + Duration::from_micros(EPOCH_MICROS as u64))
             .enable_random_order()
             .rng_seed(seed)
             .build();
-        let links = Arc::new(Faults::default());
-        let mut disks = Vec::new();
-        for node in 1..=NODES {
-            let disk = SimulatedDisk::new(SimulatedRandom::new(mix(seed ^ (u64::from(node) << 16))), true);
-            disks.push(Arc::clone(&disk));
-            let (links, shared) = (Arc::clone(&links), shared.clone());
-            sim.host(name(node), move || {
-                process(node, seed, Arc::clone(&disk), Arc::clone(&links), shared.clone())
-            });
-        }
         sim.client(CLIENT_HOST, clients(seed, shared.clone()));
-        Self {
+        let mut cluster = Self {
             sim,
             shared,
-            disks,
-            links,
+            disks: Vec::new(),
+            links: Arc::default(),
+            seed,
             plan: plan::plan(seed),
-        }
+        };
+        (0..plan::nodes(seed)).for_each(|_| cluster.add_node());
+        cluster
+    }
+
+    /// One more node, with nothing on its disk.
+    pub(crate) fn add_node(&mut self) {
+        let seed = self.seed;
+        let node = self.disks.len() as u32 + 1;
+        let disk = SimulatedDisk::new(SimulatedRandom::new(mix(seed ^ (u64::from(node) << 16))), true);
+        self.disks.push(Arc::clone(&disk));
+        self.shared.run().members.insert(node);
+        let (links, shared) = (Arc::clone(&self.links), self.shared.clone());
+        self.sim.host(name(node), move || {
+            process(node, seed, Arc::clone(&disk), Arc::clone(&links), shared.clone())
+        });
     }
 
     /// Steps to the end; faults begin and end between steps.
@@ -354,11 +378,15 @@ impl Cluster {
                 // Checked here, while the nodes still live.
                 return check(&self.shared).map(|compared| (now, compared));
             }
+            self.bury();
             if phase != Phase::Work {
                 continue;
             }
             let age = now - *work_began.get_or_insert(now);
             active = active.map(|fault| self.met(fault, age));
+            if let Some(fault) = active {
+                self.flap(fault, age);
+            }
             if let Some(fault) = active.filter(|fault| age >= fault.at + fault.limit()) {
                 self.put_right(fault);
                 active = None;
@@ -370,8 +398,7 @@ impl Cluster {
                 .copied()
                 .filter(|fault| active.is_none() && age >= fault.at)
             {
-                self.go_wrong(fault);
-                active = Some(fault);
+                active = Some(self.go_wrong(Fault { at: age, ..fault }));
                 begun += 1;
             }
             if age >= end && active.is_none() && begun == self.plan.len() {

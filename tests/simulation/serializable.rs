@@ -9,7 +9,6 @@ use volt_tests::serializable::clients::{Recorder, Session};
 use volt_tests::serializable::{self, Checked};
 
 use crate::determinism::mix;
-use crate::plan::NODES;
 use crate::shared::{Phase, Shared};
 use crate::sql;
 
@@ -22,7 +21,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Between two transactions of a client.
 const MAX_THINK_MILLIS: u64 = 65;
 /// A run in which less happened checks nothing.
-pub const MIN_HAPPENED: usize = 20;
+pub const MIN_HAPPENED: usize = 8;
 
 async fn open(node: u32, number: u32, recorder: &Recorder) -> Option<Session> {
     let client = sql::connect(node).await?;
@@ -35,7 +34,7 @@ pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) 
     let mut random = StdRng::seed_from_u64(mix(seed ^ (u64::from(number) << 32)));
     let is_on = || shared.run().phase == Phase::Work;
     while is_on() {
-        let node = random.random_range(1..=NODES);
+        let node = shared.a_member(&mut random);
         let Some(session) = open(node, number, &recorder).await else {
             sleep(Duration::from_millis(50)).await;
             continue;
@@ -48,8 +47,8 @@ pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) 
 }
 
 /// Everything as each node tells it at the end, then the whole history.
-pub async fn check(recorder: &Recorder) -> Result<Checked, String> {
-    for node in 1..=NODES {
+pub async fn check(recorder: &Recorder, members: Vec<u32>) -> Result<Checked, String> {
+    for node in members {
         let session = open(node, FIRST, recorder).await;
         let session = session.ok_or_else(|| format!("node {node} takes no session at the end"))?;
         if !session.read_everything().await {

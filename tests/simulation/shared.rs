@@ -1,9 +1,11 @@
 //! What the driver, the hosts and the clients of one run share. All of them run on one thread, one at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use rand::Rng;
 use tokio::sync::watch;
 use volt_node::node::Node;
 use volt_node::world::CrashPoint;
@@ -41,6 +43,15 @@ pub struct Armed {
     pub how: AtPoint,
 }
 
+/// Why a process may end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its disk takes nothing: it starts again when that is over.
+    Disk,
+    /// Its disk has lost something: it starts again with an empty one.
+    Rot,
+}
+
 /// The state of a run.
 #[derive(Default)]
 pub struct Run {
@@ -68,6 +79,18 @@ pub struct Run {
     pub made: Vec<Made>,
     /// What the checked history of transactions consisted of.
     pub checked: Checked,
+    /// The nodes that belong to the cluster.
+    pub members: BTreeSet<u32>,
+    /// What went wrong so far, and what came of it, by the names in `plan::EVENTS`.
+    pub happened: BTreeSet<String>,
+    /// Nodes whose process could not go on, and why that may be; they are still to be found dead.
+    pub ended: BTreeMap<u32, Ended>,
+    /// The node whose disk has a bit that changed, and the file in which it is.
+    pub rotten: Option<(u32, PathBuf)>,
+    /// The node whose disk takes nothing, or took nothing a moment ago: the process that met that may end of it.
+    pub failing: Option<u32>,
+    /// The node that is to be drained and removed; before that a new one is to be whole.
+    pub leaving: Option<u32>,
     /// The living nodes.
     pub nodes: BTreeMap<u32, Weak<Node>>,
     /// Where the next process that comes there ends, or is cut off.
@@ -96,6 +119,17 @@ impl Shared {
     /// The state. Never held over an await.
     pub fn run(&self) -> MutexGuard<'_, Run> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes that belong to the cluster now.
+    pub fn members(&self) -> Vec<u32> {
+        self.run().members.iter().copied().collect()
+    }
+
+    /// One of them.
+    pub fn a_member(&self, random: &mut impl Rng) -> u32 {
+        let members = self.members();
+        members[random.random_range(0..members.len())]
     }
 
     /// A line of the trace, from inside a host.

@@ -8,8 +8,9 @@ use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
+use volt_node::world::PlantedBug;
+
 use crate::determinism::mix;
-use crate::plan::NODES;
 use crate::planted::planted;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, answer, connect};
@@ -41,7 +42,7 @@ enum Fate {
 pub async fn client(shared: Shared, seed: u64) {
     let mut random = StdRng::seed_from_u64(mix(seed ^ 0x7ab1e));
     while shared.run().phase == Phase::Work {
-        if let Some(client) = connect(random.random_range(1..=NODES)).await {
+        if let Some(client) = connect(shared.a_member(&mut random)).await {
             let _ = one_table(&shared, &client, &mut random).await;
         }
         sleep(Duration::from_millis(random.random_range(200..=900))).await;
@@ -86,9 +87,10 @@ async fn fill(client: &Client, made: &mut Made) -> Result<(), Failure> {
 }
 
 /// How this run's tables with this number are replicated: half of the runs wait for all copies, half for a majority. Planted bugs are
-/// of the first.
+/// of the first, but for one.
 pub fn copies(seed: u64, table: u32) -> &'static str {
     match mix(seed) >> table & 1 {
+        _ if planted() == Some(PlantedBug::TooFewAsked) => "WITH REPLICATION = 2 MODE semi_sync",
         _ if planted().is_some() => "WITH REPLICATION = 2",
         0 => "WITH REPLICATION = 2",
         _ => "WITH REPLICATION = 2 MODE semi_sync",

@@ -10,7 +10,6 @@ use volt_tests::history::{Action, Answer, Operation};
 use crate::accounts::{self, ACCOUNTS};
 use crate::counters::{self, COUNTERS, Count};
 use crate::determinism::mix;
-use crate::plan::NODES;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, Session};
 
@@ -30,7 +29,7 @@ pub async fn client(shared: Shared, number: u32, seed: u64) {
         counting: None,
     };
     while client.is_on() {
-        let node = client.random.random_range(1..=NODES);
+        let node = client.shared.a_member(&mut client.random);
         match Session::open(node).await {
             Some(session) => client.work(&session).await,
             None => client.think(50).await,

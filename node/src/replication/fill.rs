@@ -17,6 +17,7 @@ use super::epochs::EpochHistory;
 use super::replica::{FillSource, Replica};
 use super::{Replicas, Slot, lock};
 use crate::recovery::log::{Log, LogEntry};
+use crate::world::PlantedBug;
 
 /// Chunks on their way to the learner.
 pub(crate) const CHUNKS_IN_FLIGHT: usize = 4;
@@ -79,13 +80,14 @@ async fn send(
             .ok_or_else(over)?;
         chunks.send(Ok(chunk(next, false))).await.map_err(|_| gone())?;
         cursor = more;
-        if cursor.is_none() {
+        if cursor.is_none() || replicas.world.planted.has(PlantedBug::FillIncomplete) {
             break;
         }
     }
     // The reign that ends drops the wait; the learner, who waits for no longer than `CHUNK_WAIT`, ends it too.
     let committed = lock(&slot).fill_committed(source).ok_or_else(over)?;
-    if let Some(committed) = committed {
+    let waits = !replicas.world.planted.has(PlantedBug::FillUncommitted);
+    if let Some(committed) = committed.filter(|_| waits) {
         tokio::select! {
             committed = committed => committed.map_err(|_| over())?,
             () = chunks.closed() => return Err(gone()),

@@ -15,7 +15,7 @@ use super::participant::{EncodedRows, Participant, Ran};
 use super::request::{AttemptRequest, BackupRead, Changed, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
-use crate::world::CrashPoint;
+use crate::world::{CrashPoint, PlantedBug};
 
 /// Longest wait for a partition that others hold.
 pub(super) const HOLD_WAIT: Duration = Duration::from_secs(5);
@@ -309,6 +309,9 @@ impl Participant {
             }
         }
         self.replicas.world.pass(CrashPoint::VoteAppended).await;
+        if self.has(PlantedBug::VoteNotReplicated) {
+            return Reply::Done;
+        }
         let committed = self.committed(&waits).await;
         self.replicas.world.pass(CrashPoint::VoteCommitted).await;
         match committed {
@@ -330,6 +333,9 @@ impl Participant {
             }
         }
         self.replicas.world.pass(CrashPoint::DecisionAppended).await;
+        if self.has(PlantedBug::HomeAnswersEarly) {
+            return Reply::Decision(Some(decision));
+        }
         let committed = self.committed(&waits).await;
         self.replicas.world.pass(CrashPoint::DecisionCommitted).await;
         match committed {
