@@ -38,7 +38,7 @@ pub(crate) async fn read(disk: &dyn Disk) -> io::Result<Option<Identity>> {
     let identity = decode(&bytes).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "the data directory's identity file is corrupt",
+            format!("the data directory's identity, {FILE}, is corrupt"),
         )
     })?;
     Ok(Some(identity))

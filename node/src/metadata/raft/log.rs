@@ -238,7 +238,7 @@ fn decode_vote(bytes: &[u8]) -> io::Result<Vote<MemberId>> {
             Vote::new(term, member)
         })
     };
-    decode().ok_or_else(|| corrupt("the metadata group's vote"))
+    decode().ok_or_else(|| corrupt(VOTE))
 }
 
 impl RaftLogReader<Group> for Log {
@@ -458,7 +458,8 @@ mod tests {
         for vote in [Vote::new(3, 7), Vote::new_committed(4, 1 << 40)] {
             let bytes = encode_vote(&vote);
             assert_eq!(decode_vote(&bytes).unwrap(), vote);
-            assert!(decode_vote(&bytes[..bytes.len() - 1]).is_err());
+            let damaged = decode_vote(&bytes[..bytes.len() - 1]).expect_err("it is cut off");
+            assert!(damaged.to_string().contains(VOTE), "{damaged}");
         }
     }
 }

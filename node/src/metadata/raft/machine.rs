@@ -64,8 +64,8 @@ impl Machine {
         };
         match machine.disk.read(Path::new(FILE)).await {
             Ok(file) => {
-                let bytes = unwrap_file(&file).ok_or_else(|| corrupt("the metadata snapshot"))?;
-                machine.state = postcard::from_bytes(&bytes).map_err(|_| corrupt("the metadata snapshot"))?;
+                let bytes = unwrap_file(&file).ok_or_else(|| corrupt(FILE))?;
+                machine.state = postcard::from_bytes(&bytes).map_err(|_| corrupt(FILE))?;
                 *machine.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
                     Some((meta(&machine.state), bytes));
                 machine.publish();
