@@ -86,8 +86,7 @@ async fn send(
     }
     // The reign that ends drops the wait; the learner, who waits for no longer than `CHUNK_WAIT`, ends it too.
     let committed = lock(&slot).fill_committed(source).ok_or_else(over)?;
-    let waits = !replicas.world.planted.has(PlantedBug::FillUncommitted);
-    if let Some(committed) = committed.filter(|_| waits) {
+    if let Some(committed) = committed {
         tokio::select! {
             committed = committed => committed.map_err(|_| over())?,
             () = chunks.closed() => return Err(gone()),

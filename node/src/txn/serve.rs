@@ -309,9 +309,6 @@ impl Participant {
             }
         }
         self.replicas.world.pass(CrashPoint::VoteAppended).await;
-        if self.has(PlantedBug::VoteNotReplicated) {
-            return Reply::Done;
-        }
         let committed = self.committed(&waits).await;
         self.replicas.world.pass(CrashPoint::VoteCommitted).await;
         match committed {
