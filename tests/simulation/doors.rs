@@ -11,7 +11,7 @@ use volt_node::world::simulated::{Faults, SimulatedNetwork};
 
 use crate::determinism::on_seeded_thread;
 
-/// What a client saw of a server that is killed, started, loses power, comes back, and is cut off for a while.
+/// What a client saw of a server that is killed, started, loses power, comes back, is cut off for a while, and does not hear the client for a while.
 fn story(seed: u64) -> Vec<String> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let faults = Arc::new(Faults::default());
@@ -51,6 +51,8 @@ fn story(seed: u64) -> Vec<String> {
             }
             7000 => sim.hold("server", "client"),
             8000 => sim.release("server", "client"),
+            8500 => faults.deafen("server", "client"),
+            9500 => faults.hear("server", "client"),
             _ => {}
         }
         if sim.step().expect("no error") {
@@ -120,7 +122,69 @@ fn killed_refuses_lost_is_silent_cut_off_is_late() {
     assert_eq!(between(3010, 4400), ["silent"]);
     assert_eq!(between(5200, 6950), ["answered"]);
     assert_eq!(between(7010, 7400), ["silent"]);
-    assert_eq!(between(8200, 10_000), ["answered"]);
+    assert_eq!(between(8200, 8400), ["answered"]);
+    assert_eq!(
+        between(8510, 8900),
+        ["silent"],
+        "the client hears the server, and is not heard"
+    );
+    assert_eq!(between(9550, 10_000), ["answered"]);
+}
+
+/// Bytes that a client sends on one connection, one each 100 ms, to a server that stops hearing it and then loses its connections.
+async fn one_line(network: SimulatedNetwork, seen: Arc<Mutex<Vec<String>>>) -> turmoil::Result {
+    let mut stream = network.connect("server:700").await?;
+    loop {
+        let exchange = async {
+            let mut byte = [7];
+            stream.write_all(&byte).await?;
+            stream.read_exact(&mut byte).await
+        };
+        let came = timeout(Duration::from_secs(3), exchange).await?;
+        let now = turmoil::sim_elapsed().unwrap_or_default().as_millis();
+        let kind = came.map_or_else(|error| format!("{:?}", error.kind()), |_| "answered".to_owned());
+        seen.lock().expect("no panic").push(format!("{now} {kind}"));
+        if kind != "answered" {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[test]
+fn what_was_not_heard_arrives_late_and_a_connection_breaks_at_both_ends() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let faults = Arc::new(Faults::default());
+    let mut sim = turmoil::Builder::new()
+        .max_message_latency(Duration::from_millis(4))
+        .rng_seed(1)
+        .build();
+    sim.host("server", {
+        let faults = Arc::clone(&faults);
+        move || echo(SimulatedNetwork::new("server", Arc::clone(&faults)))
+    });
+    let network = SimulatedNetwork::new("client", Arc::clone(&faults));
+    sim.client("client", one_line(network, Arc::clone(&seen)));
+    loop {
+        match sim.elapsed().as_millis() {
+            1000 => faults.deafen("server", "client"),
+            2000 => faults.hear("server", "client"),
+            3000 => faults.break_connections("server"),
+            _ => {}
+        }
+        if sim.step().expect("no error") {
+            break;
+        }
+    }
+    let seen = seen.lock().expect("no panic").clone();
+    let moment = |line: &String| line.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+    let is_between = |line: &&String, from, to| moment(line).is_some_and(|moment| moment > from && moment < to);
+    let heard = |from, to| seen.iter().filter(|line| is_between(line, from, to)).count();
+    assert!(heard(0, 1000) > 3 && heard(2000, 3000) > 3, "{seen:?}");
+    assert!(heard(1110, 2000) == 0, "{seen:?}");
+    let last = seen.last().expect("a line");
+    assert!(last.ends_with(&format!("{:?}", ErrorKind::ConnectionReset)), "{seen:?}");
+    assert!(is_between(&last, 2999, 3200), "{seen:?}");
 }
 
 #[test]

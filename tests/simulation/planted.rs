@@ -28,6 +28,8 @@ const HALF: &str = "invariant 5";
 const TWICE: &str = "invariant 7";
 /// A node's own assertion.
 const ASSERTED: &str = "panicked at node/";
+/// The metadata group's leader meets a member that has forgotten what it had.
+const GOES_BACK: &str = "follower log reversion";
 /// A node refuses what its disk holds.
 const CANT_GO_ON: &str = "can't go on";
 /// What was put right does not answer.
@@ -48,7 +50,11 @@ const KNOWN: &[Known] = &[
     (PlantedBug::LateMemberForgotten, 10, &[ASSERTED, LOST]),
     (PlantedBug::BackupDoesNotCut, 14, &[ASSERTED, DIFFER]),
     (PlantedBug::FlushSkipped, 7, &[CANT_GO_ON, LOST]),
-    (PlantedBug::GroupLogNotFlushed, 8, &[UNEXPLAINED, CANT_GO_ON, ASSERTED]),
+    (
+        PlantedBug::GroupLogNotFlushed,
+        8,
+        &[UNEXPLAINED, CANT_GO_ON, ASSERTED, GOES_BACK],
+    ),
     (PlantedBug::DecisionNotReplicated, 14, &[HALF, TWICE, NOT_SERIALISABLE]),
     (PlantedBug::VoterAborts, 1, &[HALF, TWICE, STUCK, NOT_SERIALISABLE]),
     (PlantedBug::PreparedServed, 1, &[NOT_SERIALISABLE]),
