@@ -23,7 +23,7 @@ lint: ## formatting, clippy, documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 soak: ## seeds of the simulation, any number: make soak SEEDS=10000 FROM=301
-	@SEEDS=$(SEEDS) FROM=$(FROM) cargo test --workspace --test simulation soak -- --ignored --exact --nocapture
+	@SEEDS=$(SEEDS) FROM=$(FROM) cargo test --workspace --test simulation many::soak -- --ignored --exact --nocapture
 
 bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover (psql, pgbench, a JDK, Maven)
 	cargo bench -p volt-engine
