@@ -25,7 +25,7 @@ const PREPARED: u8 = 1;
 const DECISION: u8 = 2;
 const ROW: u8 = 3;
 
-/// Where a dump goes on.
+/// Where a dump goes on. As bytes: 1 and the LSN of a decision; or 2, a table and a counted key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpCursor(Place);
 
@@ -35,6 +35,44 @@ enum Place {
     Decision(Lsn),
     /// After this key of this table.
     Row(TableId, Vec<u8>),
+}
+
+impl DumpCursor {
+    /// True when nothing but rows follows: `dump_range` can begin here, or end.
+    pub fn is_among_rows(&self) -> bool {
+        matches!(self.0, Place::Row(..))
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match &self.0 {
+            Place::Decision(lsn) => {
+                out.push(1);
+                out.extend_from_slice(&lsn.to_le_bytes());
+            }
+            Place::Row(table, key) => {
+                out.push(2);
+                out.extend_from_slice(&table.to_le_bytes());
+                put_counted(&mut out, key);
+            }
+        }
+        out
+    }
+
+    /// From these bytes, all of them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CorruptError> {
+        let mut reader = Reader::new(bytes);
+        let place = match reader.u8()? {
+            1 => Place::Decision(reader.u64()?),
+            2 => Place::Row(reader.u32()?, reader.counted()?.to_vec()),
+            tag => return Err(CorruptError::UnknownTag(tag)),
+        };
+        match reader.is_empty() {
+            true => Ok(Self(place)),
+            false => Err(CorruptError::OutOfPlace("bytes behind a cursor")),
+        }
+    }
 }
 
 impl Partition {
@@ -47,8 +85,7 @@ impl Partition {
         max_bytes: usize,
     ) -> (Bytes, Option<DumpCursor>) {
         assert!(snapshot <= self.applied, "a dump is of a state that was");
-        let mut out = vec![LAYOUT];
-        out.extend_from_slice(&snapshot.to_le_bytes());
+        let mut out = header(snapshot);
         let place = match after {
             None => {
                 self.dump_prepared(snapshot, &mut out);
@@ -108,17 +145,56 @@ impl Partition {
                 let Some((lsn, row)) = version.at(snapshot) else {
                     continue;
                 };
-                out.push(ROW);
-                out.extend_from_slice(&table.to_le_bytes());
-                out.extend_from_slice(&lsn.to_le_bytes());
-                put_counted(out, key.as_bytes());
-                put_counted(out, row);
+                put_row(out, table, lsn, key.as_bytes(), row);
                 if out.len() >= max_bytes {
                     return Some(Place::Row(table, key.as_bytes().to_vec()));
                 }
             }
         }
         None
+    }
+
+    /// The rows behind one cursor, up to another one or to the end, as a chunk of the dump of another partition at `snapshot`: the
+    /// same bytes as the chunk between these cursors has there, if the rows are the same. None: there are more than
+    /// `max_bytes` of them, or a cursor is not among rows.
+    pub fn dump_range(
+        &self,
+        snapshot: Lsn,
+        after: &DumpCursor,
+        until: Option<&DumpCursor>,
+        max_bytes: usize,
+    ) -> Option<Bytes> {
+        let Place::Row(first, begun) = &after.0 else {
+            return None;
+        };
+        let until = match until {
+            None => None,
+            Some(DumpCursor(Place::Row(table, key))) => Some((*table, key.as_slice())),
+            Some(DumpCursor(Place::Decision(_))) => return None,
+        };
+        let mut out = header(snapshot);
+        for (&table, rows) in self.tables.range(first..) {
+            if until.is_some_and(|(last, _)| table > last) {
+                break;
+            }
+            if self.views.contains(table) {
+                continue;
+            }
+            let after = (table == *first).then_some(begun.as_slice());
+            let until = until.filter(|(last, _)| *last == table).map(|(_, key)| key);
+            for (key, version) in rows.after(after) {
+                if until.is_some_and(|until| key.as_bytes() > until) {
+                    break;
+                }
+                if let Some((lsn, row)) = version.at(self.applied) {
+                    put_row(&mut out, table, lsn, key.as_bytes(), row);
+                }
+                if out.len() > max_bytes {
+                    return None;
+                }
+            }
+        }
+        Some(out.into())
     }
 
     /// Takes a chunk into a partition that began empty and has applied nothing. After an error the partition holds a
@@ -240,6 +316,20 @@ impl Partition {
     }
 }
 
+fn header(snapshot: Lsn) -> Vec<u8> {
+    let mut out = vec![LAYOUT];
+    out.extend_from_slice(&snapshot.to_le_bytes());
+    out
+}
+
+fn put_row(out: &mut Vec<u8>, table: TableId, lsn: Lsn, key: &[u8], row: &[u8]) {
+    out.push(ROW);
+    out.extend_from_slice(&table.to_le_bytes());
+    out.extend_from_slice(&lsn.to_le_bytes());
+    put_counted(out, key);
+    put_counted(out, row);
+}
+
 /// The lengths, too, so that no byte can move from the key to the row unseen.
 fn add_row(checksum: Hasher, lsn: Lsn, key: &[u8], row: &[u8]) -> Hasher {
     let lengths = (key.len() as u64) << 32 | row.len() as u64;
@@ -279,3 +369,6 @@ impl SnapshotSums {
         self.tables.into_iter().map(sum).collect()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::dump::tests::{copy, copy_over};
 use super::{Partition, Projection, VERSION_COLUMN};
 use crate::effects::{Effects, EffectsBuilder, LogPayload, TransactionId};
 use crate::plan::StatementContext;
@@ -307,21 +308,6 @@ fn check_settled(state: &State, partition: &Partition) {
     }
 }
 
-/// By a dump in chunks of this size.
-fn copy(partition: &Partition, snapshot: Lsn, max_bytes: usize) -> Partition {
-    let (mut copied, mut after) = (Partition::new(), None);
-    loop {
-        let (chunk, next) = partition.dump_chunk(snapshot, after, max_bytes);
-        copied.load_chunk(&chunk).unwrap();
-        // Again, as a sender does that did not hear the answer.
-        copied.load_chunk(&chunk).unwrap();
-        match next {
-            Some(next) => after = Some(next),
-            None => return copied,
-        }
-    }
-}
-
 /// A learner filled from any readable snapshot, and a replica of the same records, are the same partition.
 fn check_replicas(model: &Model, partition: &Partition, max_bytes: usize) {
     let mut replica = Partition::new();
@@ -336,6 +322,11 @@ fn check_replicas(model: &Model, partition: &Partition, max_bytes: usize) {
     );
     for snapshot in readable(model) {
         let mut learner = copy(partition, snapshot, max_bytes);
+        let (copied, _) = copy_over(partition, &learner, max_bytes);
+        assert_eq!(
+            copied.checksum_at(copied.applied()),
+            partition.checksum_at(partition.applied())
+        );
         assert_eq!(
             learner.checksum_at(snapshot),
             partition.checksum_at(snapshot),
