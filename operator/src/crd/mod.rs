@@ -4,6 +4,7 @@
 
 mod failure_detection;
 mod load_balancing;
+mod recovery;
 mod spec;
 mod status;
 
@@ -11,6 +12,7 @@ use kube::CustomResourceExt;
 
 pub use failure_detection::{Detect, FailureDetection};
 pub use load_balancing::{LoadBalancing, ReadFrom, Strategy};
+pub use recovery::{Recovery, RecoveryStrategy, Replication};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};
 pub use status::{NodeSummary, Operation, OperationKind, Phase, VoltClusterStatus};
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure_detection::FailureDetection;
 use super::load_balancing::LoadBalancing;
+use super::recovery::{Recovery, Replication};
 use super::status::VoltClusterStatus;
 
 /// A distributed, in-memory, transactional SQL database that speaks the PostgreSQL protocol.
@@ -89,6 +90,12 @@ pub struct VoltClusterSpec {
     /// How failures are found; by heartbeats unless more is asked for.
     #[serde(default)]
     pub failure_detection: FailureDetection,
+    /// How replicas recover.
+    #[serde(default)]
+    pub recovery: Recovery,
+    /// How backups are kept; how many, and when a write is acknowledged, is each table's own.
+    #[serde(default)]
+    pub replication: Replication,
     /// Where reads go; to primaries unless more is asked for.
     #[serde(default)]
     pub load_balancing: LoadBalancing,

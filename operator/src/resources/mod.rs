@@ -106,7 +106,9 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     use super::*;
-    use crate::crd::{Detect, FailureDetection, LoadBalancing, ReadFrom, Strategy};
+    use crate::crd::{
+        Detect, FailureDetection, LoadBalancing, ReadFrom, Recovery, RecoveryStrategy, Replication, Strategy,
+    };
 
     fn demo() -> VoltCluster {
         let text = "{apiVersion: voltcluster.dev/v1alpha1, kind: VoltCluster, metadata: {name: demo, namespace: shop, uid: u-1},
@@ -256,6 +258,37 @@ mod tests {
         let mounts = asked.containers[0].volume_mounts.iter().flatten();
         let mounts: Vec<&str> = mounts.map(|mount| mount.name.as_str()).collect();
         assert_eq!(mounts, ["data", volume.name.as_str()]);
+    }
+
+    #[test]
+    fn recovery_and_replication_reach_the_container_when_they_are_set() {
+        let mut cluster = demo();
+        let variables = |cluster: &VoltCluster| {
+            let set = children(cluster, &defaults(), 3, true).stateful_set;
+            let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
+            let variables = pod.containers[0].env.clone().unwrap_or_default();
+            let ours = |name: &str| name.starts_with("VOLT_RECOVERY_") || name == "VOLT_ASYNC_MAX_LAG";
+            let ours = variables.into_iter().filter(|one| ours(&one.name));
+            ours.map(|one| format!("{}={}", one.name, one.value.unwrap_or_default()))
+                .collect::<Vec<_>>()
+        };
+        // So that another operator, which knows of them, leaves the pods as they are.
+        assert!(variables(&cluster).is_empty());
+        cluster.spec.recovery = Recovery {
+            strategy: Some(RecoveryStrategy::OneShot),
+            bytes_per_second: Some(1 << 20),
+        };
+        cluster.spec.replication = Replication {
+            async_max_lag_records: Some(7),
+        };
+        assert_eq!(
+            variables(&cluster),
+            [
+                "VOLT_RECOVERY_STRATEGY=one-shot",
+                "VOLT_RECOVERY_BYTES_PER_SECOND=1048576",
+                "VOLT_ASYNC_MAX_LAG=7"
+            ]
+        );
     }
 
     #[test]

@@ -226,7 +226,10 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
     if detection.liveness_claim_name.is_some() {
         handed_on.push(("VOLT_LIVENESS_DIR", LIVENESS.to_owned()));
     }
-    handed_on.extend(cluster.spec.load_balancing.variables());
+    let spec = &cluster.spec;
+    handed_on.extend(spec.load_balancing.variables());
+    handed_on.extend(spec.recovery.variables());
+    handed_on.extend(spec.replication.variables());
     let handed_on = handed_on.into_iter().map(|(name, value)| variable(name, value));
     let node = vec![
         pod_name("VOLT_NAME"),

@@ -1,0 +1,64 @@
+//! How replicas recover, and how far asynchronous ones may be behind.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a replica that was away, or is new, comes by what it lacks.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// `Automatic` by default; `RECOVER NODE ... WITH (strategy = ...)` chooses for one recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<RecoveryStrategy>,
+    /// Bytes a second that each node sends to replicas that it fills, one-shot ones aside: 134,217,728 (128 MiB) by default;
+    /// 0: as fast as its own commits bear. It goes slower while its commits suffer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes_per_second: Option<i64>,
+}
+
+/// A way to recover.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum RecoveryStrategy {
+    /// The records that it lacks, if its primary still has them; else what its rows lack, and everything when most of them are of no use.
+    Automatic,
+    /// All rows, as fast as they go.
+    OneShot,
+    /// The rows that it lacks or has otherwise, no faster than writers bear.
+    Incremental,
+}
+
+/// How backups are kept.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// Records that a backup of a MODE async table may lack of what is acknowledged; beyond that writers wait for it. 10,000 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub async_max_lag_records: Option<i64>,
+}
+
+impl Recovery {
+    /// What is set of it, as volt-node takes it from its environment.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let strategy = self.strategy.map(|strategy| match strategy {
+            RecoveryStrategy::Automatic => "automatic",
+            RecoveryStrategy::OneShot => "one-shot",
+            RecoveryStrategy::Incremental => "incremental",
+        });
+        let strategy = strategy.map(|strategy| ("VOLT_RECOVERY_STRATEGY", strategy.to_owned()));
+        let bytes = self
+            .bytes_per_second
+            .map(|bytes| ("VOLT_RECOVERY_BYTES_PER_SECOND", bytes.to_string()));
+        strategy.into_iter().chain(bytes).collect()
+    }
+}
+
+impl Replication {
+    /// What is set of it, as volt-node takes it from its environment.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let records = self.async_max_lag_records;
+        let records = records.map(|records| ("VOLT_ASYNC_MAX_LAG", records.to_string()));
+        records.into_iter().collect()
+    }
+}
