@@ -31,6 +31,12 @@ pub trait RowSink: Send {
     async fn flow(&mut self) -> Result<(), SqlError> {
         Ok(())
     }
+
+    /// Tells the client something while the statement goes on, if it can be told now. An error as with `flow`.
+    async fn notice(&mut self, message: String) -> Result<(), SqlError> {
+        drop(message);
+        Ok(())
+    }
 }
 
 /// A column of a result.

@@ -140,7 +140,7 @@ pub(crate) fn error_response(out: &mut Vec<u8>, severity: Severity, error: &SqlE
     end(out, at);
 }
 
-fn notice_response(out: &mut Vec<u8>, (severity, sqlstate, message): &(&str, &str, String)) {
+pub(crate) fn notice_response(out: &mut Vec<u8>, (severity, sqlstate, message): &(&str, &str, String)) {
     let at = begin(out, b'N');
     put_fields(out, severity, sqlstate, message);
     out.push(0);

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use volt_engine::value::ValueRef;
 
 use super::output::{Output, Settled};
-use super::{FLUSH_BYTES, MAX_PORTAL_BYTES, MAX_RESULT_BYTES, codec};
+use super::{FLUSH_BYTES, MAX_PORTAL_BYTES, MAX_RESULT_BYTES, codec, messages};
 use crate::error::SqlError;
 use crate::statement::{Database, RowSink};
 use crate::world::Stream;
@@ -134,6 +134,21 @@ impl RowSink for StreamedRows<'_> {
         if self.broken.is_none() && self.rows.output.bytes.len() >= FLUSH_BYTES {
             self.broken = self.send().await.err();
         }
+        self.state()
+    }
+
+    async fn notice(&mut self, message: String) -> Result<(), SqlError> {
+        if self.broken.is_none() {
+            messages::notice_response(&mut self.rows.output.bytes, &("NOTICE", "00000", message));
+            self.broken = self.send().await.err();
+        }
+        self.state()
+    }
+}
+
+impl StreamedRows<'_> {
+    /// An error: nobody takes the rest.
+    fn state(&self) -> Result<(), SqlError> {
         match self.broken {
             None if self.rows.too_large => Err(SqlError::new("54000", "the result is too large")),
             None => Ok(()),
