@@ -2,6 +2,7 @@
 
 mod balancing;
 mod detection;
+mod recovery;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use crate::statement::ReadSettings;
 
 pub use balancing::BalancingArguments;
 pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};
+pub use recovery::{Recovery, RecoveryArguments, RecoveryStrategy};
 
 /// The peer protocol's port, unless another is given.
 pub const DEFAULT_PEER_PORT: u16 = 7000;
@@ -72,6 +74,8 @@ pub struct NodeConfig {
     pub heartbeat: Duration,
     /// How failures are found.
     pub detection: Detection,
+    /// How replicas recover.
+    pub recovery: Recovery,
     /// How sessions read that say nothing of it.
     pub reads: ReadSettings,
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
@@ -139,6 +143,7 @@ impl NodeConfig {
             lease: Duration::from_millis(1000),
             heartbeat: Duration::from_millis(100),
             detection: Detection::default(),
+            recovery: Recovery::default(),
             reads: ReadSettings::default(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: DEFAULT_ASYNC_MAX_LAG,
@@ -244,6 +249,8 @@ pub struct StartArguments {
     #[command(flatten)]
     detection: DetectionArguments,
     #[command(flatten)]
+    recovery: RecoveryArguments,
+    #[command(flatten)]
     balancing: BalancingArguments,
     /// Bytes that the log grows by between two checkpoints
     #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
@@ -322,6 +329,7 @@ impl StartArguments {
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             detection,
+            recovery: self.recovery.recovery(),
             reads: self.balancing.reads(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: self.async_max_lag,

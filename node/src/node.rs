@@ -21,7 +21,7 @@ use volt_proto::v1;
 
 use crate::config::{Durability, NodeConfig};
 use crate::control::metrics::Metrics;
-use crate::control::{Answers, BackupReads, DataPlane, Keys, Services, Storage, serve, serve_http};
+use crate::control::{Answers, BackupReads, DataPlane, FillFigures, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
@@ -32,6 +32,7 @@ use crate::peers::Peers;
 use crate::query::SqlEngine;
 use crate::recovery::checkpoint::Figures;
 use crate::recovery::{self, Recovered};
+use crate::replication::reports;
 use crate::replication::{Replicas, fill, receiver, scrub};
 use crate::txn::{Coordinator, MemoryFigures};
 use crate::world::{Listener, World};
@@ -292,10 +293,14 @@ impl DataPlane for Data {
         Ok(answers(receiver))
     }
 
-    async fn fill(&self, request: v1::FillRequest) -> Result<Answers<v1::FillChunk>, Status> {
+    async fn fill(&self, requests: Streaming<v1::FillRequest>) -> Result<Answers<v1::FillChunk>, Status> {
         let (sender, receiver) = mpsc::channel(fill::CHUNKS_IN_FLIGHT);
-        tokio::spawn(fill::serve(Arc::clone(&self.parts()?.0), request, sender));
+        tokio::spawn(fill::serve(Arc::clone(&self.parts()?.0), requests, sender));
         Ok(answers(receiver))
+    }
+
+    fn recoveries(&self) -> Result<v1::RecoveriesResponse, Status> {
+        reports::serve(&self.parts()?.0)
     }
 
     async fn compare(&self, request: v1::CompareRequest) -> Result<v1::CompareResponse, Status> {
@@ -337,6 +342,12 @@ impl DataPlane for Data {
     fn expired_rows(&self) -> u64 {
         let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
         participant.map_or(0, |participant| participant.expiry.rows())
+    }
+
+    fn fills(&self) -> FillFigures {
+        self.parts
+            .get()
+            .map_or_else(FillFigures::default, |(replicas, _)| replicas.filling.figures())
     }
 
     fn backup_reads(&self) -> BackupReads {

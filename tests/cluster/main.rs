@@ -21,6 +21,7 @@ mod observe;
 mod operator;
 mod procedures;
 mod recovery;
+mod refill;
 mod replicated;
 mod sequences;
 mod serializable;

@@ -1,18 +1,21 @@
-//! When a write is acknowledged: what each replication mode waits for, and what it doesn't.
+//! When a write is acknowledged: what each replication mode waits for, and what it doesn't; and modes that change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 
 use crate::cluster::Cluster;
+use crate::load::{Load, run_for};
 use crate::{alone, block_on, connect};
 
 /// Rows of each try: some lie in partitions of every node.
 const ROWS: i64 = 48;
+/// Longest wait until a table has become what it was told to.
+const BECOMES_WITHIN: Duration = Duration::from_secs(30);
 /// A node that says nothing is not missed before this.
 const NOT_MISSED_YET: Duration = Duration::from_millis(900);
 
@@ -126,5 +129,57 @@ fn who_waits_for_whom() {
         }
         cluster.nodes.node(1).start()?;
         cluster.whole().await
+    });
+}
+
+/// What every node says of the table of the load: backups, mode, copies of the partition that has the fewest.
+async fn has_become(cluster: &Cluster, wanted: (i32, &str, i32)) -> anyhow::Result<()> {
+    let client = connect(cluster.sql(2)).await?;
+    let now = "SELECT t.replication, t.mode, t.copies, count(DISTINCT p.mode)
+               FROM system.tables t, system.partitions p WHERE t.name = 'load' GROUP BY 1, 2, 3";
+    let limit = Instant::now() + BECOMES_WITHIN;
+    loop {
+        let row = client.query_one(now, &[]).await?;
+        let (replication, mode, copies, modes): (i32, String, i32, i64) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        if (replication, mode.as_str(), copies, modes) == (wanted.0, wanted.1, wanted.2, 1) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < limit, "{wanted:?} was wanted, and it is {row:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn copies_and_modes_change_under_load() {
+    let _alone = alone();
+    block_on(async {
+        let mut cluster = Cluster::start().await?;
+        let load = Load::start(&cluster.sql_ports);
+        let client = connect(cluster.sql(1)).await?;
+        let some = Duration::from_millis(700);
+        for (set, becomes) in [
+            ("mode = 'semi_sync'", (2, "semi_sync", 3)),
+            ("mode = 'async'", (2, "async", 3)),
+            ("mode = 'sync', replication = 1", (1, "sync", 2)),
+            ("replication = 2", (2, "sync", 3)),
+            ("mode = 'semi_sync'", (2, "semi_sync", 3)),
+        ] {
+            run_for(&load, some).await?;
+            client.batch_execute(&format!("ALTER TABLE load SET ({set})")).await?;
+            has_become(&cluster, becomes).await?;
+        }
+        // What a majority has acknowledged survives; and a partition that lost its primary takes the mode from the next one.
+        run_for(&load, some).await?;
+        cluster.nodes.node(3).kill()?;
+        client.batch_execute("ALTER TABLE load SET (mode = 'sync')").await?;
+        has_become(&cluster, (2, "sync", 2)).await?;
+        run_for(&load, some).await?;
+        cluster.nodes.node(3).start()?;
+        cluster.whole().await?;
+        has_become(&cluster, (2, "sync", 3)).await?;
+        let told = load.stop().await;
+        cluster.nodes.node(1).kill()?;
+        told.assert_all_there(cluster.sql(2)).await
     });
 }

@@ -77,6 +77,7 @@ pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
         durability: arguments.durability,
         memory_limit: None,
         detection: crate::config::DetectionArguments::default(),
+        recovery: crate::config::RecoveryArguments::default(),
         log: "warn".to_owned(),
     };
     let mut cluster = DevCluster::start(&dev).await?;

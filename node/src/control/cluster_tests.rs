@@ -13,8 +13,8 @@ use volt_engine::catalog::Column;
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1::{
-    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, LedPartition, ReplicaEnd, ReplicateRequest,
-    ReplicateResponse, ReplyBatch,
+    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, LedPartition, RecoveriesResponse, ReplicaEnd,
+    ReplicateRequest, ReplicateResponse, ReplyBatch,
 };
 
 use super::{Answers, BackupReads, DataPlane, Services, serve};
@@ -43,7 +43,10 @@ impl DataPlane for NoData {
     async fn replicate(&self, _: Streaming<ReplicateRequest>) -> Result<Answers<ReplicateResponse>, Status> {
         Err(Status::unimplemented("no data here"))
     }
-    async fn fill(&self, _: FillRequest) -> Result<Answers<FillChunk>, Status> {
+    async fn fill(&self, _: Streaming<FillRequest>) -> Result<Answers<FillChunk>, Status> {
+        Err(Status::unimplemented("no data here"))
+    }
+    fn recoveries(&self) -> Result<RecoveriesResponse, Status> {
         Err(Status::unimplemented("no data here"))
     }
     async fn compare(&self, _: CompareRequest) -> Result<CompareResponse, Status> {
@@ -51,6 +54,9 @@ impl DataPlane for NoData {
     }
     async fn calls(&self, _: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status> {
         Err(Status::unimplemented("no data here"))
+    }
+    fn fills(&self) -> crate::control::FillFigures {
+        crate::control::FillFigures::default()
     }
     fn storage(&self) -> crate::control::Storage {
         crate::control::Storage::default()

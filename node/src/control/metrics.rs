@@ -12,6 +12,7 @@ use volt_engine::PartitionId;
 
 use super::backup_reads::BackupReadMetrics;
 use super::failures::Failures;
+use super::fills::Fills;
 use super::peers::PeerCalls;
 use super::statements::Statements;
 use super::{DataPlane, Storage};
@@ -53,6 +54,7 @@ pub struct Metrics {
     ttl_expired_rows: Counter,
     backup_reads: BackupReadMetrics,
     failures: Failures,
+    fills: Fills,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -86,6 +88,7 @@ impl Metrics {
             ttl_expired_rows: Counter::default(),
             backup_reads: BackupReadMetrics::default(),
             failures: Failures::default(),
+            fills: Fills::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -138,6 +141,7 @@ impl Metrics {
         );
         metrics.backup_reads.register(&mut registry);
         metrics.failures.register(&mut registry);
+        metrics.fills.register(&mut registry);
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
         metrics.registry = registry;
@@ -221,6 +225,7 @@ impl Metrics {
     pub(super) fn refresh(&self, metadata: &Metadata, data: &dyn DataPlane) {
         self.refresh_storage(data.storage());
         self.refresh_memory(data.memory());
+        self.fills.refresh(data.fills());
         self.backup_reads.refresh(&data.backup_reads());
         let expired = data.expired_rows();
         let counted = self.ttl_expired_rows.get();

@@ -2,6 +2,7 @@
 
 mod backup_reads;
 mod failures;
+mod fills;
 mod health;
 mod http;
 pub mod metrics;
@@ -19,7 +20,8 @@ use futures::stream::BoxStream;
 use tonic::{Status, Streaming};
 use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1::{
-    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, ReplicateRequest, ReplicateResponse, ReplyBatch,
+    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, RecoveriesResponse, ReplicateRequest,
+    ReplicateResponse, ReplyBatch,
 };
 
 use crate::txn::MemoryFigures;
@@ -27,6 +29,7 @@ use crate::txn::MemoryFigures;
 #[cfg(test)]
 mod cluster_tests;
 
+pub use fills::FillFigures;
 pub use http::serve_http;
 pub use server::{Services, serve};
 
@@ -74,7 +77,9 @@ pub trait DataPlane: Send + Sync {
     /// Effects from a primary; acknowledgements flow back.
     async fn replicate(&self, requests: Streaming<ReplicateRequest>) -> Result<Answers<ReplicateResponse>, Status>;
     /// The state of one partition, for a learner.
-    async fn fill(&self, request: FillRequest) -> Result<Answers<FillChunk>, Status>;
+    async fn fill(&self, requests: Streaming<FillRequest>) -> Result<Answers<FillChunk>, Status>;
+    /// The fills of its replicas.
+    fn recoveries(&self) -> Result<RecoveriesResponse, Status>;
     /// The checksums of a backup here, for its primary.
     async fn compare(&self, request: CompareRequest) -> Result<CompareResponse, Status>;
     /// Requests of transactions and queries.
@@ -89,6 +94,8 @@ pub trait DataPlane: Send + Sync {
     fn keys(&self) -> Keys;
     /// Rows that it removed since its start because they had expired.
     fn expired_rows(&self) -> u64;
+    /// What its fills come to.
+    fn fills(&self) -> FillFigures;
     /// Its reads of backups.
     fn backup_reads(&self) -> BackupReads;
     /// Its memory.

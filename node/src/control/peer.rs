@@ -10,7 +10,7 @@ use volt_proto::v1::peer_server::Peer;
 use volt_proto::v1::{
     CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, HeartbeatRequest, HeartbeatResponse,
     HelloRequest, HelloResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, RaftMessage,
-    ReplicateRequest, ReplicateResponse, ReplyBatch,
+    RecoveriesRequest, RecoveriesResponse, ReplicateRequest, ReplicateResponse, ReplyBatch,
 };
 
 use super::{Answers, DataPlane};
@@ -121,8 +121,12 @@ impl Peer for PeerService {
         self.data.replicate(request.into_inner()).await.map(Response::new)
     }
 
-    async fn fill(&self, request: Request<FillRequest>) -> Result<Response<Self::FillStream>, Status> {
+    async fn fill(&self, request: Request<Streaming<FillRequest>>) -> Result<Response<Self::FillStream>, Status> {
         self.data.fill(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn recoveries(&self, _: Request<RecoveriesRequest>) -> Result<Response<RecoveriesResponse>, Status> {
+        self.data.recoveries().map(Response::new)
     }
 
     async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareResponse>, Status> {

@@ -40,8 +40,8 @@ pub struct NodeSettings {
     join: String,
     durability: crate::config::Durability,
     memory_limit: Option<u64>,
-    detection: Vec<String>,
-    balancing: Vec<String>,
+    /// How failures are found, replicas recover, and reads are spread.
+    fault_tolerance: Vec<String>,
     log: String,
 }
 
@@ -62,8 +62,12 @@ impl NodeSettings {
             memory_limit: arguments
                 .memory_limit
                 .or_else(|| default_limit(&KernelMemory, arguments.nodes)),
-            detection: arguments.detection.words(),
-            balancing: arguments.balancing.words(),
+            fault_tolerance: [
+                arguments.detection.words(),
+                arguments.recovery.words(),
+                arguments.balancing.words(),
+            ]
+            .concat(),
             log: arguments.log.clone(),
         }
     }
@@ -91,7 +95,7 @@ impl NodeSettings {
             .into_iter()
             .chain(memory_limit)
             .flat_map(|(name, value)| [name.to_owned(), value])
-            .chain(self.detection.iter().chain(&self.balancing).cloned())
+            .chain(self.fault_tolerance.iter().cloned())
             .collect()
     }
 

@@ -55,6 +55,9 @@ pub struct DevArguments {
     /// How failures are found
     #[command(flatten)]
     pub detection: crate::config::DetectionArguments,
+    /// How replicas recover.
+    #[command(flatten)]
+    pub recovery: crate::config::RecoveryArguments,
     /// Where sessions read
     #[command(flatten)]
     pub balancing: crate::config::BalancingArguments,

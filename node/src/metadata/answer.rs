@@ -170,6 +170,14 @@ pub enum Refusal {
         /// What takes them.
         by: String,
     },
+    /// What is asked for would change other tables, too.
+    #[error("table \"{table}\" shares its partitions with {}", others.join(", "))]
+    PartitionsShared {
+        /// The table.
+        table: String,
+        /// The others.
+        others: Vec<String>,
+    },
     /// Decided on an epoch that has passed.
     #[error("partition {partition} is at epoch {current}, not {named}")]
     StaleEpoch {

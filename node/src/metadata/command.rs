@@ -16,6 +16,7 @@ pub use super::answer::{Applied, CommandResult, Refusal};
 use super::failure::{Finding, Grounds};
 use super::map::{ReplicationMode, ViewWeight};
 use super::sequence::Sequence;
+use crate::config::RecoveryStrategy;
 
 /// Most partitions of a replication group.
 pub const MAX_PARTITIONS: u32 = 1024;
@@ -90,6 +91,16 @@ pub enum Command {
         replication: u32,
         /// When a write is acknowledged.
         mode: ReplicationMode,
+    },
+    /// Changes how many backups a table has, and when its writes are acknowledged. Copies come and go by themselves, and each partition takes
+    /// the mode when its primary finds that it may (`TakeMode`).
+    SetReplication {
+        /// The table.
+        table: TableId,
+        /// Backups; None: as many as before.
+        replication: Option<u32>,
+        /// None: as before.
+        mode: Option<ReplicationMode>,
     },
     /// Drops tables, all of them or none.
     DropTables {
@@ -206,6 +217,19 @@ pub enum Command {
         /// Why members leave the in-sync set, if any does.
         grounds: Option<Box<Grounds>>,
     },
+    /// A primary has its partition take the mode of its group; refused when stale.
+    TakeMode {
+        /// The primary that asks.
+        by: NodeId,
+        /// Its process.
+        boot_id: u64,
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch that it replaces.
+        epoch: Epoch,
+        /// What all that is committed is as safe as.
+        mode: ReplicationMode,
+    },
     /// What the group's leader decided, each change for itself: a stale one is left out.
     ChangePartitions {
         /// The leader's term, in which it must be applied: it rests on leases that only that leader knows.
@@ -253,10 +277,12 @@ pub enum Command {
         /// The node.
         node_id: NodeId,
     },
-    /// Asks whoever supervises the node's process to start it.
+    /// Asks whoever supervises the node's process to start it, if it is dead.
     RequestRecovery {
         /// The node.
         node_id: NodeId,
+        /// How its replicas are to recover; None: as it was told at its start.
+        strategy: Option<RecoveryStrategy>,
     },
     /// Takes such a request back, or marks it as done.
     RecoveryDone {

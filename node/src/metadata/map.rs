@@ -13,6 +13,7 @@ use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, Seq
 
 use super::failure::{Failure, Finding};
 use super::sequence::Sequence;
+use crate::config::RecoveryStrategy;
 
 /// Who holds what, and what the tables are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub struct ClusterMap {
     pub catalog_version: u64,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
     pub recovering: BTreeSet<NodeId>,
+    /// Nodes whose replicas `RECOVER NODE` wants to recover in a certain way, until they are in sync.
+    pub recovery_orders: BTreeMap<NodeId, RecoveryStrategy>,
     /// The newest failovers, oldest first; at most `MAX_FAILOVERS_KEPT`.
     pub failovers: VecDeque<Failover>,
     /// The newest failures, oldest first; at most `MAX_FAILURES_KEPT`.
@@ -200,8 +203,11 @@ pub struct PartitionInfo {
     pub index: u32,
     /// The number of this reign.
     pub epoch: Epoch,
-    /// When a write is acknowledged in this reign.
+    /// When a write is acknowledged in this reign. Its primary has it become the group's, when all that is committed is as safe as that
+    /// says.
     pub mode: ReplicationMode,
+    /// It was asynchronous once: who was away since may have what was acknowledged and lost.
+    pub was_async: bool,
     /// None: waits for a member of its in-sync set.
     pub primary: Option<NodeId>,
     /// The boot id of the primary's process: a restarted primary is not the primary.

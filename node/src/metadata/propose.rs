@@ -74,6 +74,9 @@ impl From<ProposeError> for SqlError {
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
                 Refusal::ColumnExists { .. } => Self::new("42701", text),
                 Refusal::NoSuchColumn { .. } => Self::new("42703", text),
+                Refusal::PartitionsShared { .. } => Self::new("0A000", text).hint(
+                    "Tables of the same REPLICATION and MODE lie in the same partitions. Make the table anew with what you want, and copy its rows with INSERT ... SELECT.",
+                ),
                 Refusal::StaleCatalog => Self::new("40001", text),
                 Refusal::NoSuchIndex(_) => Self::new("42704", text),
                 Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),
@@ -119,6 +122,7 @@ impl Command {
                 | Self::DropProcedures { .. }
                 | Self::RenameProcedure { .. }
                 | Self::ChangePartition { .. }
+                | Self::TakeMode { .. }
         )
     }
 
@@ -138,10 +142,8 @@ impl Command {
 impl Metadata {
     /// Returns when this node knows all that was committed before the call.
     pub async fn refresh(&self) -> Result<(), ProposeError> {
-        // Changes nothing: this node is alive, so nobody waits for its recovery.
-        let barrier = Command::RecoveryDone {
-            node_id: self.node_id(),
-        };
+        // Changes nothing: there is no such node.
+        let barrier = Command::RecoveryDone { node_id: 0 };
         self.propose(barrier).await.map(drop)
     }
 

@@ -72,6 +72,11 @@ pub(super) fn plan(alter: &AlterTable, sql: &str) -> Result<AlterPlan, SqlError>
                 column_name,
                 op: AlterColumnOperation::DropDefault,
             } => defaults.push((name_of(column_name), None)),
+            AlterTableOperation::SetOptionsParens { .. } => {
+                return Err(SqlError::unsupported(
+                    "SET (...) beside something else in one ALTER TABLE",
+                ));
+            }
             operation => return Err(SqlError::unsupported(format!("ALTER TABLE ... {operation}"))),
         }
     }

@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement};
 
+use super::copies::CopiesPlan;
 use super::index::IndexPlan;
 use super::planned::Plan;
 use super::prepare::text_column;
@@ -32,7 +33,10 @@ impl SqlEngine {
                 Ok((Plan::DropTable { names, if_exists }, Vec::new()))
             }
             Statement::AlterTable(alter) => {
-                let plan = Plan::AlterTable(alter::plan(alter, sql)?);
+                let plan = match CopiesPlan::of(alter)? {
+                    Some(plan) => Plan::Copies(plan),
+                    None => Plan::AlterTable(alter::plan(alter, sql)?),
+                };
                 Ok((plan, Vec::new()))
             }
             Statement::CreateIndex(create) => {

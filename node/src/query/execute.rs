@@ -118,6 +118,7 @@ impl SqlEngine {
             tag,
             ..Completion::default()
         };
+        let told = |tag, notices| Completion { notices, ..done(tag) };
         match &planned.plan {
             Plan::Empty => Ok(done("")),
             Plan::Control(_) => Err(SqlError::internal("a statement about the session's transaction")),
@@ -173,38 +174,27 @@ impl SqlEngine {
             }
             Plan::Procedure(plan) => {
                 let notices = self.run_procedure_plan(plan).await?;
-                Ok(Completion {
-                    notices,
-                    ..done(plan.tag())
-                })
+                Ok(told(plan.tag(), notices))
             }
             Plan::AlterTable(plan) => {
                 let notices = self.alter_table(plan, &planned.sql).await?;
-                Ok(Completion {
-                    notices,
-                    ..done("ALTER TABLE")
-                })
+                Ok(told("ALTER TABLE", notices))
+            }
+            Plan::Copies(plan) => {
+                let notices = self.set_copies(plan, &planned.sql).await?;
+                Ok(told("ALTER TABLE", notices))
             }
             Plan::Ttl(plan) => {
                 let notices = self.alter_ttl(plan, &planned.sql).await?;
-                Ok(Completion {
-                    notices,
-                    ..done("ALTER TABLE")
-                })
+                Ok(told("ALTER TABLE", notices))
             }
             Plan::Index(plan) => {
                 let notices = self.run_index_plan(plan, &planned.sql).await?;
-                Ok(Completion {
-                    notices,
-                    ..done(plan.tag())
-                })
+                Ok(told(plan.tag(), notices))
             }
             Plan::View(plan) => {
                 let notices = self.run_view_plan(plan, &planned.sql).await?;
-                Ok(Completion {
-                    notices,
-                    ..done(plan.tag())
-                })
+                Ok(told(plan.tag(), notices))
             }
             Plan::CreateTable {
                 table,
@@ -212,24 +202,19 @@ impl SqlEngine {
                 if_not_exists,
             } => {
                 let notices = self.create_table(table.clone(), *copies, *if_not_exists).await?;
-                Ok(Completion {
-                    notices,
-                    ..done("CREATE TABLE")
-                })
+                Ok(told("CREATE TABLE", notices))
             }
             Plan::DropTable { names, if_exists } => {
                 let notices = self.drop_tables(names, *if_exists, &planned.sql).await?;
-                Ok(Completion {
-                    notices,
-                    ..done("DROP TABLE")
-                })
+                Ok(told("DROP TABLE", notices))
             }
             Plan::Truncate { names, restarts } => {
                 self.truncate((names, *restarts), &planned.sql, key).await?;
                 Ok(done("TRUNCATE TABLE"))
             }
-            Plan::RecoverNode(node) => {
-                for step in recover_node(&self.metadata, *node).await? {
+            Plan::RecoverNode(recover) => {
+                let (node, strategy) = (recover.node, recover.strategy);
+                for step in recover_node(&self.coordinator.participant.replicas, node, strategy, sink).await? {
                     sink.row(&[ValueRef::Text(&step)]);
                 }
                 Ok(done("RECOVER NODE"))

@@ -12,9 +12,11 @@ use volt_engine::{NodeId, PartitionId, TableId};
 
 use super::alter::AlterPlan;
 use super::compile::Route;
+use super::copies::CopiesPlan;
 use super::index::IndexPlan;
 use super::insert_query::InsertQuery;
 use super::procedure::{CallPlan, ProcedurePlan};
+use super::recover::RecoverNode;
 use super::sequence::{Call, SequencePlan};
 use super::ttl::TtlPlan;
 use super::views::ViewPlan;
@@ -71,6 +73,8 @@ pub(super) enum Plan {
     },
     /// ALTER TABLE.
     AlterTable(AlterPlan),
+    /// ALTER TABLE ... SET (replication, mode).
+    Copies(CopiesPlan),
     /// ALTER TABLE ... USING TTL, and DROP TTL.
     Ttl(TtlPlan),
     /// DROP TABLE.
@@ -82,7 +86,7 @@ pub(super) enum Plan {
     /// TRUNCATE.
     Truncate { names: Vec<String>, restarts: bool },
     /// RECOVER NODE.
-    RecoverNode(NodeId),
+    RecoverNode(RecoverNode),
     /// DRAIN NODE.
     DrainNode(NodeId),
     /// SET and RESET: nothing here depends on them.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use volt_engine::TableId;
 
 use super::SqlEngine;
+use super::copies::degraded;
 use super::execute::Notices;
 use crate::error::SqlError;
 use crate::metadata::ProposeError;
@@ -39,21 +40,7 @@ impl SqlEngine {
             }
             Err(error) => return Err(error.into()),
         }
-        let map = self.metadata.map();
-        let alive = map.nodes.values().filter(|node| node.state.is_alive()).count();
-        let mut notices = Vec::new();
-        if replication as usize + 1 > alive {
-            notices.push((
-                "NOTICE",
-                "00000",
-                format!(
-                    "table \"{name}\" is degraded: REPLICATION = {replication} needs {} nodes, {alive} are alive; \
-                     the missing copies are made when nodes are added",
-                    replication + 1
-                ),
-            ));
-        }
-        Ok(notices)
+        Ok(degraded(&self.metadata.map(), &name, replication))
     }
 
     pub(super) async fn drop_tables(&self, names: &[String], if_exists: bool, sql: &str) -> Result<Notices, SqlError> {

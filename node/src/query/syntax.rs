@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use volt_engine::NodeId;
 
 use super::complexity::{check_depth, check_relations};
+use super::recover::{self, RecoverNode};
 use super::sequence::Overriding;
 use super::ttl::{TtlClause, TtlPlan};
 use crate::error::SqlError;
@@ -38,7 +39,7 @@ pub(super) enum Parsed {
     /// CREATE, ALTER or DROP PROCEDURE: read by `procedure`.
     Procedure,
     /// RECOVER NODE.
-    RecoverNode(NodeId),
+    RecoverNode(RecoverNode),
     /// DRAIN NODE.
     DrainNode(NodeId),
 }
@@ -190,8 +191,8 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
     let words: Vec<String> = tokens.iter().map(word).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] | [""] => return Ok(Parsed::Empty),
-        ["RECOVER", "NODE", number, ..] => return Ok(Parsed::RecoverNode(node(sql, &tokens, number)?)),
-        ["DRAIN", "NODE", number, ..] => return Ok(Parsed::DrainNode(node(sql, &tokens, number)?)),
+        ["RECOVER", "NODE", _, ..] => return Ok(Parsed::RecoverNode(recover::recover_node(sql, &tokens)?)),
+        ["DRAIN", "NODE", _, ..] => return Ok(Parsed::DrainNode(recover::only_node(sql, &tokens)?)),
         ["CREATE", "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
         ["CREATE" | "ALTER", "SEQUENCE", ..] => return Ok(Parsed::Sequence),
         ["INSERT", ..] => {
@@ -264,13 +265,6 @@ pub(super) fn word(token: &TokenWithSpan) -> String {
     }
 }
 
-fn node(sql: &str, tokens: &[TokenWithSpan], number: &str) -> Result<NodeId, SqlError> {
-    if let Some(extra) = tokens.get(3).filter(|token| token.token != Token::EOF) {
-        return Err(syntax_error(sql, extra));
-    }
-    number.parse().map_err(|_| syntax_error(sql, &tokens[2]))
-}
-
 pub(super) fn syntax_error(sql: &str, token: &TokenWithSpan) -> SqlError {
     if token.token == Token::EOF {
         return SqlError::new("42601", "syntax error at end of input").at(sql.chars().count() as u32 + 1);
@@ -331,7 +325,7 @@ fn take_clauses(sql: &str, tokens: &mut Vec<TokenWithSpan>) -> Result<TableClaus
 }
 
 /// The mode with this name.
-fn mode_of(word: &str) -> Option<ReplicationMode> {
+pub(super) fn mode_of(word: &str) -> Option<ReplicationMode> {
     let modes = [ReplicationMode::Sync, ReplicationMode::SemiSync, ReplicationMode::Async];
     let word = word.trim_matches('\'');
     modes.into_iter().find(|mode| mode.name().eq_ignore_ascii_case(word))

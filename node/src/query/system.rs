@@ -2,18 +2,20 @@
 
 mod balancing;
 mod failures;
+mod recoveries;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures::FutureExt;
 use volt_engine::NodeId;
 use volt_engine::catalog::{CheckConstraint, Index, IndexState, Table};
 use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
 use super::procedure::{Counts, Statistics};
-use super::tables::{SystemTable, system_schema};
+use super::tables::{SystemTable, at_once, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
 use crate::metadata::sequence::Sequence;
@@ -128,7 +130,6 @@ const TABLES: &[Definition] = &[
     ),
     ("failovers", failures::FAILOVERS, failures::failovers),
     ("failures", failures::FAILURES, failures::failures),
-    ("recoveries", &[("node_id", INT), ("state", TEXT)], recoveries),
 ];
 
 const PROCEDURES: &[(&str, DataType)] = &[
@@ -164,31 +165,32 @@ pub(super) fn system_tables(
     let (node_id, memory) = (metadata.node_id(), Arc::clone(memory));
     let memory = SystemTable {
         schema: system_schema(MEMORY),
-        rows: Arc::new(move || vec![memory_of(node_id, memory.figures())]),
+        rows: at_once(move || vec![memory_of(node_id, memory.figures())]),
     };
     tables.push(("memory", Arc::new(memory)));
     let (node_id, peers) = (metadata.node_id(), Arc::clone(&here.peers));
     let peers = SystemTable {
         schema: system_schema(balancing::PEERS),
-        rows: Arc::new(move || balancing::peers(node_id, &peers.traffic.figures())),
+        rows: at_once(move || balancing::peers(node_id, &peers.traffic.figures())),
     };
     tables.push(("peers", Arc::new(peers)));
+    tables.push(("recoveries", Arc::new(recoveries_of_all(here))));
     let here = Arc::clone(here);
     let replicas = SystemTable {
         schema: system_schema(balancing::REPLICAS),
-        rows: Arc::new(move || balancing::replicas(&here)),
+        rows: at_once(move || balancing::replicas(&here)),
     };
     tables.push(("replicas", Arc::new(replicas)));
     let detectors = failures::detectors(metadata.node_id(), metadata.detection());
     let detectors = SystemTable {
         schema: system_schema(failures::DETECTORS),
-        rows: Arc::new(move || detectors.clone()),
+        rows: at_once(move || detectors.clone()),
     };
     tables.push(("detectors", Arc::new(detectors)));
     let (metadata, statistics) = (Arc::clone(metadata), Arc::clone(statistics));
     let procedures = SystemTable {
         schema: system_schema(PROCEDURES),
-        rows: Arc::new(move || procedures(&metadata.map(), &statistics)),
+        rows: at_once(move || procedures(&metadata.map(), &statistics)),
     };
     tables.push(("procedures", Arc::new(procedures)));
     tables
@@ -197,7 +199,7 @@ pub(super) fn system_tables(
 fn tables_of_the_map(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {
     let table = |&(name, columns, rows): &Definition| {
         let metadata = Arc::clone(metadata);
-        let rows = Arc::new(move || rows(&metadata.map()));
+        let rows = at_once(move || rows(&metadata.map()));
         (
             name,
             Arc::new(SystemTable {
@@ -377,11 +379,24 @@ fn checks(map: &ClusterMap) -> Vec<Vec<Value>> {
     map.tables.values().flat_map(of).collect()
 }
 
-fn recoveries(map: &ClusterMap) -> Vec<Vec<Value>> {
-    map.recovering
-        .iter()
-        .map(|&node| vec![int(node), text("asked for")])
-        .collect()
+/// Asks every node.
+fn recoveries_of_all(replicas: &Arc<Replicas>) -> SystemTable {
+    let replicas = Arc::clone(replicas);
+    let rows = move || {
+        let replicas = Arc::clone(&replicas);
+        async move {
+            let mut rows = recoveries::wishes(&replicas.metadata.map());
+            for (node, fills) in replicas.fills_of_all().await {
+                rows.extend(fills.iter().map(|fill| recoveries::fill(node, fill)));
+            }
+            rows
+        }
+        .boxed()
+    };
+    SystemTable {
+        schema: system_schema(recoveries::RECOVERIES),
+        rows: Arc::new(rows),
+    }
 }
 
 /// This node's alone; a limit of NULL is none.

@@ -11,7 +11,8 @@ use datafusion::logical_expr::{Expr as DfExpr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use volt_engine::PartitionId;
 use volt_engine::catalog::Table;
 use volt_engine::partition::VERSION_COLUMN;
@@ -192,10 +193,18 @@ impl PartitionStream for ScanPart {
     }
 }
 
-/// A system table: made anew from the cluster map for every query.
+/// A system table: made anew for every query.
 pub(super) struct SystemTable {
     pub(super) schema: SchemaRef,
-    pub(super) rows: Arc<dyn Fn() -> Vec<Vec<Value>> + Send + Sync>,
+    pub(super) rows: Arc<SystemRows>,
+}
+
+/// Makes the rows; it may ask other nodes.
+pub(super) type SystemRows = dyn Fn() -> BoxFuture<'static, Vec<Vec<Value>>> + Send + Sync;
+
+/// Of what this node knows by itself.
+pub(super) fn at_once(rows: impl Fn() -> Vec<Vec<Value>> + Send + Sync + 'static) -> Arc<SystemRows> {
+    Arc::new(move || std::future::ready(rows()).boxed())
 }
 
 impl std::fmt::Debug for SystemTable {
@@ -221,7 +230,7 @@ impl TableProvider for SystemTable {
         filters: &[DfExpr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = (self.rows)();
+        let rows = (self.rows)().await;
         let columns: Result<Vec<_>> = self
             .schema
             .fields()

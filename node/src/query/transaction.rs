@@ -83,7 +83,7 @@ impl SqlEngine {
             // A procedure's statements run in the transaction too.
             Plan::Call(plan) => return Box::pin(self.call_in(transaction, plan, parameters, session, sink)).await,
             Plan::Procedure(plan) => return Err(not_inside(plan.tag())),
-            Plan::AlterTable(_) | Plan::Ttl(_) => return Err(not_inside("ALTER TABLE")),
+            Plan::AlterTable(_) | Plan::Ttl(_) | Plan::Copies(_) => return Err(not_inside("ALTER TABLE")),
             Plan::Sequence(SequencePlan::SetValue { .. }) => {
                 return Err(SqlError::unsupported("setval inside a transaction block"));
             }

@@ -1,14 +1,19 @@
 //! `RECOVER NODE n`: asks whoever supervises the process to start it, and waits until the node is in sync again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use volt_engine::NodeId;
 
+use crate::config::RecoveryStrategy;
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
 use crate::metadata::map::ClusterMap;
+use crate::replication::Replicas;
+use crate::replication::fill::progress::{self, Progress};
+use crate::statement::RowSink;
 
 /// Longest wait for a supervisor to start the process.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -17,8 +22,17 @@ const SYNC_LIMIT: Duration = Duration::from_secs(1_800);
 /// The map is looked at again so often, should nothing have changed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Brings a node back; returns what was done, a line a step.
-pub(crate) async fn recover_node(metadata: &Metadata, node: NodeId) -> Result<Vec<String>, SqlError> {
+/// How often the client hears how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Brings a node back; returns what was done, a line a step. `sink` hears meanwhile how far it is.
+pub(crate) async fn recover_node(
+    replicas: &Replicas,
+    node: NodeId,
+    strategy: Option<RecoveryStrategy>,
+    sink: &mut dyn RowSink,
+) -> Result<Vec<String>, SqlError> {
+    let metadata = &*replicas.metadata;
     let map = metadata.map();
     let Some(before) = map.nodes.get(&node) else {
         return Err(SqlError::new("42704", format!("node {node} does not exist")));
@@ -28,12 +42,13 @@ pub(crate) async fn recover_node(metadata: &Metadata, node: NodeId) -> Result<Ve
     }
     let began = Instant::now();
     let mut steps = Vec::new();
+    let request = Command::RequestRecovery {
+        node_id: node,
+        strategy,
+    };
+    metadata.propose(request).await.map_err(SqlError::from)?;
     if !before.state.is_alive() {
         let boot_id = before.boot_id;
-        metadata
-            .propose(Command::RequestRecovery { node_id: node })
-            .await
-            .map_err(SqlError::from)?;
         let limit = Instant::now() + START_LIMIT;
         wait_for(metadata, limit, |map| map.is_alive(node))
             .await
@@ -53,12 +68,26 @@ pub(crate) async fn recover_node(metadata: &Metadata, node: NodeId) -> Result<Ve
         steps.push(format!("node {node} {how} after {} ms", began.elapsed().as_millis()));
     }
     let behind = metadata.map().roles(node).learners;
-    wait_for(metadata, Instant::now() + SYNC_LIMIT, |map| in_sync(map, node))
-        .await
-        .map_err(|()| {
-            SqlError::new("57014", format!("node {node} is not in sync yet"))
-                .hint("It goes on by itself; see system.replicas.")
-        })?;
+    let since = replicas.world.clock.unix_micros();
+    let limit = Instant::now() + SYNC_LIMIT;
+    let mut told = String::new();
+    loop {
+        let next = limit.min(Instant::now() + TELL_EVERY);
+        if wait_for(metadata, next, |map| in_sync(map, node)).await.is_ok() {
+            break;
+        }
+        if Instant::now() >= limit {
+            let error = SqlError::new("57014", format!("node {node} is not in sync yet"));
+            return Err(error.hint("It goes on by itself; see system.replicas and system.recoveries."));
+        }
+        let fills = replicas.fills_of(node).await.unwrap_or_default();
+        let learners = metadata.map().roles(node).learners;
+        let now = format!("node {node}: {}", how_far(&fills, learners, since));
+        if now != told {
+            told.clone_from(&now);
+            sink.notice(now).await?;
+        }
+    }
     let _ = metadata.propose(Command::RecoveryDone { node_id: node }).await;
     let roles = metadata.map().roles(node);
     steps.push(format!(
@@ -71,8 +100,32 @@ pub(crate) async fn recover_node(metadata: &Metadata, node: NodeId) -> Result<Ve
     Ok(steps)
 }
 
+/// How far a node is whose fills these are: of those that began since, the newest of each partition counts.
+fn how_far(fills: &[Progress], learners: u32, since_micros: i64) -> String {
+    let mut newest = BTreeMap::new();
+    // The clocks of two nodes may differ: what goes on counts in any case.
+    for fill in fills
+        .iter()
+        .filter(|fill| fill.began_micros >= since_micros || fill.state == progress::FillState::Copying)
+    {
+        newest.insert(fill.partition, fill);
+    }
+    let waiting = format!("{learners} replicas are not in sync yet");
+    if newest.is_empty() {
+        return waiting;
+    }
+    let percent = newest.values().map(|fill| u64::from(fill.percent())).sum::<u64>() / newest.len() as u64;
+    let left = newest.values().filter_map(|fill| fill.micros_left()).max();
+    let left = left.filter(|micros| *micros > 0);
+    let left = left.map_or_else(String::new, |micros| format!(", {} s left", micros / 1_000_000 + 1));
+    format!(
+        "{waiting}; {} are filled, {percent} % of their rows are there{left}",
+        newest.len()
+    )
+}
+
 /// True when the node is alive, nothing of it is still being filled, and no partition could use it as one more copy.
-fn in_sync(map: &ClusterMap, node: NodeId) -> bool {
+pub(crate) fn in_sync(map: &ClusterMap, node: NodeId) -> bool {
     let alive = map.nodes.values().filter(|info| info.state.is_alive()).count();
     map.is_alive(node)
         && map.partitions.values().all(|partition| {
@@ -92,5 +145,41 @@ async fn wait_for(metadata: &Metadata, limit: Instant, done: impl Fn(&ClusterMap
             return Err(());
         }
         let _ = tokio::time::timeout(LOOK_AGAIN, watch.changed()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::fill::progress::FillState;
+
+    fn fill(partition: u32, began_micros: i64, state: FillState, rows: u64) -> Progress {
+        Progress {
+            partition,
+            source: 1,
+            strategy: RecoveryStrategy::Automatic,
+            state,
+            began_micros,
+            micros: 1_500_000,
+            total_rows: 100,
+            rows,
+            received_bytes: 0,
+            reused_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn the_newest_fill_of_each_partition_tells_how_far_it_is() {
+        assert_eq!(how_far(&[], 3, 10), "3 replicas are not in sync yet");
+        let fills = [
+            fill(1, 5, FillState::Done, 100),
+            fill(2, 11, FillState::Failed("gone".to_owned()), 90),
+            fill(2, 12, FillState::Copying, 50),
+            fill(3, 13, FillState::Done, 100),
+        ];
+        assert_eq!(
+            how_far(&fills, 2, 10),
+            "2 replicas are not in sync yet; 2 are filled, 75 % of their rows are there, 2 s left"
+        );
     }
 }

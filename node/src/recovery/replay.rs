@@ -123,8 +123,10 @@ impl Replay {
                 replica.cut(after.min(replica.appended));
             }
             LogEntry::Reset { .. } => {
-                self.replica(partition).emptied();
-                self.filling.insert(partition, Partition::new());
+                let unfinished = self.filling.insert(partition, Partition::new());
+                let replica = self.replica(partition);
+                replica.emptied();
+                replica.keep_as_base(unfinished.unwrap_or_default());
             }
             LogEntry::FillChunk { chunk } => {
                 let loaded = self.filling.entry(partition).or_default().load_chunk(&chunk);
@@ -164,7 +166,7 @@ impl Replay {
 
     /// The replicas, as the log left them. A checkpoint was not finished before its marks were on disk: one that is
     /// missing means that the log has lost what was flushed.
-    pub(crate) fn finish(self) -> Result<Vec<Replica>, ReplayError> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Replica>, ReplayError> {
         let unmarked = self.since.iter().find(|(_, since)| **since != Since::Now);
         let unmarked = unmarked.map(|(&partition, _)| partition);
         match unmarked.or(self.begun.map(|_| OF_THE_NODE)) {
@@ -172,7 +174,15 @@ impl Replay {
                 partition,
                 "the log ends before the place that its checkpoint names".to_owned(),
             ),
-            None => Ok(self.replicas.into_values().collect()),
+            None => {
+                // What had been copied when the process ended, need not come again.
+                for (partition, unfinished) in std::mem::take(&mut self.filling) {
+                    if let Some(replica) = self.replicas.get_mut(&partition) {
+                        replica.keep_as_base(unfinished);
+                    }
+                }
+                Ok(self.replicas.into_values().collect())
+            }
         }
     }
 

@@ -1,240 +1,101 @@
-//! One-shot fill: a learner copies a partition's state from its primary while writes go on.
+//! Fill: a learner copies a partition's state from its primary while writes go on.
 //!
 //! The primary names a snapshot, S: all it has applied. It sends the rows as of S in chunks, keeps the records beyond
 //! S for the learner, and ends the fill only when S is committed; so a learner never holds what could be undone. If its
 //! reign ends before, so does the fill: rows of S may have been cut since.
+//!
+//! A learner that still has rows, its **base**, takes only what differs: the primary names each chunk by its end and its hash,
+//! and the learner, who looks at the same range of its base, says whether it has that chunk. Whatever the base is, what comes of it is S:
+//! it may be what a node held before it was away, what an earlier fill had copied when either side died, or a replica in doubt.
 
-use std::sync::{Arc, MutexGuard};
+mod learner;
+pub(crate) mod progress;
+mod serve;
+pub(crate) mod throttle;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-use tonic::Status;
-use volt_engine::partition::Partition;
-use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
-use volt_proto::v1;
+#[cfg(test)]
+pub(super) use learner::Filling;
+pub(crate) use learner::begin;
+pub(crate) use serve::serve;
 
-use super::epochs::EpochHistory;
-use super::replica::{FillSource, Replica};
-use super::{Replicas, Slot, lock};
-use crate::recovery::log::{Log, LogEntry};
-use crate::world::PlantedBug;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::config::Recovery;
+use crate::control::FillFigures;
+use progress::{FillState, Fills, Progress};
+use throttle::Throttle;
 
 /// Chunks on their way to the learner.
 pub(crate) const CHUNKS_IN_FLIGHT: usize = 4;
-/// A learner whose own log is so far behind takes no more chunks for a while.
-const LOG_QUEUE_BYTES: usize = 64 << 20;
-/// The longest wait for one chunk.
-const CHUNK_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Ranges that the learner has not answered yet; the primary keeps their chunks.
+const RANGES_IN_FLIGHT: usize = 16;
+/// The longest wait for one message.
+const MESSAGE_WAIT: Duration = Duration::from_secs(10);
 
-// ---- The primary's side
+/// Fills that a node serves at a time; the others wait for their turn.
+const FILLS_AT_A_TIME: usize = 4;
 
-/// Sends one partition's state. Errors go to the learner as the stream's status.
-pub(crate) async fn serve(
-    replicas: Arc<Replicas>,
-    request: v1::FillRequest,
-    chunks: mpsc::Sender<Result<v1::FillChunk, Status>>,
-) {
-    if let Err(status) = send(&replicas, &request, &chunks).await {
-        let _ = chunks.send(Err(status)).await;
-    }
+/// The fills of a node: those that it serves, and those of its own replicas.
+pub(crate) struct Fillings {
+    settings: Recovery,
+    throttle: Mutex<Throttle>,
+    turns: Semaphore,
+    own: Fills,
+    /// Bytes of chunks since the start.
+    received: AtomicU64,
+    reused: AtomicU64,
+    sent: AtomicU64,
 }
 
-/// Keeps a snapshot's versions until dropped.
-struct Pin(Slot, FillSource);
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        lock(&self.0).engine.unpin(self.1.snapshot);
-    }
-}
-
-async fn send(
-    replicas: &Arc<Replicas>,
-    request: &v1::FillRequest,
-    chunks: &mpsc::Sender<Result<v1::FillChunk, Status>>,
-) -> Result<(), Status> {
-    let gone = || Status::cancelled("the learner went away");
-    let over = || Status::aborted("no longer the primary, or out of contact");
-    let slot = replicas
-        .slot(request.partition_id)
-        .ok_or_else(|| Status::failed_precondition("no such replica here"))?;
-    let (source, _pin, epochs) = {
-        let mut replica = lock(&slot);
-        let source = replica
-            .begin_serving_fill(request.node_id)
-            .ok_or_else(|| Status::failed_precondition("not the primary of this learner"))?;
-        let pin = Pin(Arc::clone(&slot), source);
-        (source, pin, replica.history.until(source.snapshot))
-    };
-    let epochs = postcard::to_stdvec(&epochs).map_err(|error| Status::internal(error.to_string()))?;
-    let head = v1::FillChunk {
-        snapshot_lsn: source.snapshot,
-        epochs: epochs.into(),
-        ..Default::default()
-    };
-    chunks.send(Ok(head)).await.map_err(|_| gone())?;
-    let mut cursor = None;
-    loop {
-        let (next, more) = lock(&slot)
-            .fill_chunk(source, cursor, replicas.fill_chunk_bytes)
-            .ok_or_else(over)?;
-        chunks.send(Ok(chunk(next, false))).await.map_err(|_| gone())?;
-        cursor = more;
-        if cursor.is_none() || replicas.world.planted.has(PlantedBug::FillIncomplete) {
-            break;
-        }
-    }
-    // The reign that ends drops the wait; the learner, who waits for no longer than `CHUNK_WAIT`, ends it too.
-    let committed = lock(&slot).fill_committed(source).ok_or_else(over)?;
-    if let Some(committed) = committed {
-        tokio::select! {
-            committed = committed => committed.map_err(|_| over())?,
-            () = chunks.closed() => return Err(gone()),
-        }
-    }
-    lock(&slot).fill_ends(request.node_id);
-    chunks.send(Ok(chunk(Bytes::new(), true))).await.map_err(|_| gone())
-}
-
-fn chunk(payload: Bytes, last: bool) -> v1::FillChunk {
-    v1::FillChunk {
-        payload,
-        last,
-        ..Default::default()
-    }
-}
-
-// ---- The learner's side
-
-/// A fill of a replica here. The log hears of it only while it goes on: the replica may be dropped meanwhile, and what
-/// came after that in the log would make it unreadable.
-pub(super) struct Filling {
-    log: Arc<Log>,
-    slot: Slot,
-    partition: PartitionId,
-    /// Its number among the replica's.
-    fill: u64,
-    /// The epoch in which it began.
-    epoch: Epoch,
-}
-
-/// Begins to copy a replica from its primary: it refuses records until that is done; if it fails, it is empty, and the
-/// primary, which probes it again, asks for another fill.
-pub(crate) fn begin(replicas: &Arc<Replicas>, slot: &Slot, replica: &mut Replica, from: NodeId) {
-    let filling = Filling::begin(Arc::clone(&replicas.log), slot, replica);
-    replicas.await_no_more(replica);
-    tokio::spawn(fetch(Arc::clone(replicas), filling, from));
-}
-
-async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
-    let partition = filling.partition;
-    let copied = match copy(&replicas, &filling, from).await {
-        Ok((engine, history, lsn)) => filling.finish(engine, history, lsn).map(|()| lsn),
-        Err(status) => Err(status),
-    };
-    match copied {
-        Ok(lsn) => tracing::info!(partition, from, lsn, "filled"),
-        Err(status) => {
-            tracing::warn!(partition, from, %status, "fill failed; it will be asked for again");
-            filling.give_up();
-        }
-    }
-}
-
-impl Filling {
-    /// `replica` is what `slot` holds.
-    pub(super) fn begin(log: Arc<Log>, slot: &Slot, replica: &mut Replica) -> Self {
-        let (partition, epoch) = (replica.partition, replica.epoch);
-        let fill = replica.begin_fill();
-        replica.filling_since = log.current_segment();
-        log.append(partition, &LogEntry::Reset { epoch });
+impl Fillings {
+    pub(super) fn new(settings: Recovery) -> Self {
         Self {
-            log,
-            slot: Arc::clone(slot),
-            partition,
-            fill,
-            epoch,
+            settings,
+            throttle: Mutex::new(Throttle::new(settings.bytes_per_second)),
+            turns: Semaphore::new(FILLS_AT_A_TIME),
+            own: Fills::default(),
+            received: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
         }
     }
 
-    /// The replica, while this fill goes on.
-    fn replica(&self) -> Result<MutexGuard<'_, Replica>, Status> {
-        let replica = lock(&self.slot);
-        match replica.is_filled_by(self.fill) {
-            true => Ok(replica),
-            false => Err(Status::aborted("the replica was given up meanwhile")),
+    /// A statement waited so long for its commit. Most of them are heard of: nobody waits here.
+    pub(super) fn committed(&self, now_ms: u64, took: Duration) {
+        if let Ok(mut throttle) = self.throttle.try_lock() {
+            throttle.committed(now_ms, took);
         }
     }
 
-    pub(super) fn take(&self, chunk: Bytes) -> Result<(), Status> {
-        let _replica = self.replica()?;
-        self.log.append(self.partition, &LogEntry::FillChunk { chunk });
-        Ok(())
+    /// How long to wait before so many bytes are sent.
+    fn take(&self, now_ms: u64, bytes: usize) -> Duration {
+        let mut throttle = self.throttle.lock().expect("no panic under this lock");
+        throttle.take(now_ms, bytes)
     }
 
-    pub(super) fn finish(&self, engine: Partition, history: EpochHistory, lsn: Lsn) -> Result<(), Status> {
-        if engine.applied() != lsn || !history.is_sound(lsn) {
-            return Err(Status::data_loss("the fill contradicts itself"));
+    pub(crate) fn figures(&self) -> FillFigures {
+        let own = self.own();
+        let under_way = own.iter().filter(|fill| fill.state == FillState::Copying).count();
+        FillFigures {
+            under_way,
+            received_bytes: self.received.load(Relaxed),
+            reused_bytes: self.reused.load(Relaxed),
+            sent_bytes: self.sent.load(Relaxed),
+            rate: self.throttle.lock().expect("no panic under this lock").rate(),
         }
-        let epochs = postcard::to_stdvec(&history).map_err(|error| Status::internal(error.to_string()))?;
-        let (epoch, epochs) = (self.epoch, Bytes::from(epochs));
-        let mut replica = self.replica()?;
-        self.log
-            .append(self.partition, &LogEntry::FillDone { epoch, lsn, epochs });
-        replica.filled(engine, history, lsn);
-        // Nothing of it is acknowledged before the log has it: `ticket_of` looks at `durable`.
-        replica.durable = 0;
-        Ok(())
     }
 
-    pub(super) fn give_up(&self) {
-        if let Ok(mut replica) = self.replica() {
-            self.log.append(self.partition, &LogEntry::Reset { epoch: self.epoch });
-            replica.emptied();
-        }
+    /// Fills of this node's replicas, the oldest first.
+    pub(crate) fn own(&self) -> Vec<Progress> {
+        self.own.all()
     }
 }
 
-async fn copy(
-    replicas: &Arc<Replicas>,
-    filling: &Filling,
-    from: NodeId,
-) -> Result<(Partition, EpochHistory, Lsn), Status> {
-    let mut client = replicas
-        .peers
-        .client(from)
-        .map_err(|error| Status::unavailable(error.to_string()))?;
-    let request = v1::FillRequest {
-        partition_id: filling.partition,
-        epoch: filling.epoch,
-        node_id: replicas.node_id,
-    };
-    let late = |_| Status::deadline_exceeded("the primary sends nothing");
-    let mut chunks = tokio::time::timeout(CHUNK_WAIT, client.fill(request))
-        .await
-        .map_err(late)??
-        .into_inner();
-    let mut next = async || -> Result<v1::FillChunk, Status> {
-        let chunk = tokio::time::timeout(CHUNK_WAIT, chunks.message())
-            .await
-            .map_err(late)??;
-        chunk.ok_or_else(|| Status::aborted("the primary stopped half-way"))
-    };
-    let head = next().await?;
-    let history: EpochHistory =
-        postcard::from_bytes(&head.epochs).map_err(|error| Status::data_loss(error.to_string()))?;
-    let mut engine = Partition::new();
-    loop {
-        let chunk = next().await?;
-        if chunk.last {
-            return Ok((engine, history, head.snapshot_lsn));
-        }
-        engine
-            .load_chunk(&chunk.payload)
-            .map_err(|error| Status::data_loss(error.to_string()))?;
-        filling.take(chunk.payload)?;
-        while replicas.log.queued_bytes() > LOG_QUEUE_BYTES {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    }
+fn hash(chunk: &[u8]) -> [u8; 32] {
+    Sha256::digest(chunk).into()
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
 use uuid::Uuid;
 use volt_engine::effects::{EffectsBuilder, LogPayload};
-use volt_engine::partition::Partition;
+use volt_engine::partition::{DumpCursor, Partition};
 use volt_engine::row::encode_row;
 use volt_engine::value::ValueRef;
 use volt_engine::{Lsn, PartitionId};
 
 use super::epochs::EpochHistory;
 use super::fill::Filling;
-use super::replica::{FillSource, Replica};
+use super::replica::{FillSource, LagLimits, Replica};
 use super::{Slot, lock};
 use crate::config::Durability;
 use crate::recovery::log::{Log, LogEntry, LogOptions};
@@ -23,6 +23,10 @@ use crate::world::World;
 use crate::world::simulated::{NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
 
 const PARTITION: PartitionId = 7;
+const LIMITS: LagLimits = LagLimits {
+    silent_looks: 1_000,
+    records: None,
+};
 /// Small, so that a few rows are several chunks.
 const CHUNK_BYTES: usize = 100;
 
@@ -149,7 +153,7 @@ async fn a_fill_leaves_no_word_in_the_log_once_its_replica_is_dropped() {
             learner.drop_out();
         }
         assert!(filling.finish(loaded(&chunks), primary.history.clone(), 21).is_err());
-        filling.give_up();
+        filling.give_up(Partition::new());
         assert_eq!(learner.restarted().await, None);
     }
 }
@@ -165,11 +169,108 @@ async fn of_two_fills_the_newer_counts() {
     for chunk in &chunks {
         newer.take(chunk.clone()).expect("it goes on");
     }
-    older.give_up();
+    older.give_up(Partition::new());
     newer
         .finish(loaded(&chunks), primary.history.clone(), 21)
         .expect("it is whole");
     assert_eq!(learner.restarted().await, Some((21, 21)));
+}
+
+/// What of the chunks the base of a replica has, by bytes.
+fn reused(base: &Replica, of: &Replica) -> Vec<bool> {
+    let (snapshot, mut cursor, mut found) = (of.engine.applied(), None::<DumpCursor>, Vec::new());
+    loop {
+        let (chunk, more) = of.engine.dump_chunk(snapshot, cursor.clone(), CHUNK_BYTES);
+        let held = cursor.and_then(|after| base.base_range(snapshot, &after, more.as_ref(), chunk.len()));
+        found.push(held == Some(chunk));
+        cursor = more;
+        if cursor.is_none() {
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_copied_before_it_broke_off_need_not_come_again() {
+    let (mut learner, primary) = (Learner::new().await, primary(20));
+    let chunks = chunks(&primary);
+    // Half-way this side gives up, or ends; what it had is in memory, or in the log.
+    let filling = learner.begin();
+    assert!(!lock(&learner.slot).has_base(), "it holds nothing yet");
+    let half = chunks.len() / 2;
+    chunks[..half]
+        .iter()
+        .for_each(|chunk| filling.take(chunk.clone()).expect("it goes on"));
+    filling.give_up(loaded(&chunks[..half]));
+    // A chunk without rows is there, whatever there is.
+    let is_empty = |chunk: &bytes::Bytes| chunk.len() == 9;
+    let is_expected = |(place, chunk)| (1..half).contains(&place) || is_empty(chunk);
+    let expected: Vec<bool> = chunks.iter().enumerate().map(is_expected).collect();
+    assert_eq!(reused(&lock(&learner.slot), &primary), expected);
+    let filling = learner.begin();
+    chunks[..half]
+        .iter()
+        .for_each(|chunk| filling.take(chunk.clone()).expect("it goes on"));
+    learner.log.close().await.expect("the log is flushed");
+    let (log, mut replicas) = open(&learner.disk).await;
+    let replica = replicas.pop().expect("a replica");
+    assert_eq!((replica.appended, replica.engine.applied()), (0, 0), "it is no state");
+    assert_eq!(reused(&replica, &primary), expected);
+    (learner.log, learner.slot) = (log, Arc::new(Mutex::new(replica)));
+    // The next one comes to its end, and leaves no base.
+    let filling = learner.begin();
+    chunks
+        .iter()
+        .for_each(|chunk| filling.take(chunk.clone()).expect("it goes on"));
+    filling
+        .finish(loaded(&chunks), primary.history.clone(), 21)
+        .expect("it is whole");
+    assert!(!lock(&learner.slot).has_base());
+    // What it holds now is the base of the one after that.
+    let filling = learner.begin();
+    drop(filling);
+    learner.log.close().await.expect("the log is flushed");
+    let (_, replicas) = open(&learner.disk).await;
+    assert_eq!(
+        reused(&replicas[0], &primary).iter().filter(|reused| !**reused).count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_replica_that_refuses_the_log_is_filled_but_not_while_it_may_be_a_member() {
+    use super::replica::Answer;
+    let mut primary = primary(3);
+    let mut follower = Replica::new(PARTITION);
+    let probe = |primary: &mut Replica| primary.batch_for(3, 1000).expect("a probe");
+    follower.refuses_log = true;
+    let (answer, received) = follower.receive(probe(&mut primary));
+    assert_eq!((answer, received.fill), (Answer::Ahead, false));
+    primary.answered(3, 1, answer).expect("an answer");
+    let (answer, received) = follower.receive(probe(&mut primary));
+    assert!(
+        matches!(answer, Answer::Gap { appended: 0, .. }) && received.fill,
+        "{answer:?}"
+    );
+    // Proposed, for it had all: it may be a member by now, and holds what it acknowledged until it is known to be none.
+    let mut primary = self::primary(3);
+    primary.made_durable(1, 4);
+    for node in [2, 3] {
+        let _ = primary.batch_for(node, 1000);
+        primary
+            .answered(node, 1, Answer::Accepted { matched: 4 })
+            .expect("an answer");
+    }
+    assert_eq!(primary.learner_to_propose(1), Some(3));
+    primary.answered(3, 1, Answer::Ahead).expect("an answer");
+    assert!(!probe(&mut primary).fill);
+    primary.reign_in(2, &[2, 3], &[]);
+    assert_eq!(primary.members_to_drop(LIMITS, &[].into()).len(), 1);
+    primary.reign_in(3, &[2], &[3]);
+    primary
+        .answered(3, 3, Answer::Accepted { matched: 4 })
+        .expect("an answer");
+    assert!(probe(&mut primary).fill);
 }
 
 #[tokio::test]

@@ -250,6 +250,7 @@ mod tests {
             index: 0,
             epoch: 4,
             mode: ReplicationMode::SemiSync,
+            was_async: false,
             primary: Some(1),
             primary_boot: 9,
             in_sync: set(&[1, 2, 3]),

@@ -132,6 +132,7 @@ mod tests {
             index: 0,
             epoch: 1,
             mode: ReplicationMode::Sync,
+            was_async: false,
             primary: None,
             primary_boot: 0,
             in_sync: BTreeSet::new(),

@@ -26,6 +26,7 @@ pub(crate) mod receiver;
 pub(crate) mod replica;
 #[cfg(test)]
 mod replica_tests;
+pub(crate) mod reports;
 pub(crate) mod scrub;
 mod sender;
 mod tail;
@@ -39,7 +40,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::config::{DataChangeDetection, Durability, NodeConfig};
+use crate::config::{DataChangeDetection, Durability, NodeConfig, RecoveryStrategy};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
@@ -48,6 +49,7 @@ use crate::recovery::log::{Log, LogEntry, OF_THE_NODE, Ticket};
 use crate::statement::CommitWait;
 use crate::world::World;
 
+use fill::Fillings;
 use replica::Replica;
 pub(crate) use sender::Outbox;
 pub(crate) use tail::{Record, TAIL_LIMIT_BYTES};
@@ -72,6 +74,7 @@ pub struct Replicas {
     tail_margin_bytes: usize,
     max_lag: Lsn,
     pub(crate) fill_chunk_bytes: usize,
+    pub(crate) filling: Fillings,
     /// By partition id; partition ids are small and dense.
     slots: RwLock<Vec<Option<Slot>>>,
     outboxes: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
@@ -111,12 +114,14 @@ impl Replicas {
             tail_margin_bytes: config.tail_margin_bytes,
             max_lag: config.async_max_lag,
             fill_chunk_bytes: config.fill_chunk_bytes,
+            filling: Fillings::new(config.recovery),
             slots: RwLock::default(),
             outboxes: RwLock::default(),
             awaiting_disk: Mutex::default(),
             nudge: Notify::new(),
         });
-        for replica in recovered {
+        for mut replica in recovered {
+            replica.is_from_log = true;
             replicas.insert(replica);
         }
         replicas
@@ -267,8 +272,9 @@ impl Replicas {
             replica.wait_committed(wait.lsn)
         };
         if let Some(receiver) = receiver {
+            let began = tokio::time::Instant::now();
             match tokio::time::timeout_at(deadline, receiver).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.filling.committed(self.now_ms(), began.elapsed()),
                 Ok(Err(_)) => return Err(failed("this node is no longer its primary, or has lost contact")),
                 Err(_) => return Err(failed("its backups did not confirm in time")),
             }
@@ -329,7 +335,14 @@ impl Replicas {
         let mut replica = lock(slot);
         // Whoever leads it holds new rows to what this map says.
         indexes::define(&mut replica, info.group, map);
-        replica.mode = info.mode;
+        let wanted = map.groups.get(&info.group).map(|group| group.mode);
+        (replica.mode, replica.was_async) = (info.mode, info.was_async);
+        replica.next_mode = wanted.filter(|mode| *mode != info.mode);
+        if replica.is_from_log && info.learners.contains(&self.node_id) {
+            replica.is_from_log = false;
+            let order = map.recovery_orders.get(&self.node_id);
+            replica.refuses_log = order.is_some_and(|strategy| *strategy != RecoveryStrategy::Automatic);
+        }
         if info.primary != Some(self.node_id) || info.primary_boot != self.boot_id {
             replica.follow(info.epoch);
             return;

@@ -39,7 +39,13 @@ impl Random {
 /// The metadata group's word, and the network between the replicas.
 struct Cluster {
     random: Random,
+    /// The mode in force.
     mode: ReplicationMode,
+    /// The mode that it is to become; another one now and then, if it changes at all.
+    wanted: ReplicationMode,
+    changes: bool,
+    /// Modes that were proposed, each in an epoch.
+    modes: Vec<(Epoch, ReplicationMode)>,
     nodes: Vec<NodeId>,
     replicas: BTreeMap<NodeId, Replica>,
     epoch: Epoch,
@@ -56,11 +62,12 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(mode: ReplicationMode, count: u32, seed: u64) -> Self {
+    fn new(mode: ReplicationMode, changes: bool, count: u32, seed: u64) -> Self {
         let nodes: Vec<NodeId> = (1..=count).collect();
         let replica = |node: &NodeId| {
             let mut replica = Replica::new(7);
             (replica.mode, replica.max_lag) = (mode, MAX_LAG);
+            replica.was_async = changes || mode == ReplicationMode::Async;
             if seed % 2 == 1 {
                 replica.tail_margin_bytes = 0;
             }
@@ -68,6 +75,9 @@ impl Cluster {
         };
         let mut cluster = Self {
             mode,
+            wanted: mode,
+            changes,
+            modes: Vec::new(),
             random: Random(seed),
             replicas: nodes.iter().map(replica).collect(),
             epoch: 0,
@@ -97,6 +107,7 @@ impl Cluster {
         let is_learner = |node: &NodeId| !self.in_sync.contains(node);
         let learners: Vec<NodeId> = self.nodes.iter().copied().filter(is_learner).collect();
         let replica = self.replicas.get_mut(&primary).unwrap();
+        (replica.mode, replica.next_mode) = (self.mode, Some(self.wanted).filter(|mode| *mode != self.mode));
         replica.reign_in(self.epoch, &members, &learners);
         replica.append(&LogPayload::EpochStart);
     }
@@ -153,7 +164,7 @@ impl Cluster {
         if replica.reign().is_none() {
             return;
         }
-        if self.mode == ReplicationMode::Async && node != self.primary {
+        if (self.changes || self.mode == ReplicationMode::Async) && node != self.primary {
             return; // what its lease is for
         }
         let from = self.acknowledged.last_key_value().map_or(0, |(&lsn, _)| lsn);
@@ -298,6 +309,34 @@ impl Cluster {
         }
     }
 
+    /// Somebody wants another mode.
+    fn want(&mut self) {
+        use ReplicationMode::{Async, SemiSync, Sync};
+        if self.changes {
+            self.wanted = self.random.pick(&[Sync, SemiSync, Async]);
+            self.epoch += 1;
+        }
+    }
+
+    /// The primary proposes what it knows to be wanted, if it may.
+    fn propose_mode(&mut self) {
+        let proposed = self.replicas.get(&self.primary).and_then(Replica::mode_to_propose);
+        if let Some((mode, epoch)) = proposed {
+            self.modes.push((epoch, mode));
+        }
+    }
+
+    fn settle_mode(&mut self) {
+        if self.modes.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.modes.len() as u64) as usize;
+        let (epoch, mode) = self.modes.swap_remove(place);
+        if epoch == self.epoch && mode == self.wanted && self.primary != 0 {
+            (self.epoch, self.mode) = (self.epoch + 1, mode);
+        }
+    }
+
     /// A learner that has caught up becomes a member.
     fn add_member(&mut self) {
         let Some(replica) = self.replicas.get_mut(&self.primary) else {
@@ -315,9 +354,14 @@ impl Cluster {
     /// A node hears what the group has decided.
     fn hear(&mut self, node: NodeId) {
         if node != self.primary {
-            self.replicas.get_mut(&node).unwrap().follow(self.epoch);
+            let replica = self.replicas.get_mut(&node).unwrap();
+            (replica.mode, replica.next_mode) = (self.mode, None);
+            replica.follow(self.epoch);
         } else if self.replicas[&node].epoch < self.epoch {
             self.reign(node);
+        } else {
+            let (mode, wanted) = (self.mode, self.wanted);
+            self.replicas.get_mut(&node).unwrap().next_mode = Some(wanted).filter(|wanted| *wanted != mode);
         }
     }
 
@@ -336,7 +380,13 @@ impl Cluster {
             93 => self.depose(),
             94..96 => self.elect_some(),
             96 => self.propose_without(from, Some(to).filter(|to| *to != from)),
-            97..99 => self.settle(),
+            97 => self.settle(),
+            98 => match self.random.below(4) {
+                0 => self.want(),
+                1 => self.propose_mode(),
+                2 => self.settle_mode(),
+                _ => self.settle(),
+            },
             _ => {}
         }
     }
@@ -362,7 +412,10 @@ impl Cluster {
             }
             self.add_member();
             self.settle();
+            self.propose_mode();
+            self.settle_mode();
         }
+        assert_eq!(self.mode, self.wanted, "it becomes what was wanted");
     }
 
     fn check(&self, seed: u64) {
@@ -400,9 +453,9 @@ impl Cluster {
     }
 }
 
-fn survives(mode: ReplicationMode, nodes: u32) {
+fn survives(mode: ReplicationMode, changes: bool, nodes: u32) {
     for seed in 0..SEEDS {
-        let mut cluster = Cluster::new(mode, nodes, seed);
+        let mut cluster = Cluster::new(mode, changes, nodes, seed);
         for _ in 0..STEPS {
             cluster.step();
         }
@@ -413,17 +466,24 @@ fn survives(mode: ReplicationMode, nodes: u32) {
 
 #[test]
 fn what_was_acknowledged_survives_and_replicas_become_equal() {
-    survives(ReplicationMode::Sync, 3);
+    survives(ReplicationMode::Sync, false, 3);
 }
 
 #[test]
 fn what_a_majority_has_survives() {
     for nodes in [2, 3, 4, 5] {
-        survives(ReplicationMode::SemiSync, nodes);
+        survives(ReplicationMode::SemiSync, false, nodes);
     }
 }
 
 #[test]
 fn an_asynchronous_primary_takes_no_more_with_it_than_it_may() {
-    survives(ReplicationMode::Async, 3);
+    survives(ReplicationMode::Async, false, 3);
+}
+
+#[test]
+fn a_mode_that_becomes_another_one_keeps_what_both_promise() {
+    for nodes in [3, 4, 5] {
+        survives(ReplicationMode::Sync, true, nodes);
+    }
 }

@@ -203,7 +203,7 @@ fn a_member_is_not_filled_before_it_has_left_the_set() {
 #[test]
 fn an_asynchronous_replica_cuts_nothing_that_it_told_its_clients() {
     let mut old = Replica::new(7);
-    old.mode = ReplicationMode::Async;
+    (old.mode, old.was_async) = (ReplicationMode::Async, true);
     old.reign_in(1, &[2], &[]);
     old.append(&LogPayload::EpochStart);
     old.append(&LogPayload::Write(effects(1)));

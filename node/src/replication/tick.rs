@@ -15,6 +15,7 @@ use crate::metadata::failure::{Finding, Grounds, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationMode};
 use crate::metadata::placement::desired_holders;
 use crate::recovery::log::LogEntry;
+use crate::recovery::rejoin::in_sync;
 
 /// How often.
 const EVERY: Duration = Duration::from_millis(20);
@@ -24,6 +25,8 @@ const TICKS_PER_MARK: u64 = 5;
 const TICKS_PER_HANDOVER: u64 = 50;
 /// Commits begin to wait for a learner this close to the end: one small batch.
 const CAUGHT_UP_RECORDS: Lsn = 64;
+/// Every so many ticks, the mode that a partition is to take is proposed.
+const TICKS_PER_MODE: u64 = 10;
 /// A member that has acknowledged nothing for so many ticks (2.4 s), though it lacks something, leaves the in-sync set.
 /// Longer than it takes to see a death (1.9 s), which one entry settles for all partitions.
 const LATE_TICKS: u32 = 120;
@@ -45,6 +48,7 @@ impl Replicas {
             count += u64::from(on_time);
             if count.is_multiple_of(TICKS_PER_HANDOVER) {
                 self.hand_over_where_asked(&self.metadata.map());
+                self.end_own_recovery();
             }
             let given_up = self.metadata.lease().is_given_up();
             let in_contact = self.metadata.lease().is_valid();
@@ -58,6 +62,12 @@ impl Replicas {
                 } else if on_time {
                     self.drop_late_members(&mut replica);
                 }
+                if let Some((mode, epoch)) = replica
+                    .mode_to_propose()
+                    .filter(|_| on_time && count.is_multiple_of(TICKS_PER_MODE))
+                {
+                    tokio::spawn(Arc::clone(&self).take_mode(replica.partition, epoch, mode));
+                }
                 if let Some(node) = replica.learner_to_propose(CAUGHT_UP_RECORDS) {
                     let epoch = replica.epoch;
                     tokio::spawn(Arc::clone(&self).add_member(replica.partition, epoch, node));
@@ -67,6 +77,15 @@ impl Replicas {
                     self.log.append(partition, &LogEntry::Committed { lsn });
                 }
             }
+        }
+    }
+
+    /// What `RECOVER NODE` said of this node counts until it is in sync.
+    fn end_own_recovery(&self) {
+        let (map, node_id) = (self.metadata.map(), self.node_id);
+        if map.recovery_orders.contains_key(&node_id) && in_sync(&map, node_id) {
+            let metadata = Arc::clone(&self.metadata);
+            tokio::spawn(async move { metadata.propose(Command::RecoveryDone { node_id }).await });
         }
     }
 
@@ -118,6 +137,22 @@ impl Replicas {
             }
         }
         self.with(partition, |replica| replica.drop_answered(epoch));
+    }
+
+    /// Proposes, once, that a partition led here takes a mode.
+    async fn take_mode(self: Arc<Self>, partition: PartitionId, epoch: Epoch, mode: ReplicationMode) {
+        let command = Command::TakeMode {
+            by: self.node_id,
+            boot_id: self.boot_id,
+            partition,
+            epoch,
+            mode,
+        };
+        match tokio::time::timeout(DROP_LIMIT, self.metadata.propose(command)).await {
+            Ok(Ok(_)) => tracing::info!(partition, epoch, mode = mode.name(), "the partition has another mode"),
+            Ok(Err(error)) => tracing::debug!(partition, epoch, %error, "the mode was not taken"),
+            Err(_) => tracing::debug!(partition, epoch, "no answer about the mode"),
+        }
     }
 
     /// None: nobody failed; they leave for another reason.
@@ -236,6 +271,7 @@ mod tests {
             index: 0,
             epoch: 4,
             mode: ReplicationMode::Sync,
+            was_async: false,
             primary: Some(1),
             primary_boot: 10,
             in_sync: BTreeSet::from([1, 2, 3]),

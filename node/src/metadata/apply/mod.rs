@@ -59,6 +59,18 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             replication,
             mode,
         } => tables::create_table(map, table, replication, mode),
+        Command::SetReplication {
+            table,
+            replication,
+            mode,
+        } => tables::set_replication(map, table, replication, mode),
+        Command::TakeMode {
+            by,
+            boot_id,
+            partition,
+            epoch,
+            mode,
+        } => reigns::take_mode(map, (by, boot_id), partition, epoch, mode),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
         Command::AlterColumns {
             table,
@@ -104,13 +116,19 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             node_id,
         } => reigns::want_primary(map, partition, epoch, node_id),
         Command::RemoveNode { node_id } => nodes::remove_node(map, node_id),
-        Command::RequestRecovery { node_id } => {
-            node(map, node_id)?;
-            map.recovering.insert(node_id);
+        Command::RequestRecovery { node_id, strategy } => {
+            if !node(map, node_id)?.state.is_alive() {
+                map.recovering.insert(node_id);
+            }
+            match strategy {
+                Some(strategy) => map.recovery_orders.insert(node_id, strategy),
+                None => map.recovery_orders.remove(&node_id),
+            };
             Ok(Applied::Done)
         }
         Command::RecoveryDone { node_id } => {
             map.recovering.remove(&node_id);
+            map.recovery_orders.remove(&node_id);
             Ok(Applied::Done)
         }
     }

@@ -273,6 +273,7 @@ pub(super) fn remove_node(map: &mut ClusterMap, id: NodeId) -> CommandResult {
     map.nodes.remove(&id);
     failures::end(map, id, FailureEnd::Removed);
     map.recovering.remove(&id);
+    map.recovery_orders.remove(&id);
     let forgetting: Vec<_> = map
         .partitions
         .values()

@@ -40,6 +40,47 @@ pub(super) fn change_by_primary(
     Ok(Applied::Changed { epoch })
 }
 
+/// A primary has found that all that is committed is as safe as the group's mode says.
+pub(super) fn take_mode(
+    map: &mut ClusterMap,
+    (by, boot_id): (NodeId, u64),
+    id: PartitionId,
+    epoch: Epoch,
+    mode: ReplicationMode,
+) -> CommandResult {
+    let partition = map.partitions.get(&id).ok_or(Refusal::NoSuchPartition(id))?;
+    if partition.epoch != epoch {
+        return Err(Refusal::StaleEpoch {
+            partition: id,
+            named: epoch,
+            current: partition.epoch,
+        });
+    }
+    let refuse = |reason: &str| Err(Refusal::NotAllowed(format!("partition {id}: {reason}")));
+    if partition.primary != Some(by) {
+        return refuse("only its primary changes its mode");
+    }
+    if partition.primary_boot != boot_id || !map.is_current(by, boot_id) {
+        return Err(Refusal::StaleBoot(by));
+    }
+    // Somebody has changed his mind; commits follow the mode in force alone then.
+    if map.groups.get(&partition.group).is_none_or(|group| group.mode != mode) {
+        return refuse("this is not the mode of its group");
+    }
+    // Who restarted counts in majorities, and in no other set.
+    let sound = partition.sound_members().chain(partition.primary).collect();
+    if partition.mode == ReplicationMode::SemiSync && partition.in_sync != sound {
+        return refuse("a member has restarted");
+    }
+    let Some(partition) = map.partitions.get_mut(&id) else {
+        return Err(Refusal::NoSuchPartition(id));
+    };
+    partition.mode = mode;
+    partition.was_async |= mode == ReplicationMode::Async;
+    partition.epoch += 1;
+    Ok(Applied::Changed { epoch: partition.epoch })
+}
+
 /// A member has left its partition's in-sync set on its primary's grounds.
 fn leave(map: &mut ClusterMap, id: PartitionId, node: NodeId, grounds: &Grounds) {
     failures::note_replica(map, node, id, grounds);

@@ -113,6 +113,7 @@ fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId
         index,
         epoch: 1,
         mode,
+        was_async: mode == ReplicationMode::Async,
         primary,
         primary_boot: primary.map_or(0, boot_of),
         in_sync,
@@ -122,6 +123,43 @@ fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId
         emptied: BTreeSet::new(),
         wanted: None,
     }
+}
+
+/// The table, with the materialized views of it, must have its partitions to itself.
+pub(super) fn set_replication(
+    map: &mut ClusterMap,
+    id: TableId,
+    replication: Option<u32>,
+    mode: Option<ReplicationMode>,
+) -> CommandResult {
+    let table = map.tables.get(&id).ok_or(Refusal::NoSuchTable(id))?;
+    let is_part = |other: &Table| other.id == id || other.view.as_ref().is_some_and(|view| view.source == id);
+    let others = map
+        .tables
+        .values()
+        .filter(|other| other.group == table.group && !is_part(other));
+    let mut others: Vec<String> = others.map(|other| other.name.clone()).collect();
+    others.sort();
+    let (name, id) = (table.name.clone(), table.group);
+    let group = map
+        .groups
+        .get_mut(&id)
+        .ok_or_else(|| Refusal::Invalid(format!("table \"{name}\" has no partitions")))?;
+    let new = (replication.unwrap_or(group.replication), mode.unwrap_or(group.mode));
+    if new == (group.replication, group.mode) {
+        return Ok(Applied::Done);
+    }
+    if !others.is_empty() {
+        return Err(Refusal::PartitionsShared { table: name, others });
+    }
+    let has_other_mode = new.1 != group.mode;
+    (group.replication, group.mode) = new;
+    if has_other_mode {
+        // A primary that found an earlier wish safe may have committed since as if it had been taken back.
+        let partitions = map.partitions.values_mut().filter(|partition| partition.group == id);
+        partitions.for_each(|partition| partition.epoch += 1);
+    }
+    Ok(Applied::Done)
 }
 
 /// All of them or none.

@@ -15,7 +15,7 @@ use super::ddl::MAX_NAME_BYTES;
 use super::execute::Notices;
 use super::index::{free_name, written_name};
 use super::syntax::position_of;
-use super::tables::{SystemTable, system_schema};
+use super::tables::{SystemTable, at_once, system_schema};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::command::{Applied, Command, NewIndex, NewTtl};
@@ -181,7 +181,7 @@ pub(super) fn system_table(metadata: &Arc<Metadata>, expiry: &Arc<Expiry>) -> (&
     };
     let table = SystemTable {
         schema: system_schema(TTL),
-        rows: Arc::new(rows),
+        rows: at_once(rows),
     };
     ("ttl", Arc::new(table))
 }

@@ -4,7 +4,6 @@ use volt_engine::partition::Partition;
 use volt_engine::{Epoch, Lsn};
 
 use super::{Answer, Batch, Received, Replica, Role};
-use crate::metadata::map::ReplicationMode;
 use crate::replication::epochs::EpochHistory;
 use crate::replication::tail::Record;
 use crate::world::PlantedBug;
@@ -35,7 +34,10 @@ impl Replica {
             return (Answer::NotYet, received);
         }
         received.fill = batch.fill;
-        if batch.anew {
+        if self.refuses_log && !batch.fill {
+            return (Answer::Ahead, received);
+        }
+        if batch.anew || self.refuses_log {
             let (appended, last_epoch) = (0, 0);
             return (Answer::Gap { appended, last_epoch }, received);
         }
@@ -61,7 +63,7 @@ impl Replica {
             if record.lsn <= self.appended && is_same(self.history.epoch_at(record.lsn), record.epoch) {
                 continue;
             }
-            if record.lsn <= self.committed && self.mode == ReplicationMode::Async {
+            if record.lsn <= self.committed && self.was_async {
                 // It was acknowledged, and applied here, and the primary that took over never got it.
                 let is_news = std::mem::replace(&mut self.told_lost, self.committed) != self.committed;
                 received.lost = is_news.then_some(self.committed - record.lsn + 1);
@@ -74,6 +76,7 @@ impl Replica {
             self.push(record.clone());
             received.records.push(record);
         }
+        self.base = None;
         self.committed = self.committed.max(batch.committed.min(matched));
         self.apply_until(self.committed);
         self.engine.commit_to(self.committed);
@@ -101,8 +104,9 @@ impl Replica {
         self.history.cut(lsn);
     }
 
-    /// Begins a fill: records are refused until it ends. Returns its number.
+    /// Begins a fill: records are refused until it ends. What was there is no state any more, only a base. Returns its number.
     pub(crate) fn begin_fill(&mut self) -> u64 {
+        self.emptied();
         self.fills += 1;
         self.role = Role::Follower {
             filling: Some(self.fills),
@@ -125,15 +129,25 @@ impl Replica {
         (self.appended, self.durable, self.committed) = (lsn, lsn, lsn);
         self.epoch = self.epoch.max(self.history.epoch_at(lsn));
         self.role = Role::Follower { filling: None };
+        (self.base, self.refuses_log) = (None, false);
     }
 
-    /// Forgets everything: a fill failed half-way, and what was here before is no longer on disk.
+    /// Holds nothing any more: a fill begins, or failed half-way, and what was here before is no longer in the log. The rows
+    /// may serve as a base.
     pub(crate) fn emptied(&mut self) {
+        // Also what is not known to be committed, if it can be applied: a base need not be true.
+        let _ = self.try_apply_until(self.appended);
+        let rows = std::mem::take(&mut self.engine);
+        self.keep_as_base(rows);
         *self = Self {
+            base: self.base.take(),
+            refuses_log: self.refuses_log,
             epoch: self.epoch,
             fills: self.fills,
             tail_margin_bytes: self.tail_margin_bytes,
             mode: self.mode,
+            next_mode: self.next_mode,
+            was_async: self.was_async,
             max_lag: self.max_lag,
             planted: self.planted,
             ..Self::new(self.partition)

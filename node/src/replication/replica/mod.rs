@@ -11,10 +11,12 @@
 //! - records of an epoch lower than the greatest one seen are refused.
 
 mod appointment;
+mod base;
 pub(crate) mod capture;
 mod commit;
 mod follower;
 mod late;
+mod mode;
 mod primary;
 
 use std::collections::BTreeMap;
@@ -119,10 +121,20 @@ pub(crate) struct Replica {
     fills: u64,
     /// A segment of the log: the newest fill began in it, or in a later one.
     pub(crate) filling_since: u64,
+    /// Rows that a fill may find to be what it brings; nothing else is done with them.
+    base: Option<Box<Partition>>,
+    /// It is to be filled, whatever records its primary has: `RECOVER NODE` says so.
+    pub(crate) refuses_log: bool,
+    /// It was read back from the log, and has not been a learner since.
+    pub(crate) is_from_log: bool,
     /// As `NodeConfig` says.
     pub(crate) tail_margin_bytes: usize,
     /// When a record is committed, as the map says.
     pub(crate) mode: ReplicationMode,
+    /// The mode that it is to take: until the map says that it has, records are committed when both modes say so.
+    pub(crate) next_mode: Option<ReplicationMode>,
+    /// It is, or was once, asynchronous.
+    pub(crate) was_async: bool,
     /// What was committed when it was told that some of it is lost.
     told_lost: Lsn,
     /// Of an asynchronous one: records that a member of the in-sync set may lack of what is committed.
@@ -160,8 +172,13 @@ impl Replica {
             appointment: None,
             fills: 0,
             filling_since: 0,
+            base: None,
+            refuses_log: false,
+            is_from_log: false,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             mode: ReplicationMode::Sync,
+            next_mode: None,
+            was_async: false,
             told_lost: 0,
             max_lag: DEFAULT_ASYNC_MAX_LAG,
             planted: Planted::default(),

@@ -8,7 +8,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::partition::DumpCursor;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 
-use super::{Answer, Batch, Replica, Role, commit};
+use super::{Answer, Batch, Replica, Role};
 use crate::metadata::map::ReplicationMode;
 use crate::replication::tail::Record;
 use crate::world::PlantedBug;
@@ -67,10 +67,10 @@ impl Follower {
     }
 
     /// It is filled next, and until then no commit waits for it: the fill waits for commits. A member whose set is not the
-    /// leader's to mend waits until it is none, and is looked for meanwhile.
+    /// leader's to mend waits until it is none, and is looked for meanwhile; so does one that may be a member by now.
     fn await_fill(&mut self, mode: ReplicationMode) {
         self.counts = self.member || self.proposed;
-        self.to_fill = self.member && mode != ReplicationMode::Sync;
+        self.to_fill = self.proposed || self.member && mode != ReplicationMode::Sync;
         self.progress = if self.to_fill {
             Progress::Probe
         } else {
@@ -358,13 +358,9 @@ impl Replica {
         let forgets = self.planted.has(PlantedBug::LateMemberForgotten);
         let followers = reign.followers.values();
         let followers = followers.filter(|follower| !(forgets && follower.late_looks > 0));
-        let point = commit::point(self.mode, self.max_lag, self.durable, followers);
+        let of = |mode| self.point_of(mode, reign, followers.clone());
+        let point = self.next_mode.map_or(Lsn::MAX, of).min(of(self.mode));
         if point <= self.committed {
-            return;
-        }
-        // Who is asked for the longest log compares epochs first, so that a majority's older records are safe only below one of
-        // this reign (Raft, Ongaro and Ousterhout 2014, section 5.4.2).
-        if self.mode == ReplicationMode::SemiSync && self.history.epoch_at(point) < reign.began_epoch {
             return;
         }
         self.committed = point;
@@ -406,10 +402,11 @@ impl Replica {
 
     /// What every member must hold of what is committed.
     fn must_be_held(&self) -> Lsn {
-        match self.mode {
+        let of = |mode| match mode {
             ReplicationMode::Sync | ReplicationMode::SemiSync => self.committed,
             ReplicationMode::Async => self.committed.saturating_sub(self.max_lag),
-        }
+        };
+        self.next_mode.map_or(0, of).max(of(self.mode))
     }
 
     /// True when this follower holds all that was appended.

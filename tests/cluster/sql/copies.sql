@@ -1,0 +1,34 @@
+-- How many backups a table has, and when its writes are acknowledged, can change while it is used.
+CREATE TABLE copies (id INT PRIMARY KEY, v INT) WITH REPLICATION = 1 MODE semi_sync;
+INSERT INTO copies VALUES (1, 10), (2, 20), (3, 30);
+CREATE MATERIALIZED VIEW copies_total AS SELECT count(*) AS n, sum(v) AS total FROM copies;
+ALTER TABLE copies SET (mode = 'async');
+SELECT replication, mode FROM system.tables WHERE name = 'copies';
+SELECT DISTINCT p.mode FROM system.partitions p JOIN system.tables t ON p.replication = t.replication AND p.mode = t.mode WHERE t.name = 'copies';
+INSERT INTO copies VALUES (4, 40);
+ALTER TABLE copies SET (replication = 2, mode = semi_sync);
+SELECT replication, mode, copies_wanted FROM system.tables WHERE name = 'copies';
+INSERT INTO copies VALUES (5, 50);
+SELECT * FROM copies ORDER BY id;
+SELECT * FROM copies_total;
+ALTER TABLE copies SET (replication = 7);
+ALTER TABLE copies SET (replication = 0, mode = 'sync');
+SELECT replication, mode, copies_wanted FROM system.tables WHERE name = 'copies';
+-- What makes no sense, or would change other tables too.
+ALTER TABLE copies SET (replication = 9);
+ALTER TABLE copies SET (replication = -1);
+ALTER TABLE copies SET (mode = 'later');
+ALTER TABLE copies SET (fillfactor = 70);
+ALTER TABLE nothing SET (mode = 'sync');
+ALTER TABLE IF EXISTS nothing SET (mode = 'sync');
+ALTER TABLE copies_total SET (mode = 'sync');
+ALTER TABLE copies SET (mode = 'sync'), ADD COLUMN w INT;
+CREATE TABLE copies_one (id INT PRIMARY KEY) WITH REPLICATION = 3 MODE async;
+CREATE TABLE copies_two (id INT PRIMARY KEY) WITH REPLICATION = 3 MODE async;
+ALTER TABLE copies_one SET (mode = 'sync');
+ALTER TABLE copies_one SET (mode = 'async', replication = 3);
+DROP TABLE copies_two;
+ALTER TABLE copies_one SET (mode = 'sync', replication = 1);
+DROP TABLE copies_one;
+DROP MATERIALIZED VIEW copies_total;
+DROP TABLE copies;
