@@ -22,6 +22,8 @@ enum Command {
     Start(Box<cli::start::Start>),
     /// Makes a new cluster of one node, which others can join
     Init(cli::init::Init),
+    /// Makes one node that is left the metadata group, when a majority of it is gone for good
+    RecoverQuorum(cli::recover_quorum::RecoverQuorum),
     /// Runs a cluster on this machine
     Dev(dev::DevArguments),
     /// Runs SQL statements and prints what comes of them
@@ -70,6 +72,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Start(arguments) => cli::start::run(*arguments).await,
         Command::Init(arguments) => cli::init::run(arguments).await,
+        Command::RecoverQuorum(arguments) => cli::recover_quorum::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Sql(arguments) => cli::sql::run(arguments).await,
         Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,

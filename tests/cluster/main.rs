@@ -20,6 +20,7 @@ mod numbers;
 mod observe;
 mod operator;
 mod procedures;
+mod quorum;
 mod recovery;
 mod refill;
 mod replicated;

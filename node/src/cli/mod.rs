@@ -2,5 +2,6 @@
 
 pub mod init;
 pub mod logging;
+pub mod recover_quorum;
 pub mod sql;
 pub mod start;

@@ -284,6 +284,12 @@ pub enum Command {
         /// How its replicas are to recover; None: as it was told at its start.
         strategy: Option<RecoveryStrategy>,
     },
+    /// These nodes are gone for good, and the rest goes on with what it has: `volt-node recover-quorum` alone says so, in the log of one who is
+    /// left.
+    AcceptLoss {
+        /// Which.
+        lost: BTreeSet<NodeId>,
+    },
     /// Takes such a request back, or marks it as done.
     RecoveryDone {
         /// The node.

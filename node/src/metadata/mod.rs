@@ -18,6 +18,8 @@ mod propose;
 pub(crate) mod raft;
 pub mod sequence;
 
+pub(crate) use apply::loss::Loss;
 pub use entry::EnterError;
 pub use handle::{Metadata, OpenError};
 pub use propose::ProposeError;
+pub(crate) use raft::salvage::{Remains, list};

@@ -135,6 +135,7 @@ impl Command {
                 | Self::NodeAlive { .. }
                 | Self::ChangePartitions { .. }
                 | Self::Drained { .. }
+                | Self::AcceptLoss { .. }
         )
     }
 }

@@ -5,6 +5,7 @@
 mod columns;
 mod failures;
 mod indexes;
+pub(crate) mod loss;
 mod nodes;
 mod procedures;
 mod reigns;
@@ -126,6 +127,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             };
             Ok(Applied::Done)
         }
+        Command::AcceptLoss { lost } => loss::accept_loss(map, &lost),
         Command::RecoveryDone { node_id } => {
             map.recovering.remove(&node_id);
             map.recovery_orders.remove(&node_id);

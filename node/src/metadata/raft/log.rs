@@ -83,6 +83,35 @@ impl Log {
         })
     }
 
+    /// The vote, as it was told last.
+    pub(super) fn vote(&self) -> Option<Vote<MemberId>> {
+        self.vote
+    }
+
+    /// The last entry's place, or the last that was purged.
+    pub(super) fn last(&self) -> Option<LogId<MemberId>> {
+        let kept = self.kept.lock();
+        let last = kept.entries.values().next_back().map(|entry| entry.log_id);
+        last.or(kept.purged)
+    }
+
+    /// The entries behind this place.
+    pub(super) fn behind(&self, place: Option<LogId<MemberId>>) -> Vec<Entry<Group>> {
+        let first = place.map_or(0, |place| place.index + 1);
+        self.kept
+            .lock()
+            .entries
+            .range(first..)
+            .map(|(_, entry)| entry.clone())
+            .collect()
+    }
+
+    /// Appends these behind the last, while no member runs.
+    pub(super) async fn append_by_hand(&mut self, entries: &[Entry<Group>]) -> io::Result<()> {
+        let bodies: io::Result<Vec<Vec<u8>>> = entries.iter().map(encode_entry).collect();
+        self.write(&bodies?).await
+    }
+
     /// After an error nothing more is written: the group's member stops.
     async fn write(&mut self, bodies: &[Vec<u8>]) -> io::Result<()> {
         let mut buffer = Vec::new();
@@ -241,6 +270,11 @@ fn decode_vote(bytes: &[u8]) -> io::Result<Vote<MemberId>> {
     decode().ok_or_else(|| corrupt(VOTE))
 }
 
+/// Keeps a vote, before it is told.
+pub(super) async fn write_vote(disk: &dyn Disk, vote: &Vote<MemberId>) -> io::Result<()> {
+    disk.write_atomic(Path::new(VOTE), encode_vote(vote).into()).await
+}
+
 impl RaftLogReader<Group> for Log {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -271,11 +305,7 @@ impl RaftLogStorage<Group> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote<MemberId>) -> Result<(), Failure> {
-        let bytes = Bytes::from(encode_vote(vote));
-        self.disk
-            .write_atomic(Path::new(VOTE), bytes)
-            .await
-            .map_err(|error| writing(&error))?;
+        write_vote(&*self.disk, vote).await.map_err(|error| writing(&error))?;
         self.vote = Some(*vote);
         Ok(())
     }

@@ -76,6 +76,23 @@ impl Machine {
         Ok(machine)
     }
 
+    /// The map, the membership and the place in the log that the snapshot and these entries make, whether they were committed or not.
+    pub(super) fn with_all(
+        mut self,
+        entries: Vec<Entry<Group>>,
+    ) -> (ClusterMap, StoredMembership<MemberId, BasicNode>) {
+        for entry in entries {
+            // What was refused changes nothing, here as there.
+            let _ = self.apply_one(entry);
+        }
+        (self.state.map, self.state.membership)
+    }
+
+    /// The place in the log of the snapshot.
+    pub(super) fn applied(&self) -> Option<LogId<MemberId>> {
+        self.state.applied
+    }
+
     fn publish(&self) {
         let newest = self.publish.map.borrow().version;
         if newest != self.state.map.version {

@@ -4,6 +4,7 @@ pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;
 mod reader;
+pub(crate) mod salvage;
 pub(crate) mod voters;
 
 use std::io::Cursor;
