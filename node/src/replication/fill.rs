@@ -4,7 +4,7 @@
 //! S for the learner, and ends the fill only when S is committed; so a learner never holds what could be undone. If its
 //! reign ends before, so does the fill: rows of S may have been cut since.
 //!
-//! A learner that still has rows, its **base**, takes only what differs: the primary names each chunk by its end and its hash,
+//! A learner that still has rows, its **base**, takes only what differs: the primary names each chunk by its two ends and its hash,
 //! and the learner, who looks at the same range of its base, says whether it has that chunk. Whatever the base is, what comes of it is S:
 //! it may be what a node held before it was away, what an earlier fill had copied when either side died, or a replica in doubt.
 
