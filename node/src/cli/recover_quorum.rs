@@ -59,7 +59,7 @@ fn report(remains: &Remains, lost: &BTreeSet<NodeId>) -> String {
     let mut text = format!(
         "cluster {}, node {node}: the metadata group is nodes {}, of which {} are lost\n\
          its log ends at entry {index} of term {term}: if another node that is left has more, term first, do it there\n\
-         what the group decided later is lost, as a table that was just made\n",
+         what the group decided later is lost, as a table that was just made, or that a replica here was no longer in sync\n",
         remains.identity.cluster_uuid,
         list(&remains.voters),
         list(remains.voters.intersection(lost)),
