@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -106,6 +107,11 @@ impl Metadata {
     /// The newest map that this node knows.
     pub fn map(&self) -> Arc<ClusterMap> {
         Arc::clone(&self.published.map.borrow())
+    }
+
+    /// The catalog version of the newest map, or already that of the next: never less than that of a map which anybody here has seen.
+    pub fn catalog_version(&self) -> u64 {
+        self.published.catalog_version.load(Ordering::Acquire)
     }
 
     /// Follows the map.

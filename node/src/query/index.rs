@@ -163,8 +163,7 @@ impl SqlEngine {
         self.await_index((id, number), false).await?;
         self.set_index_state((id, number), IndexState::Checking).await?;
         if let Some(values) = self.await_index((id, number), true).await? {
-            let indexes = BTreeSet::from([number]);
-            self.metadata.propose(Command::DropIndexes { indexes }).await?;
+            self.remove_indexes(BTreeSet::from([number])).await??;
             return Err(self.duplicated(id, index, &values));
         }
         self.set_index_state((id, number), IndexState::Ready).await?;
@@ -234,12 +233,21 @@ impl SqlEngine {
         if indexes.is_empty() {
             return Ok(notices);
         }
-        match self.metadata.propose(Command::DropIndexes { indexes }).await {
+        match self.remove_indexes(indexes).await? {
             // Somebody else has dropped it meanwhile.
             Err(ProposeError::Refused(Refusal::NoSuchIndex(_))) if if_exists => Ok(notices),
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(notices),
+            Ok(()) => Ok(notices),
         }
+    }
+
+    /// Returns when no primary holds rows to them any more: a row that they alone forbade may come next.
+    async fn remove_indexes(&self, indexes: BTreeSet<IndexId>) -> Result<Result<(), ProposeError>, SqlError> {
+        if let Err(error) = self.metadata.propose(Command::DropIndexes { indexes }).await {
+            return Ok(Err(error));
+        }
+        let version = self.metadata.map().version;
+        self.coordinator.wait_until_all_know(version).await.map(Ok)
     }
 }
 

@@ -27,12 +27,13 @@ pub(crate) mod replica;
 #[cfg(test)]
 mod replica_tests;
 pub(crate) mod reports;
+mod roles;
 pub(crate) mod scrub;
 mod sender;
 mod tail;
 mod tick;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use tokio::sync::Notify;
@@ -40,10 +41,9 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::config::{DataChangeDetection, Durability, NodeConfig, RecoveryStrategy};
+use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
-use crate::metadata::map::{ClusterMap, PartitionInfo};
 use crate::peers::Peers;
 use crate::recovery::log::{Log, LogEntry, OF_THE_NODE, Ticket};
 use crate::statement::CommitWait;
@@ -148,6 +148,20 @@ impl Replicas {
         let slots = lock_read(&self.slots);
         let slot = slots.get(partition as usize)?.as_ref()?;
         Some(look(&mut lock(slot)))
+    }
+
+    /// The same, on a replica that goes by the newest catalog that this node knows, before the map's follower comes to it: rows
+    /// are held to every index of a table whose statements reach it.
+    pub(crate) fn with_catalog<T>(&self, partition: PartitionId, look: impl FnOnce(&mut Replica) -> T) -> Option<T> {
+        self.with(partition, |replica| {
+            if replica.catalog_version < self.metadata.catalog_version() {
+                let map = self.metadata.map();
+                if let Some(info) = map.partitions.get(&partition) {
+                    indexes::define(replica, info.group, &map);
+                }
+            }
+            look(replica)
+        })
     }
 
     /// All replicas, by partition id.
@@ -283,115 +297,6 @@ impl Replicas {
         match lock(&slot).history.epoch_at(wait.lsn) == wait.epoch {
             true => Ok(()),
             false => Err(failed("another primary took over")),
-        }
-    }
-
-    // ---- Following the cluster map
-
-    async fn follow_map(self: Arc<Self>) {
-        let mut watch = self.metadata.watch();
-        loop {
-            let map = watch.borrow_and_update().clone();
-            self.on_map(&map);
-            if watch.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Takes the roles that the map gives this process. Older maps, from before this process joined, say nothing of it.
-    fn on_map(self: &Arc<Self>, map: &ClusterMap) {
-        if map
-            .nodes
-            .get(&self.node_id)
-            .is_none_or(|node| node.boot_id != self.boot_id)
-        {
-            return;
-        }
-        self.keep_senders(map);
-        for info in map.partitions.values() {
-            let here = info.primary == Some(self.node_id)
-                || info.in_sync.contains(&self.node_id)
-                || info.learners.contains(&self.node_id);
-            match (here, self.slot(info.partition_id)) {
-                (true, Some(slot)) => self.take_role(&slot, info, map),
-                (true, None) => self.take_role(&self.insert(Replica::new(info.partition_id)), info, map),
-                (false, _) => self.remove(info.partition_id),
-            }
-        }
-        for slot in self.all() {
-            let partition = lock(&slot).partition;
-            if !map.partitions.contains_key(&partition) {
-                self.remove(partition); // its last table was dropped
-                continue;
-            }
-            lock(&slot).engine.retain_tables(|table| !map.has_dropped(table));
-        }
-        self.hand_over_where_asked(map);
-        self.nudge.notify_one();
-    }
-
-    fn take_role(&self, slot: &Slot, info: &PartitionInfo, map: &ClusterMap) {
-        let mut replica = lock(slot);
-        // Whoever leads it holds new rows to what this map says.
-        indexes::define(&mut replica, info.group, map);
-        let wanted = map.groups.get(&info.group).map(|group| group.mode);
-        (replica.mode, replica.was_async) = (info.mode, info.was_async);
-        replica.next_mode = wanted.filter(|mode| *mode != info.mode);
-        if replica.is_from_log && info.learners.contains(&self.node_id) {
-            replica.is_from_log = false;
-            let order = map.recovery_orders.get(&self.node_id);
-            replica.refuses_log = order.is_some_and(|strategy| *strategy != RecoveryStrategy::Automatic);
-        }
-        if info.primary != Some(self.node_id) || info.primary_boot != self.boot_id {
-            replica.follow(info.epoch);
-            return;
-        }
-        if info.epoch < replica.epoch {
-            return; // deposed already, by a primary whose entry this map doesn't have yet
-        }
-        let others = |set: &BTreeSet<NodeId>| {
-            set.iter()
-                .copied()
-                .filter(|&node| node != self.node_id)
-                .collect::<Vec<_>>()
-        };
-        let began = replica.reign().is_none();
-        let new_epoch = replica.reign().map(|reign| reign.epoch) != Some(info.epoch);
-        replica.reign_in(info.epoch, &others(&info.in_sync), &others(&info.learners));
-        replica.doubt(&info.in_doubt);
-        if began && let Some(prepared) = replica.engine.prepared() {
-            let (transaction, effects, home, lsn) = (
-                prepared.transaction,
-                prepared.effects.clone(),
-                prepared.home,
-                prepared.lsn,
-            );
-            replica.hold.restore(transaction, effects, home, lsn, self.now_ms());
-        }
-        if new_epoch {
-            self.append(&mut replica, &LogPayload::EpochStart);
-        }
-        replica.advance_commit();
-        self.send_soon(&replica);
-    }
-
-    /// One sender for each other node of the map.
-    fn keep_senders(self: &Arc<Self>, map: &ClusterMap) {
-        let mut outboxes = self.outboxes.write().expect("no panic under this lock");
-        outboxes.retain(|node, outbox| {
-            let kept = map.nodes.contains_key(node);
-            if !kept {
-                outbox.close();
-            }
-            kept
-        });
-        for &node in map.nodes.keys().filter(|&&node| node != self.node_id) {
-            outboxes.entry(node).or_insert_with(|| {
-                let outbox = Arc::new(Outbox::default());
-                tokio::spawn(sender::run(Arc::clone(self), node, Arc::clone(&outbox)));
-                outbox
-            });
         }
     }
 

@@ -46,6 +46,7 @@ pub(crate) enum CallError {
 
 struct Outgoing {
     request: Bytes,
+    catalog_version: u64,
     timeout_ms: u32,
     answer: oneshot::Sender<Result<Bytes, CallError>>,
 }
@@ -87,6 +88,7 @@ impl Calls {
         let (answer, answered) = oneshot::channel();
         let outgoing = Outgoing {
             request: request.into(),
+            catalog_version: self.metadata.map().catalog_version,
             timeout_ms: timeout.as_millis() as u32,
             answer,
         };
@@ -170,6 +172,7 @@ async fn line(
                     call_id: next_id,
                     timeout_ms: outgoing.timeout_ms,
                     request: outgoing.request,
+                    catalog_version: outgoing.catalog_version,
                 });
             }
             sender
@@ -241,7 +244,7 @@ pub(crate) async fn serve(
             };
             let (participant, replied) = (Arc::clone(&participant), replied.clone());
             tokio::spawn(async move {
-                let reply = answer(&participant, &call.request).await;
+                let reply = answer(&participant, &call).await;
                 let _ = replied
                     .send(v1::Reply {
                         call_id: call.call_id,
@@ -255,8 +258,10 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(participant: &Participant, request: &[u8]) -> Bytes {
-    let reply = match postcard::from_bytes::<Request>(request) {
+async fn answer(participant: &Participant, call: &v1::Call) -> Bytes {
+    let reply = match postcard::from_bytes::<Request>(&call.request) {
+        // Rows are held to what the caller knows that they are held to.
+        Ok(_) if !participant.knows_catalog(call.catalog_version).await => Reply::Failed(Failure::NotPrimary),
         Ok(request) => participant.serve_checked(request).await,
         Err(error) => Reply::Failed(Failure::Sql(SqlError::internal(format!("unreadable request: {error}")))),
     };

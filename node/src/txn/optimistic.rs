@@ -107,7 +107,7 @@ impl Participant {
         if !self.uses_pin(request.transaction, request.partition, snapshot) {
             return Err(NotRun::NotPrimary);
         }
-        let attempt = self.replicas.with(request.partition, |replica| {
+        let attempt = self.replicas.with_catalog(request.partition, |replica| {
             // A replica that was filled, or given up and taken again, has none of the old one's pins.
             if !request.program.is_read_only() {
                 replica.complete_unique_indexes();
@@ -125,7 +125,7 @@ impl Participant {
         writes: &Writes,
         rows: &mut EncodedRows,
     ) -> Result<(Lsn, Attempt), NotRun> {
-        let attempted = self.replicas.with(request.partition, |replica| {
+        let attempted = self.replicas.with_catalog(request.partition, |replica| {
             let Some(reign) = replica.reign().filter(|reign| !reign.relinquishing) else {
                 return Err(NotRun::NotPrimary);
             };
@@ -165,7 +165,7 @@ impl Participant {
     /// Ends an interactive transaction in its only partition, if this node leads it and nobody holds it.
     pub(crate) fn apply(&self, partition: PartitionId, buffered: &Buffered, key: Option<&Keyed>) -> Ran {
         let writes = buffered.effects != Effects::default();
-        let ran = self.replicas.with(partition, |replica| {
+        let ran = self.replicas.with_catalog(partition, |replica| {
             if let Some(not) = self.not_now(replica, !writes) {
                 return not;
             }

@@ -114,7 +114,7 @@ impl Participant {
         sink: &mut dyn FnMut(&[ValueRef<'_>]),
         run: impl FnOnce(&mut Partition, &mut dyn FnMut(&[ValueRef<'_>])) -> Result<Outcome, Failed>,
     ) -> Ran {
-        let ran = self.replicas.with(partition, |replica| {
+        let ran = self.replicas.with_catalog(partition, |replica| {
             if let Some(not) = self.not_now(replica, read_only) {
                 return not;
             }
@@ -225,7 +225,7 @@ impl Participant {
         context: &StatementContext,
         has_key: bool,
     ) -> Result<Changed, Box<(Failure, Option<CommitWait>)>> {
-        let executed = self.replicas.with(partition, |replica| {
+        let executed = self.replicas.with_catalog(partition, |replica| {
             if replica.reign().is_none() {
                 return Err(Box::new((Failure::NotPrimary, None)));
             }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Cursor};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub(crate) struct Published {
     pub map: watch::Sender<Arc<ClusterMap>>,
     /// Index of the last applied entry; never ahead of the map.
     pub index: watch::Sender<u64>,
+    /// The map's catalog version, for who asks at every statement; never behind the map.
+    pub catalog_version: AtomicU64,
 }
 
 /// The state machine.
@@ -96,6 +99,8 @@ impl Machine {
     fn publish(&self) {
         let newest = self.publish.map.borrow().version;
         if newest != self.state.map.version {
+            let catalog_version = self.state.map.catalog_version;
+            self.publish.catalog_version.store(catalog_version, Ordering::Release);
             self.publish.map.send_replace(Arc::new(self.state.map.clone()));
         }
         self.publish

@@ -153,12 +153,21 @@ impl Sequences {
 impl Participant {
     /// Waits a little for the cluster map to be as new.
     pub(super) async fn serve_know(&self, version: u64) -> Reply {
-        let mut map = self.replicas.metadata.watch();
-        let known = timeout(KNOW_WAIT, map.wait_for(|map| map.version >= version)).await;
-        match known {
-            Ok(Ok(_)) => Reply::Done,
-            _ => Reply::Failed(Failure::Busy),
+        match self.comes_to_know(|map| map.version >= version).await {
+            true => Reply::Done,
+            false => Reply::Failed(Failure::Busy),
         }
+    }
+
+    /// Waits a little for the catalog to be as new, which nearly always it is.
+    pub(super) async fn knows_catalog(&self, version: u64) -> bool {
+        self.replicas.metadata.map().catalog_version >= version
+            || self.comes_to_know(|map| map.catalog_version >= version).await
+    }
+
+    async fn comes_to_know(&self, is_known: impl FnMut(&Arc<ClusterMap>) -> bool) -> bool {
+        let mut map = self.replicas.metadata.watch();
+        matches!(timeout(KNOW_WAIT, map.wait_for(is_known)).await, Ok(Ok(_)))
     }
 }
 
