@@ -1,5 +1,6 @@
 //! What one node is told when it starts: a plain struct, and the arguments and environment it is made of.
 
+mod archive;
 mod balancing;
 mod detection;
 mod recovery;
@@ -12,9 +13,10 @@ use volt_engine::NodeId;
 
 use crate::statement::ReadSettings;
 
+pub use archive::{ArchiveArguments, ArchiveConfig, RestoreArguments, url as archive_url};
 pub use balancing::BalancingArguments;
 pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};
-pub use recovery::{Recovery, RecoveryArguments, RecoveryStrategy};
+pub use recovery::{Recovery, RecoveryArguments, RecoveryOrder, RecoverySource, RecoveryStrategy};
 
 /// The peer protocol's port, unless another is given.
 pub const DEFAULT_PEER_PORT: u16 = 7000;
@@ -76,6 +78,8 @@ pub struct NodeConfig {
     pub detection: Detection,
     /// How replicas recover.
     pub recovery: Recovery,
+    /// Where the cluster is archived.
+    pub archive: Option<ArchiveConfig>,
     /// How sessions read that say nothing of it.
     pub reads: ReadSettings,
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
@@ -144,6 +148,7 @@ impl NodeConfig {
             heartbeat: Duration::from_millis(100),
             detection: Detection::default(),
             recovery: Recovery::default(),
+            archive: None,
             reads: ReadSettings::default(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: DEFAULT_ASYNC_MAX_LAG,
@@ -251,6 +256,8 @@ pub struct StartArguments {
     #[command(flatten)]
     recovery: RecoveryArguments,
     #[command(flatten)]
+    archive: ArchiveArguments,
+    #[command(flatten)]
     balancing: BalancingArguments,
     /// Bytes that the log grows by between two checkpoints
     #[arg(long, env = "VOLT_CHECKPOINT_BYTES", default_value_t = DEFAULT_CHECKPOINT_BYTES, value_parser = clap::value_parser!(u64).range(4096..))]
@@ -290,6 +297,9 @@ pub enum ConfigError {
         /// Whose it is.
         strategy: &'static str,
     },
+    /// There is nothing to take rows from.
+    #[error("--recovery-source file-system needs --archive")]
+    NoArchive,
     /// Every node must mean the same one.
     #[error("--liveness-dir {0} must be absolute: it is the same for all nodes")]
     RelativeDirectory(String),
@@ -310,6 +320,10 @@ impl StartArguments {
             });
         }
         let detection = self.detection.detection()?;
+        let (recovery, archive) = (self.recovery.recovery(), self.archive.archive());
+        if recovery.source == RecoverySource::FileSystem && archive.is_none() {
+            return Err(ConfigError::NoArchive);
+        }
         let name = self.name.or(self.node_id_from_name);
         Ok(NodeConfig {
             node_id,
@@ -329,7 +343,8 @@ impl StartArguments {
             lease: Duration::from_millis(self.lease_ms),
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             detection,
-            recovery: self.recovery.recovery(),
+            recovery,
+            archive,
             reads: self.balancing.reads(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: self.async_max_lag,

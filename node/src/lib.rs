@@ -2,7 +2,8 @@
 //! order in which a statement meets them: gateway, query, txn, replication, recovery; beside them metadata,
 //! membership, control and world.
 
-pub mod balancing;
+pub mod archive;
+mod balancing;
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -25,7 +25,7 @@ enum Command {
     /// Makes one node that is left the metadata group, when a majority of it is gone for good
     RecoverQuorum(cli::recover_quorum::RecoverQuorum),
     /// Runs a cluster on this machine
-    Dev(dev::DevArguments),
+    Dev(Box<dev::DevArguments>),
     /// Runs SQL statements and prints what comes of them
     Sql(cli::sql::Sql),
     /// Measures
@@ -73,7 +73,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Start(arguments) => cli::start::run(*arguments).await,
         Command::Init(arguments) => cli::init::run(arguments).await,
         Command::RecoverQuorum(arguments) => cli::recover_quorum::run(arguments).await,
-        Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Dev(arguments) => dev::run(*arguments).await,
         Command::Sql(arguments) => cli::sql::run(arguments).await,
         Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
         Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,

@@ -19,7 +19,8 @@ use tonic::{Status, Streaming};
 use volt_engine::{Lsn, PartitionId};
 use volt_proto::v1;
 
-use crate::config::{Durability, NodeConfig};
+use crate::archive::{self, Archiver, Store};
+use crate::config::{ArchiveConfig, Durability, NodeConfig};
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, BackupReads, DataPlane, FillFigures, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
@@ -60,6 +61,8 @@ struct Data {
     parts: OnceLock<(Arc<Replicas>, Arc<Coordinator>)>,
     /// What checkpoints came to, and how long the data directory took to read.
     storage: OnceLock<(Arc<Figures>, Duration)>,
+    /// What archives this node's partitions, if anything does.
+    archiver: OnceLock<Arc<Archiver>>,
 }
 
 impl Node {
@@ -155,6 +158,11 @@ impl Node {
             tokio::spawn(checkpoints.run(config.checkpoint_bytes, move |mark| checkpointed.all_at(mark)));
         }
         coordinator.start();
+        if let Some(config) = &config.archive {
+            let archiver = self.archive(config, &world, &replicas, &coordinator)?;
+            let _ = self.data.archiver.set(archiver);
+        }
+        tokio::spawn(archive::restore_what_is_left(Arc::clone(&replicas)));
         self.metadata.enter().await?;
         let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata)));
         let limits = Limits {
@@ -176,11 +184,25 @@ impl Node {
         }
     }
 
+    fn archive(
+        &self,
+        config: &ArchiveConfig,
+        world: &World,
+        replicas: &Arc<Replicas>,
+        coordinator: &Arc<Coordinator>,
+    ) -> anyhow::Result<Arc<Archiver>> {
+        let store = Store::new(world, &config.url, self.cluster()?)?;
+        Ok(archive::start(config, store, replicas, coordinator))
+    }
+
+    fn cluster(&self) -> anyhow::Result<uuid::Uuid> {
+        let identity = self.metadata.identity().ok_or_else(|| anyhow::anyhow!("no identity"))?;
+        Ok(uuid::Uuid::try_parse(&identity.cluster_uuid)?)
+    }
+
     /// Reads the data directory back into replicas.
     async fn read_back(&self, config: &NodeConfig, world: &World) -> anyhow::Result<Recovered> {
-        let identity = self.metadata.identity().ok_or_else(|| anyhow::anyhow!("no identity"))?;
-        let cluster = uuid::Uuid::try_parse(&identity.cluster_uuid)?;
-        Ok(recovery::recover(world, config, cluster, recovery::Reading::of_runtime()).await?)
+        Ok(recovery::recover(world, config, self.cluster()?, recovery::Reading::of_runtime()).await?)
     }
 
     /// Returns when the node can't go on, with the reason.
@@ -348,6 +370,10 @@ impl DataPlane for Data {
         self.parts
             .get()
             .map_or_else(FillFigures::default, |(replicas, _)| replicas.filling.figures())
+    }
+
+    fn archived(&self) -> Option<archive::Figures> {
+        self.archiver.get().map(|archiver| archiver.figures())
     }
 
     fn backup_reads(&self) -> BackupReads {

@@ -1,5 +1,6 @@
 //! Real processes on loopback: killed, frozen, cut off, all at once. One test at a time, for the processes fill a machine.
 
+mod archive;
 mod bad_input;
 mod balancing;
 mod cluster;

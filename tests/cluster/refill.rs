@@ -45,8 +45,8 @@ async fn fill(client: &Client, node: i32) -> anyhow::Result<Option<Fill>> {
     }))
 }
 
-async fn start() -> anyhow::Result<(Cluster, Client)> {
-    let more = ["--recovery-bytes-per-second", SLOW_BYTES_PER_SECOND];
+async fn start(archive: &[&str]) -> anyhow::Result<(Cluster, Client)> {
+    let more = [&["--recovery-bytes-per-second", SLOW_BYTES_PER_SECOND], archive].concat();
     let cluster = Cluster::of(Nodes::start_with(3, |_| "127.0.0.1".to_owned(), &more)?);
     cluster.form_with(3).await?;
     let client = connect(cluster.sql(1)).await?;
@@ -86,7 +86,7 @@ async fn holds_what_was_written(client: &Client) -> anyhow::Result<()> {
 fn only_what_differs_is_copied_and_nothing_twice() {
     let _alone = alone();
     block_on(async {
-        let (mut cluster, client) = start().await?;
+        let (mut cluster, client) = start(&[]).await?;
         let all = ROWS * ROW_BYTES as i64;
 
         // Away for so long that the records are gone: one row of 48 has changed.
@@ -150,6 +150,92 @@ fn only_what_differs_is_copied_and_nothing_twice() {
         lead_all(&cluster, 3).await?;
         holds_what_was_written(&client).await
     });
+}
+
+/// An empty disk, and the statement that brings it back, on another node.
+async fn recover_from_nothing(cluster: &mut Cluster, statement: &'static str) -> anyhow::Result<()> {
+    cluster.nodes.node(3).kill()?;
+    cluster.nodes.node(3).lose_data()?;
+    let client = connect(cluster.sql(1)).await?;
+    let dead = "SELECT count(*) FROM system.nodes WHERE node_id = 3 AND NOT is_alive";
+    until("node 3 is dead", async || {
+        Ok(client.query_one(dead, &[]).await?.get::<_, i64>(0) == 1)
+    })
+    .await?;
+    let recover = connect(cluster.sql(2)).await?;
+    let recovered = tokio::spawn(async move { recover.simple_query(statement).await });
+    let asked =
+        "SELECT count(*) FROM system.recoveries WHERE node_id = 3 AND state = 'asked for' AND source = 'file-system'";
+    until("the wish is there", async || {
+        Ok(client.query_one(asked, &[]).await?.get::<_, i64>(0) == 1)
+    })
+    .await?;
+    cluster.nodes.node(3).start()?;
+    recovered.await??;
+    Ok(())
+}
+
+async fn source(client: &Client) -> anyhow::Result<String> {
+    let newest =
+        "SELECT source FROM system.recoveries WHERE node_id = 3 AND total_rows >= $1 ORDER BY began_at DESC LIMIT 1";
+    Ok(client.query_one(newest, &[&ROWS]).await?.get(0))
+}
+
+#[test]
+fn what_the_archive_has_is_not_copied_and_what_is_wrong_there_does_no_harm() {
+    const RECOVER: &str = "RECOVER NODE 3 WITH (source = file_system, strategy = one_shot)";
+    let _alone = alone();
+    block_on(async {
+        let folder = tempfile::tempdir()?;
+        let url = format!("file://{}", folder.path().display());
+        let (mut cluster, client) = start(&["--archive", &url, "--archive-interval-ms", "300"]).await?;
+        let all = ROWS * ROW_BYTES as i64;
+        write_one_row_often(&client).await?;
+        sleep(Duration::from_secs(2)).await;
+
+        recover_from_nothing(&mut cluster, RECOVER).await?;
+        let filled = fill(&client, 3).await?.context("no fill is shown")?;
+        ensure!(source(&client).await? == "file-system", "{filled:?}");
+        ensure!(filled.received < all / 3 && filled.reused > all / 2, "{filled:?}");
+        lead_all(&cluster, 3).await?;
+        holds_what_was_written(&connect(cluster.sql(3)).await?).await?;
+
+        // Of each object of records and rows a byte is another: it comes from the primary.
+        let mut bent = 0;
+        for object in walk(folder.path())? {
+            let text = object.display().to_string();
+            let mut bytes = std::fs::read(&object)?;
+            if (text.contains("/log/") || text.contains("/base/")) && !bytes.is_empty() {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 0x10;
+                std::fs::write(&object, bytes)?;
+                bent += 1;
+            }
+        }
+        ensure!(bent > 0, "nothing was archived");
+        recover_from_nothing(&mut cluster, RECOVER).await?;
+        let client = connect(cluster.sql(1)).await?;
+        let filled = fill(&client, 3).await?.context("no fill is shown")?;
+        ensure!(
+            source(&client).await? == "network" && filled.received >= all,
+            "{filled:?}"
+        );
+        lead_all(&cluster, 3).await?;
+        holds_what_was_written(&connect(cluster.sql(3)).await?).await
+    });
+}
+
+/// The files below a folder.
+fn walk(folder: &std::path::Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => files.extend(walk(&entry.path())?),
+            false => files.push(entry.path()),
+        }
+    }
+    Ok(files)
 }
 
 /// The other two hold no primary any more: what is read is what this one holds.

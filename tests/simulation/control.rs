@@ -46,6 +46,7 @@ pub async fn initialise() -> bool {
     let request = InitialiseRequest {
         cluster_uuid,
         partitions: PARTITIONS,
+        ..Default::default()
     };
     matches!(timeout(CALL_TIMEOUT, control.initialise(request)).await, Ok(Ok(_)))
 }

@@ -30,6 +30,7 @@ pub async fn initialise(peer_port: u16, partitions: u32, limit: Duration) -> Res
                 .initialise(InitialiseRequest {
                     cluster_uuid,
                     partitions,
+                    ..Default::default()
                 })
                 .await?;
             anyhow::Ok(())

@@ -19,6 +19,8 @@ pub const FIRST_RESERVED_TABLE: TableId = TableId::MAX - 15;
 pub(crate) const KEYS: TableId = TableId::MAX;
 /// By time and key: the key.
 pub(crate) const KEYS_BY_TIME: TableId = TableId::MAX - 1;
+/// The tables that every partition has by itself.
+pub const RESERVED_TABLES: [TableId; 2] = [KEYS, KEYS_BY_TIME];
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;

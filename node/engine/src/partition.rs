@@ -31,6 +31,7 @@ mod expire;
 mod indexes;
 mod kept;
 mod materialized;
+mod rows;
 mod run;
 mod scan;
 mod view;
@@ -43,6 +44,7 @@ pub use dump::{DumpCursor, SnapshotSums, TableSum};
 pub use expire::{Expired, Reached};
 pub use kept::Kept;
 use materialized::Views;
+pub use rows::RowsCursor;
 pub use run::{
     Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, MAX_RETURNED_BYTES, Outcome,
 };

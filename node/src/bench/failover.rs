@@ -78,6 +78,8 @@ pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
         memory_limit: None,
         detection: crate::config::DetectionArguments::default(),
         recovery: crate::config::RecoveryArguments::default(),
+        archive: crate::config::ArchiveArguments::default(),
+        restore: crate::config::RestoreArguments::default(),
         log: "warn".to_owned(),
     };
     let mut cluster = DevCluster::start(&dev).await?;

@@ -38,6 +38,7 @@ async fn catalog_of(scripts: &[&str]) -> anyhow::Result<Arc<ClusterMap>> {
     let request = InitialiseRequest {
         cluster_uuid: String::new(),
         partitions: 1,
+        ..Default::default()
     };
     Control::to(&peer_address)?.initialise(request).await?;
     let client = connect(sql_port).await?;

@@ -1,8 +1,10 @@
 //! `volt-node init`: makes a new cluster of one node, which others can join.
 
 use clap::Args;
+use volt_engine::value::timestamp_to_text;
 use volt_proto::v1::InitialiseRequest;
 
+use crate::config::RestoreArguments;
 use crate::dev::control::Control;
 
 /// Arguments of `volt-node init`.
@@ -17,15 +19,24 @@ pub struct Init {
     /// Partitions of each replication group, for the cluster's life [default: 12]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=1024))]
     partitions: u32,
+    #[command(flatten)]
+    restore: RestoreArguments,
 }
 
 /// Initialises and prints the cluster's UUID.
 pub async fn run(arguments: Init) -> anyhow::Result<()> {
     let control = Control::to(&arguments.address)?;
+    let (restore_from, restore_until_micros) = arguments.restore.in_request();
     let request = InitialiseRequest {
         cluster_uuid: arguments.uuid.unwrap_or_default(),
         partitions: arguments.partitions,
+        restore_from,
+        restore_until_micros,
     };
-    println!("cluster={}", control.initialise(request).await?);
+    let made = control.initialise(request).await?;
+    println!("cluster={}", made.cluster_uuid);
+    if made.restored_micros != 0 {
+        println!("restored={} UTC", timestamp_to_text(made.restored_micros));
+    }
     Ok(())
 }

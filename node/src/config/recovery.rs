@@ -38,9 +38,58 @@ impl RecoveryStrategy {
     }
 }
 
+/// Where a replica that must be filled takes its rows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum RecoverySource {
+    /// Its primary.
+    #[default]
+    Network,
+    /// The archive, and from its primary what is not there or otherwise by now.
+    FileSystem,
+}
+
+impl RecoverySource {
+    /// As SQL says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::FileSystem => "file-system",
+        }
+    }
+
+    /// The source of this name, with `_` or `-`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let name = name.to_lowercase().replace('_', "-");
+        [Self::Network, Self::FileSystem]
+            .into_iter()
+            .find(|source| source.name() == name)
+    }
+}
+
+/// What `RECOVER NODE` says of one recovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryOrder {
+    /// None: as the node was told at its start.
+    pub strategy: Option<RecoveryStrategy>,
+    /// None: as the node was told at its start.
+    pub source: Option<RecoverySource>,
+}
+
+impl RecoveryOrder {
+    /// True when the records that a replica's primary still has are not what is asked for.
+    pub fn wants_fill(self) -> bool {
+        let all = self
+            .strategy
+            .is_some_and(|strategy| strategy != RecoveryStrategy::Automatic);
+        all || self.source == Some(RecoverySource::FileSystem)
+    }
+}
+
 /// How replicas recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
+    /// Unless `RECOVER NODE` says otherwise.
+    pub source: RecoverySource,
     /// Unless `RECOVER NODE` says otherwise.
     pub strategy: RecoveryStrategy,
     /// Bytes a second that this node sends to those whom it fills; 0: as fast as its own commits bear.
@@ -50,6 +99,7 @@ pub struct Recovery {
 impl Default for Recovery {
     fn default() -> Self {
         Self {
+            source: RecoverySource::Network,
             strategy: RecoveryStrategy::Automatic,
             bytes_per_second: DEFAULT_RECOVERY_BYTES_PER_SECOND,
         }
@@ -62,6 +112,9 @@ pub struct RecoveryArguments {
     /// How a replica comes by what it lacks, unless RECOVER NODE says otherwise
     #[arg(long, env = "VOLT_RECOVERY_STRATEGY", value_enum, default_value = "automatic")]
     recovery_strategy: RecoveryStrategy,
+    /// Where a replica that must be filled takes its rows from, unless RECOVER NODE says otherwise; file-system: --archive
+    #[arg(long, env = "VOLT_RECOVERY_SOURCE", value_enum, default_value = "network")]
+    recovery_source: RecoverySource,
     /// Bytes a second that the node sends to replicas that it fills, one-shot ones aside; 0: as fast as its own commits bear
     #[arg(long, env = "VOLT_RECOVERY_BYTES_PER_SECOND", value_name = "BYTES", default_value_t = DEFAULT_RECOVERY_BYTES_PER_SECOND)]
     recovery_bytes_per_second: u64,
@@ -70,11 +123,13 @@ pub struct RecoveryArguments {
 impl Default for RecoveryArguments {
     fn default() -> Self {
         let Recovery {
+            source,
             strategy,
             bytes_per_second,
         } = Recovery::default();
         Self {
             recovery_strategy: strategy,
+            recovery_source: source,
             recovery_bytes_per_second: bytes_per_second,
         }
     }
@@ -86,6 +141,8 @@ impl RecoveryArguments {
         vec![
             "--recovery-strategy".to_owned(),
             self.recovery_strategy.name().to_owned(),
+            "--recovery-source".to_owned(),
+            self.recovery_source.name().to_owned(),
             "--recovery-bytes-per-second".to_owned(),
             self.recovery_bytes_per_second.to_string(),
         ]
@@ -94,6 +151,7 @@ impl RecoveryArguments {
     /// What they mean.
     pub fn recovery(&self) -> Recovery {
         Recovery {
+            source: self.recovery_source,
             strategy: self.recovery_strategy,
             bytes_per_second: self.recovery_bytes_per_second,
         }
@@ -121,6 +179,7 @@ mod tests {
         assert_eq!(parsed(Vec::new()), Ok(RecoveryArguments::default()));
         let arguments = RecoveryArguments {
             recovery_strategy: RecoveryStrategy::OneShot,
+            recovery_source: RecoverySource::FileSystem,
             recovery_bytes_per_second: 7,
         };
         assert_eq!(parsed(arguments.words()), Ok(arguments));
@@ -133,5 +192,9 @@ mod tests {
         }
         assert_eq!(RecoveryStrategy::of_name("ONE_SHOT"), Some(RecoveryStrategy::OneShot));
         assert_eq!(RecoveryStrategy::of_name("twice"), None);
+        for source in RecoverySource::value_variants() {
+            assert_eq!(RecoverySource::of_name(source.name()), Some(*source));
+        }
+        assert_eq!(RecoverySource::of_name("file_system"), Some(RecoverySource::FileSystem));
     }
 }

@@ -55,6 +55,9 @@ impl DataPlane for NoData {
     async fn calls(&self, _: Streaming<CallBatch>) -> Result<Answers<ReplyBatch>, Status> {
         Err(Status::unimplemented("no data here"))
     }
+    fn archived(&self) -> Option<crate::archive::Figures> {
+        None
+    }
     fn fills(&self) -> crate::control::FillFigures {
         crate::control::FillFigures::default()
     }

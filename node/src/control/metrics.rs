@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use volt_engine::PartitionId;
 
+use super::archived::Archived;
 use super::backup_reads::BackupReadMetrics;
 use super::failures::Failures;
 use super::fills::Fills;
@@ -55,6 +56,7 @@ pub struct Metrics {
     backup_reads: BackupReadMetrics,
     failures: Failures,
     fills: Fills,
+    archived: Archived,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -89,6 +91,7 @@ impl Metrics {
             backup_reads: BackupReadMetrics::default(),
             failures: Failures::default(),
             fills: Fills::default(),
+            archived: Archived::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -142,6 +145,7 @@ impl Metrics {
         metrics.backup_reads.register(&mut registry);
         metrics.failures.register(&mut registry);
         metrics.fills.register(&mut registry);
+        metrics.archived.register(&mut registry);
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
         metrics.registry = registry;
@@ -226,6 +230,7 @@ impl Metrics {
         self.refresh_storage(data.storage());
         self.refresh_memory(data.memory());
         self.fills.refresh(data.fills());
+        self.archived.refresh(data.archived());
         self.backup_reads.refresh(&data.backup_reads());
         let expired = data.expired_rows();
         let counted = self.ttl_expired_rows.get();

@@ -1,5 +1,6 @@
 //! What a node serves on its peer port (node to node, operator to node, gRPC health) and over HTTP (metrics, probes).
 
+mod archived;
 mod backup_reads;
 mod failures;
 mod fills;
@@ -96,6 +97,8 @@ pub trait DataPlane: Send + Sync {
     fn expired_rows(&self) -> u64;
     /// What its fills come to.
     fn fills(&self) -> FillFigures;
+    /// What it archives; None: nothing.
+    fn archived(&self) -> Option<crate::archive::Figures>;
     /// Its reads of backups.
     fn backup_reads(&self) -> BackupReads;
     /// Its memory.

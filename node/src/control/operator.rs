@@ -13,9 +13,11 @@ use volt_proto::v1::control_server::Control;
 
 use super::Answers;
 use super::status::status;
+use crate::archive;
+use crate::config::archive_url;
 use crate::membership::Membership;
 use crate::metadata::command::{Applied, Command};
-use crate::metadata::map::ClusterMap;
+use crate::metadata::map::{ClusterMap, Restoration};
 use crate::metadata::{EnterError, Metadata};
 use crate::peers::Peers;
 
@@ -64,6 +66,14 @@ impl ControlService {
         let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(client.report_failure(report).await?.into_inner().changed)
     }
+
+    /// What makes a new cluster what the one of this archive was.
+    async fn restoration(&self, url: &str, until_micros: i64) -> Result<(ClusterMap, Restoration), Status> {
+        let url = archive_url(url).map_err(Status::invalid_argument)?;
+        let until = if until_micros == 0 { i64::MAX } else { until_micros };
+        let begun = archive::begin_restoration(self.metadata.world(), &url, until).await;
+        begun.map_err(|error| Status::failed_precondition(error.to_string()))
+    }
 }
 
 #[tonic::async_trait]
@@ -77,13 +87,32 @@ impl Control for ControlService {
         let v1::InitialiseRequest {
             cluster_uuid,
             partitions,
+            restore_from,
+            restore_until_micros,
         } = request.into_inner();
-        match self.metadata.initialise(&cluster_uuid, partitions).await {
-            Ok(cluster_uuid) => Ok(Response::new(v1::InitialiseResponse { cluster_uuid })),
-            Err(error @ EnterError::AlreadyInitialised(_)) => Err(Status::already_exists(error.to_string())),
-            Err(error @ EnterError::Invalid(_)) => Err(Status::invalid_argument(error.to_string())),
-            Err(error) => Err(Status::internal(error.to_string())),
+        // First of all: what can't be restored must not leave an empty cluster behind.
+        let restoration = match restore_from.as_str() {
+            "" => None,
+            url => Some(self.restoration(url, restore_until_micros).await?),
+        };
+        let cluster_uuid = match self.metadata.initialise(&cluster_uuid, partitions).await {
+            Ok(cluster_uuid) => cluster_uuid,
+            Err(error @ EnterError::AlreadyInitialised(_)) => return Err(Status::already_exists(error.to_string())),
+            Err(error @ EnterError::Invalid(_)) => return Err(Status::invalid_argument(error.to_string())),
+            Err(error) => return Err(Status::internal(error.to_string())),
+        };
+        let mut restored_micros = 0;
+        if let Some((archived, restoration)) = restoration {
+            restored_micros = restoration.at_micros;
+            let archived = Box::new(archived);
+            self.metadata
+                .propose(Command::Restore { archived, restoration })
+                .await?;
         }
+        Ok(Response::new(v1::InitialiseResponse {
+            cluster_uuid,
+            restored_micros,
+        }))
     }
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, Instant, sleep, timeout};
+use volt_engine::value::timestamp_to_text;
 use volt_proto::v1::{GetStatusResponse, InitialiseRequest};
 
 use super::DevArguments;
@@ -40,7 +41,7 @@ pub struct NodeSettings {
     join: String,
     durability: crate::config::Durability,
     memory_limit: Option<u64>,
-    /// How failures are found, replicas recover, and reads are spread.
+    /// How failures are found, replicas recover, the cluster is archived, and reads are spread.
     fault_tolerance: Vec<String>,
     log: String,
 }
@@ -65,6 +66,7 @@ impl NodeSettings {
             fault_tolerance: [
                 arguments.detection.words(),
                 arguments.recovery.words(),
+                arguments.archive.words(),
                 arguments.balancing.words(),
             ]
             .concat(),
@@ -184,6 +186,7 @@ pub struct DevCluster {
     /// The nodes, by number.
     pub nodes: Vec<DevNode>,
     data: PathBuf,
+    restore: crate::config::RestoreArguments,
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -217,6 +220,7 @@ impl DevCluster {
         let mut cluster = Self {
             nodes,
             data,
+            restore: arguments.restore.clone(),
             _temporary: temporary,
         };
         for node in &mut cluster.nodes {
@@ -241,11 +245,17 @@ impl DevCluster {
         std::fs::write(&path, format!("{uuid}\n"))?;
         self.wait_for("answers", |cluster, answers| answers.len() == cluster.nodes.len())
             .await?;
+        let (restore_from, restore_until_micros) = self.restore.in_request();
         let request = InitialiseRequest {
             cluster_uuid: uuid.clone(),
             partitions: 0,
+            restore_from,
+            restore_until_micros,
         };
-        self.nodes[0].control.initialise(request).await?;
+        let made = self.nodes[0].control.initialise(request).await?;
+        if made.restored_micros != 0 {
+            println!("restored={} UTC", timestamp_to_text(made.restored_micros));
+        }
         std::fs::write(&path, format!("{uuid} {INITIALISED}\n"))?;
         Ok(())
     }

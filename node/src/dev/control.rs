@@ -5,7 +5,7 @@ use tokio::time::Duration;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use volt_proto::v1::control_client::ControlClient;
-use volt_proto::v1::{GetStatusRequest, GetStatusResponse, InitialiseRequest};
+use volt_proto::v1::{GetStatusRequest, GetStatusResponse, InitialiseRequest, InitialiseResponse};
 
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -13,6 +13,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long `initialise` waits.
 const INITIALISE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same, when the archive is looked through for a moment first.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One node's control service. Connects when it is used.
 #[derive(Clone)]
@@ -40,13 +42,17 @@ impl Control {
         Some(answer.ok()?.ok()?.into_inner())
     }
 
-    /// Makes a new cluster of this node; returns its UUID.
-    pub async fn initialise(&self, request: InitialiseRequest) -> anyhow::Result<String> {
+    /// Makes a new cluster of this node.
+    pub async fn initialise(&self, request: InitialiseRequest) -> anyhow::Result<InitialiseResponse> {
         let mut client = self.client.clone();
         let address = &self.address;
-        match tokio::time::timeout(INITIALISE_TIMEOUT, client.initialise(request)).await {
+        let limit = match request.restore_from.is_empty() {
+            true => INITIALISE_TIMEOUT,
+            false => RESTORE_TIMEOUT,
+        };
+        match tokio::time::timeout(limit, client.initialise(request)).await {
             Err(_) => bail!("the node at {address} does not answer"),
-            Ok(Ok(response)) => Ok(response.into_inner().cluster_uuid),
+            Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) if status.code() == Code::AlreadyExists => {
                 bail!(
                     "the node at {address} belongs to a cluster already: {}",

@@ -58,6 +58,12 @@ pub struct DevArguments {
     /// How replicas recover.
     #[command(flatten)]
     pub recovery: crate::config::RecoveryArguments,
+    /// Where the cluster is archived
+    #[command(flatten)]
+    pub archive: crate::config::ArchiveArguments,
+    /// What a new cluster begins with
+    #[command(flatten)]
+    pub restore: crate::config::RestoreArguments,
     /// Where sessions read
     #[command(flatten)]
     pub balancing: crate::config::BalancingArguments,

@@ -54,6 +54,9 @@ pub enum Refusal {
     /// There is one cluster already.
     #[error("the cluster is initialised already, as {0}")]
     AlreadyInitialised(String),
+    /// Nobody uses it meanwhile.
+    #[error("{0}")]
+    Restoring(String),
     /// The node's data directory belongs to another cluster.
     #[error("the data directory belongs to cluster {theirs}, this is cluster {ours}")]
     OtherCluster {

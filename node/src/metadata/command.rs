@@ -14,9 +14,9 @@ use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, 
 
 pub use super::answer::{Applied, CommandResult, Refusal};
 use super::failure::{Finding, Grounds};
-use super::map::{ReplicationMode, ViewWeight};
+use super::map::{ClusterMap, ReplicationMode, Restoration, ViewWeight};
 use super::sequence::Sequence;
-use crate::config::RecoveryStrategy;
+use crate::config::RecoveryOrder;
 
 /// Most partitions of a replication group.
 pub const MAX_PARTITIONS: u32 = 1024;
@@ -82,6 +82,20 @@ pub enum Command {
         node_id: NodeId,
         /// Its process.
         boot_id: u64,
+    },
+    /// A cluster that has nothing becomes what an archived one was.
+    Restore {
+        /// The archived one's map, for its catalog.
+        archived: Box<ClusterMap>,
+        /// What is restored from where.
+        restoration: Restoration,
+    },
+    /// A partition is what it was in the archived cluster.
+    PartitionRestored {
+        /// Which.
+        partition: PartitionId,
+        /// The epoch of the primary that says so.
+        epoch: Epoch,
     },
     /// Makes a table and, if it is the first of its kind, its replication group.
     CreateTable {
@@ -281,8 +295,8 @@ pub enum Command {
     RequestRecovery {
         /// The node.
         node_id: NodeId,
-        /// How its replicas are to recover; None: as it was told at its start.
-        strategy: Option<RecoveryStrategy>,
+        /// How its replicas are to recover.
+        order: RecoveryOrder,
     },
     /// These nodes are gone for good, and the rest goes on with what it has: `volt-node recover-quorum` alone says so, in the log of one who is
     /// left.

@@ -119,6 +119,11 @@ impl Metadata {
         self.published.map.subscribe()
     }
 
+    /// The doors of this node.
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
     /// This node's lease.
     pub fn lease(&self) -> &Lease {
         &self.lease

@@ -67,6 +67,7 @@ impl From<ProposeError> for SqlError {
             ProposeError::Unknown(_) => Self::unknown_outcome(text),
             ProposeError::Refused(refusal) => match refusal {
                 Refusal::TableExists(_) => Self::new("42P07", text),
+                Refusal::Restoring(_) => Self::new("57P03", text),
                 Refusal::NoSuchTable(_) | Refusal::NoSuchSequence(_) => Self::new("42P01", text),
                 Refusal::SequenceUsedUp(_) => Self::new("2200H", text),
                 Refusal::SequenceNeeded { .. } => Self::new("2BP01", text),

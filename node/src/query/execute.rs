@@ -213,8 +213,8 @@ impl SqlEngine {
                 Ok(done("TRUNCATE TABLE"))
             }
             Plan::RecoverNode(recover) => {
-                let (node, strategy) = (recover.node, recover.strategy);
-                for step in recover_node(&self.coordinator.participant.replicas, node, strategy, sink).await? {
+                let (node, order) = (recover.node, recover.order);
+                for step in recover_node(&self.coordinator.participant.replicas, node, order, sink).await? {
                     sink.row(&[ValueRef::Text(&step)]);
                 }
                 Ok(done("RECOVER NODE"))

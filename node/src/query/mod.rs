@@ -59,7 +59,7 @@ use volt_engine::value::{DataType, Value};
 
 use crate::error::SqlError;
 use crate::metadata::Metadata;
-use crate::metadata::map::ClusterMap;
+use crate::metadata::map::{ClusterMap, Restoration};
 use crate::statement::{
     CHANGED_RESULT, CommitWait, Completion, Database, Options, Prepared, RowSink, SessionValues, Transaction,
     TransactionModes,
@@ -193,6 +193,9 @@ impl SqlEngine {
     async fn planned(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<Planned>, SqlError> {
         let key = (sql.to_owned(), types.to_vec());
         let map = self.metadata.map();
+        if let Some(restoration) = &map.restoration {
+            return self.planned_without_tables(sql, types, &map, restoration).await;
+        }
         if let Some(planned) = self.cached(&key, map.catalog_version) {
             return Ok(planned);
         }
@@ -215,6 +218,29 @@ impl SqlEngine {
 }
 
 impl SqlEngine {
+    /// A statement while the database is being restored: it has the cluster's own tables.
+    async fn planned_without_tables(
+        &self,
+        sql: &str,
+        types: &[Option<DataType>],
+        map: &ClusterMap,
+        restoration: &Restoration,
+    ) -> Result<Arc<Planned>, SqlError> {
+        let bare = ClusterMap {
+            catalog_version: map.catalog_version,
+            nodes: map.nodes.clone(),
+            ..ClusterMap::default()
+        };
+        let planned = self.plan_aside(sql, types, &bare).await.map_err(|error| {
+            let is_missing = matches!(error.sqlstate.as_str(), "42P01" | "42883" | "42704");
+            match is_missing {
+                true => SqlError::new("57P03", restoration.to_string()),
+                false => error,
+            }
+        });
+        planned.map(Arc::new)
+    }
+
     /// A statement's plan for today's catalog; None: the one that it has is for that.
     async fn planned_anew(&self, planned: &Planned) -> Result<Option<Arc<Planned>>, SqlError> {
         if planned.catalog_version == self.metadata.map().catalog_version && !planned.is_of_its_moment {

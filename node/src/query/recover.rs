@@ -4,15 +4,14 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use volt_engine::NodeId;
 
 use super::syntax::{syntax_error, word};
-use crate::config::RecoveryStrategy;
+use crate::config::{RecoveryOrder, RecoverySource, RecoveryStrategy};
 use crate::error::SqlError;
 
 /// What `RECOVER NODE` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecoverNode {
     pub(super) node: NodeId,
-    /// None: as the node was told at its start.
-    pub(super) strategy: Option<RecoveryStrategy>,
+    pub(super) order: RecoveryOrder,
 }
 
 /// The third token of a statement, which is its last.
@@ -32,7 +31,7 @@ fn number(sql: &str, tokens: &[TokenWithSpan]) -> Result<NodeId, SqlError> {
 pub(super) fn recover_node(sql: &str, tokens: &[TokenWithSpan]) -> Result<RecoverNode, SqlError> {
     let mut recover = RecoverNode {
         node: number(sql, tokens)?,
-        strategy: None,
+        order: RecoveryOrder::default(),
     };
     let end = TokenWithSpan::wrap(Token::EOF);
     let mut rest = tokens[3..].iter();
@@ -76,11 +75,13 @@ fn option(sql: &str, recover: &mut RecoverNode, name: &TokenWithSpan, value: &To
     };
     match word(name).as_str() {
         "STRATEGY" => match RecoveryStrategy::of_name(&text) {
-            Some(strategy) => recover.strategy = Some(strategy),
+            Some(strategy) => recover.order.strategy = Some(strategy),
             None => return invalid("Strategies are automatic, one_shot and incremental."),
         },
-        "SOURCE" if text.eq_ignore_ascii_case("network") => {}
-        "SOURCE" => return invalid("A replica recovers from its primary: the source is network."),
+        "SOURCE" => match RecoverySource::of_name(&text) {
+            Some(source) => recover.order.source = Some(source),
+            None => return invalid("Sources are network and file_system."),
+        },
         _ => {
             let message = format!("unrecognized option \"{}\"", word(name).to_lowercase());
             return Err(SqlError::new("42601", message).hint("Options are strategy and source."));
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let strategy = |sql| read(sql).map(|recover| (recover.node, recover.strategy));
+        let strategy = |sql| read(sql).map(|recover| (recover.node, recover.order.strategy));
         assert_eq!(strategy("RECOVER NODE 2"), Ok((2, None)));
         assert_eq!(
             strategy("recover node 2 with (strategy = one_shot);"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use volt_engine::NodeId;
 
-use crate::config::RecoveryStrategy;
+use crate::config::{RecoveryOrder, RecoverySource};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
@@ -29,7 +29,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn recover_node(
     replicas: &Replicas,
     node: NodeId,
-    strategy: Option<RecoveryStrategy>,
+    order: RecoveryOrder,
     sink: &mut dyn RowSink,
 ) -> Result<Vec<String>, SqlError> {
     let metadata = &*replicas.metadata;
@@ -37,15 +37,16 @@ pub(crate) async fn recover_node(
     let Some(before) = map.nodes.get(&node) else {
         return Err(SqlError::new("42704", format!("node {node} does not exist")));
     };
+    if order.source == Some(RecoverySource::FileSystem) && replicas.archive.get().is_none() {
+        let error = SqlError::new("55000", "this cluster has no archive to recover a node from");
+        return Err(error.hint("Nodes are started with --archive, or the source is network."));
+    }
     if before.state.is_alive() && in_sync(&map, node) {
         return Ok(vec![format!("node {node} is alive and in sync: nothing to do")]);
     }
     let began = Instant::now();
     let mut steps = Vec::new();
-    let request = Command::RequestRecovery {
-        node_id: node,
-        strategy,
-    };
+    let request = Command::RequestRecovery { node_id: node, order };
     metadata.propose(request).await.map_err(SqlError::from)?;
     if !before.state.is_alive() {
         let boot_id = before.boot_id;
@@ -151,12 +152,14 @@ async fn wait_for(metadata: &Metadata, limit: Instant, done: impl Fn(&ClusterMap
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RecoveryStrategy;
     use crate::replication::fill::progress::FillState;
 
     fn fill(partition: u32, began_micros: i64, state: FillState, rows: u64) -> Progress {
         Progress {
             partition,
             source: 1,
+            medium: RecoverySource::Network,
             strategy: RecoveryStrategy::Automatic,
             state,
             began_micros,

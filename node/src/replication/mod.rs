@@ -34,13 +34,14 @@ mod tail;
 mod tick;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use tokio::sync::Notify;
 use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
+use crate::archive::Store;
 use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
@@ -80,6 +81,8 @@ pub struct Replicas {
     outboxes: RwLock<BTreeMap<NodeId, Arc<Outbox>>>,
     /// Records handed to the log and not durable yet, in ticket order.
     awaiting_disk: Mutex<VecDeque<AwaitingDisk>>,
+    /// The cluster's archive, if it has one.
+    pub(crate) archive: OnceLock<Store>,
     /// Wakes the tick early: a learner may have caught up.
     nudge: Notify,
 }
@@ -118,6 +121,7 @@ impl Replicas {
             slots: RwLock::default(),
             outboxes: RwLock::default(),
             awaiting_disk: Mutex::default(),
+            archive: OnceLock::new(),
             nudge: Notify::new(),
         });
         for mut replica in recovered {

@@ -8,7 +8,6 @@ use volt_engine::effects::LogPayload;
 
 use super::replica::Replica;
 use super::{Outbox, Replicas, Slot, indexes, lock, sender};
-use crate::config::RecoveryStrategy;
 use crate::metadata::map::{ClusterMap, PartitionInfo};
 
 impl Replicas {
@@ -65,7 +64,7 @@ impl Replicas {
         if replica.is_from_log && info.learners.contains(&self.node_id) {
             replica.is_from_log = false;
             let order = map.recovery_orders.get(&self.node_id);
-            replica.refuses_log = order.is_some_and(|strategy| *strategy != RecoveryStrategy::Automatic);
+            replica.refuses_log = order.is_some_and(|order| order.wants_fill());
         }
         if info.primary != Some(self.node_id) || info.primary_boot != self.boot_id {
             replica.follow(info.epoch);

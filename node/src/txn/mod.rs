@@ -132,6 +132,21 @@ impl Coordinator {
         }
     }
 
+    /// The cluster map, as this node knows it.
+    pub(crate) fn cluster_map(&self) -> Arc<ClusterMap> {
+        self.map()
+    }
+
+    /// True when this node leads the metadata group, as far as it knows.
+    pub(crate) fn leads_metadata(&self) -> bool {
+        self.replicas.metadata.is_leader()
+    }
+
+    /// This process.
+    pub(crate) fn boot_id(&self) -> u64 {
+        self.replicas.boot_id
+    }
+
     fn new_transaction(&self, began_micros: i64) -> TransactionId {
         TransactionId {
             began_micros,

@@ -63,7 +63,7 @@ impl Snapshot {
     }
 
     /// Who keeps a partition, and at which LSN.
-    pub(super) fn at(&self, partition: PartitionId) -> Option<(NodeId, Lsn)> {
+    pub(crate) fn at(&self, partition: PartitionId) -> Option<(NodeId, Lsn)> {
         self.kept().at.get(&partition).copied()
     }
 

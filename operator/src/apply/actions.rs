@@ -169,6 +169,7 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
             let message = v1::InitialiseRequest {
                 cluster_uuid,
                 partitions,
+                ..Default::default()
             };
             node.initialise(request(message, COMMIT_LIMIT)).await?;
         }

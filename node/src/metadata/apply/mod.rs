@@ -9,6 +9,7 @@ pub(crate) mod loss;
 mod nodes;
 mod procedures;
 mod reigns;
+mod restoration;
 mod sequences;
 mod tables;
 mod ttl;
@@ -20,6 +21,7 @@ pub(super) use reigns::take_for_members;
 
 use super::command::{Applied, Command, CommandResult, FailoverNote, Refusal};
 use super::map::{ClusterMap, NodeInfo};
+use crate::config::RecoveryOrder;
 
 /// Applies one command.
 pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
@@ -34,6 +36,11 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
     }
     if map.cluster_uuid.is_empty() {
         return Err(Refusal::NotInitialised);
+    }
+    if let Some(restoration) = &map.restoration
+        && restoration::changes_catalog(&command)
+    {
+        return Err(Refusal::Restoring(restoration.to_string()));
     }
     match command {
         Command::Initialise { .. } => Ok(Applied::Unchanged),
@@ -117,16 +124,18 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             node_id,
         } => reigns::want_primary(map, partition, epoch, node_id),
         Command::RemoveNode { node_id } => nodes::remove_node(map, node_id),
-        Command::RequestRecovery { node_id, strategy } => {
+        Command::RequestRecovery { node_id, order } => {
             if !node(map, node_id)?.state.is_alive() {
                 map.recovering.insert(node_id);
             }
-            match strategy {
-                Some(strategy) => map.recovery_orders.insert(node_id, strategy),
-                None => map.recovery_orders.remove(&node_id),
+            match order == RecoveryOrder::default() {
+                false => map.recovery_orders.insert(node_id, order),
+                true => map.recovery_orders.remove(&node_id),
             };
             Ok(Applied::Done)
         }
+        Command::Restore { archived, restoration } => restoration::begin(map, *archived, restoration),
+        Command::PartitionRestored { partition, epoch } => restoration::restored(map, partition, epoch),
         Command::AcceptLoss { lost } => loss::accept_loss(map, &lost),
         Command::RecoveryDone { node_id } => {
             map.recovering.remove(&node_id);

@@ -95,7 +95,7 @@ fn create_group(map: &mut ClusterMap, replication: u32, mode: ReplicationMode) -
 }
 
 /// A partition as it begins: empty, so that every living holder is in sync.
-fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId) -> PartitionInfo {
+pub(super) fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: PartitionId) -> PartitionInfo {
     let (copies, mode) = map.groups.get(&group).map_or((1, ReplicationMode::Sync), |group| {
         (group.replication as usize + 1, group.mode)
     });

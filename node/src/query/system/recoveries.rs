@@ -28,10 +28,11 @@ pub(super) const RECOVERIES: &[(&str, DataType)] = &[
 /// Nodes whose process is to be started; `partition_id` is NULL of these.
 pub(super) fn wishes(map: &ClusterMap) -> Vec<Vec<Value>> {
     let row = |&node: &NodeId| {
-        let strategy = map.recovery_orders.get(&node);
+        let order = map.recovery_orders.get(&node).copied().unwrap_or_default();
         let mut row = vec![Value::Null; RECOVERIES.len()];
         row[0] = int(node);
-        row[2] = strategy.map_or(Value::Null, |strategy| text(strategy.name()));
+        row[2] = order.strategy.map_or(Value::Null, |strategy| text(strategy.name()));
+        row[3] = order.source.map_or(Value::Null, |source| text(source.name()));
         row[5] = text("asked for");
         row
     };
@@ -49,7 +50,7 @@ pub(super) fn fill(node_id: NodeId, fill: &Progress) -> Vec<Value> {
         int(node_id),
         int(fill.partition),
         text(fill.strategy.name()),
-        text("network"),
+        text(fill.medium.name()),
         int(fill.source),
         text(state),
         int(fill.percent()),

@@ -20,7 +20,8 @@ use super::super::replica::Replica;
 use super::super::{Replicas, Slot, lock};
 use super::progress::{FillState, Progress};
 use super::{MESSAGE_WAIT, RANGES_IN_FLIGHT, hash};
-use crate::config::RecoveryStrategy;
+use crate::archive;
+use crate::config::{RecoverySource, RecoveryStrategy};
 use crate::recovery::log::{Log, LogEntry};
 
 /// A learner whose own log is so far behind takes no more chunks for a while.
@@ -50,11 +51,17 @@ pub(crate) fn begin(replicas: &Arc<Replicas>, slot: &Slot, replica: &mut Replica
 async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
     let partition = filling.partition;
     let order = replicas.metadata.map().recovery_orders.get(&replicas.node_id).copied();
-    let strategy = order.unwrap_or(replicas.filling.settings.strategy);
+    let (order, settings) = (order.unwrap_or_default(), replicas.filling.settings);
+    let strategy = order.strategy.unwrap_or(settings.strategy);
     let began = replicas.now_ms();
+    let medium = match order.source.unwrap_or(settings.source) {
+        RecoverySource::FileSystem if take_archived(&replicas, &filling).await => RecoverySource::FileSystem,
+        _ => RecoverySource::Network,
+    };
     let progress = replicas.filling.own.begin(Progress {
         partition,
         source: from,
+        medium,
         strategy,
         state: FillState::Copying,
         began_micros: replicas.world.clock.unix_micros(),
@@ -72,7 +79,12 @@ async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
         engine: Partition::new(),
         snapshot: 0,
     };
-    let copied = match copy.run(from, strategy).await {
+    // What the archive has need not come, also when all is wanted at once.
+    let asked = match (medium, strategy) {
+        (RecoverySource::FileSystem, RecoveryStrategy::OneShot) => RecoveryStrategy::Automatic,
+        _ => strategy,
+    };
+    let copied = match copy.run(from, asked).await {
         Ok(history) => {
             let (engine, lsn) = (std::mem::take(&mut copy.engine), copy.snapshot);
             filling.finish(engine, history, lsn).map(|()| lsn)
@@ -108,6 +120,26 @@ async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
             filling.give_up(partial);
         }
     }
+}
+
+/// Takes the archive's rows for a base, which the fill completes and corrects. False: there are none that can be used.
+async fn take_archived(replicas: &Replicas, filling: &Filling) -> bool {
+    let partition = filling.partition;
+    let Some(store) = replicas.archive.get() else {
+        return false;
+    };
+    let rows = match archive::load_newest(store, partition).await {
+        Ok(rows) => rows,
+        Err(why) => {
+            tracing::warn!(partition, %why, "the archive's rows can't be used; all come from the primary");
+            return false;
+        }
+    };
+    let Ok(mut replica) = filling.replica() else {
+        return false;
+    };
+    replica.keep_as_base(rows);
+    true
 }
 
 fn micros_since(replicas: &Replicas, began_ms: u64) -> i64 {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use volt_engine::{NodeId, PartitionId};
 
-use crate::config::RecoveryStrategy;
+use crate::config::{RecoverySource, RecoveryStrategy};
 
 /// Fills that a node remembers.
 const KEPT: usize = 256;
@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     pub(crate) partition: PartitionId,
     /// From whom.
     pub(crate) source: NodeId,
+    /// What had most of it, if it was there already.
+    pub(crate) medium: RecoverySource,
     pub(crate) strategy: RecoveryStrategy,
     pub(crate) state: FillState,
     /// Microseconds since 1970 on this node's clock.
@@ -97,6 +99,7 @@ mod tests {
         Progress {
             partition: 1,
             source: 2,
+            medium: RecoverySource::Network,
             strategy: RecoveryStrategy::Automatic,
             state,
             began_micros: 0,

@@ -115,6 +115,8 @@ pub(crate) struct Replica {
     marked_committed: Lsn,
     /// Followers that copy a snapshot, and the LSN of it: records beyond are kept for them.
     pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
+    /// Of a primary whose records are archived: those beyond are kept for that, as for a learner.
+    pub(crate) archived: Option<Lsn>,
     /// Where replicas are to be compared.
     appointment: Option<Appointment>,
     /// Fills begun here, so that each has a number.
@@ -169,6 +171,7 @@ impl Replica {
             next_waiter: 0,
             marked_committed: 0,
             fill_holds: BTreeMap::new(),
+            archived: None,
             appointment: None,
             fills: 0,
             filling_since: 0,
@@ -305,6 +308,7 @@ impl Replica {
             acked
                 .map(|follower| follower.acked)
                 .chain(self.fill_holds.values().copied())
+                .chain(self.archived)
                 .fold(settled, Lsn::min)
         });
         self.tail.trim(streaming.unwrap_or(settled), self.tail_margin_bytes);

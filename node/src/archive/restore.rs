@@ -1,0 +1,211 @@
+//! A cluster as another one was at a moment: the primary of each partition takes it from that one's archive and writes it, as a client
+//! would, so that its backups get it as they get everything. If the primary dies on the way, the next one begins again.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use tokio::time::{Duration, sleep};
+use volt_engine::effects::{Effects, EffectsBuilder, LogPayload};
+use volt_engine::idempotency::RESERVED_TABLES;
+use volt_engine::partition::Partition;
+use volt_engine::{Epoch, PartitionId, TableId};
+
+use super::chain::Contents;
+use super::cuts::{Moments, catalog_of};
+use super::layout::Cut;
+use super::read::{find, find_in};
+use super::store::{ArchiveError, Store};
+use crate::metadata::command::Command;
+use crate::metadata::map::{ClusterMap, Restoration};
+use crate::replication::{Replicas, lock};
+use crate::statement::CommitWait;
+use crate::world::World;
+
+/// How often somebody looks whether there is something to restore, after an error too.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Moments that are looked at before it is given up.
+const MAX_MOMENTS_TRIED: usize = 10_000;
+/// Bytes of rows in one record, about.
+const RECORD_BYTES: usize = 1 << 20;
+
+/// What a new cluster begins with to become what the archived one was at the newest moment not after `until_micros` of which all is there: its
+/// catalog, and what is to be restored.
+pub(crate) async fn begin(
+    world: &World,
+    url: &str,
+    until_micros: i64,
+) -> Result<(ClusterMap, Restoration), ArchiveError> {
+    let store = Store::find(world, url).await?;
+    let mut moments = Moments::of(&store, until_micros).await?;
+    let mut found = BTreeMap::new();
+    let mut lacking = None;
+    for _ in 0..MAX_MOMENTS_TRIED {
+        let Some(cut) = moments.next().await? else { break };
+        if let Some(why) = lacks(&store, &cut, &mut found).await? {
+            lacking = lacking.or(Some(why));
+            continue;
+        }
+        let restoration = Restoration {
+            url: store.url(url),
+            at_micros: cut.at_micros,
+            partitions: cut.partitions.len() as u32,
+            left: cut.partitions.clone(),
+        };
+        return Ok((catalog_of(&store, &cut).await?, restoration));
+    }
+    Err(ArchiveError::Missing(match lacking {
+        Some(why) => format!("no moment before that is whole in the archive at {url}: {why}"),
+        None => format!("the archive at {url} has no moment before that"),
+    }))
+}
+
+/// What the archive lacks of a cut: the newest is often written before the records up to it are.
+async fn lacks(
+    store: &Store,
+    cut: &Cut,
+    found: &mut BTreeMap<PartitionId, Contents>,
+) -> Result<Option<String>, ArchiveError> {
+    for (&partition, &at) in &cut.partitions {
+        if let Entry::Vacant(place) = found.entry(partition) {
+            place.insert(store.contents(partition).await?);
+        }
+        match find_in(store, partition, &found[&partition], at).await {
+            Ok(_) => {}
+            Err(ArchiveError::Missing(why)) => return Ok(Some(why)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Restores what is led here, while there is something to restore.
+pub(crate) async fn run(replicas: Arc<Replicas>) {
+    let mut maps = replicas.metadata.watch();
+    loop {
+        if maps.wait_for(|map| map.restoration.is_some()).await.is_err() {
+            return;
+        }
+        let map = replicas.metadata.map();
+        for (partition, restoration) in led_and_left(&replicas, &map) {
+            if let Err(why) = restore(&replicas, partition, restoration).await {
+                tracing::warn!(partition, %why, "the partition is not restored yet; it is tried again");
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn led_and_left<'a>(replicas: &Replicas, map: &'a ClusterMap) -> Vec<(PartitionId, &'a Restoration)> {
+    let Some(restoration) = &map.restoration else {
+        return Vec::new();
+    };
+    let is_led = |partition: &PartitionId| replicas.with(*partition, |replica| replica.reign().is_some()) == Some(true);
+    let left = restoration.left.keys().copied().filter(is_led);
+    left.map(|partition| (partition, restoration)).collect()
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("{0}")]
+    Contradicts(&'static str),
+    #[error("this node leads it no more")]
+    Deposed,
+    #[error("{0}")]
+    NotCommitted(String),
+}
+
+async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Restoration) -> Result<(), Unfinished> {
+    let Some(&at) = restoration.left.get(&partition) else {
+        return Ok(());
+    };
+    let reign = reign_of(replicas, partition)?;
+    let store = Store::find(&replicas.world, &restoration.url).await?;
+    let state = find(&store, partition, at).await?.load(&store).await?;
+    if state.prepared().is_some() {
+        return Err(Unfinished::Contradicts(
+            "a transaction over several partitions is half-way at a cut",
+        ));
+    }
+    let mut wait = append(replicas, partition, reign, cleared(replicas, partition))?;
+    let mut cursor = None;
+    loop {
+        let (effects, next) = state.rows_as_effects(cursor, RECORD_BYTES);
+        if let Some(effects) = effects {
+            committed(replicas, wait).await?;
+            wait = append(replicas, partition, reign, effects)?;
+        }
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    committed(replicas, wait).await?;
+    let rows = state.stats().rows;
+    drop::<Partition>(state);
+    tracing::info!(partition, rows, "restored from the archive");
+    // Refused if another one leads it by now, which begins again.
+    let epoch = replicas
+        .with(partition, |replica| {
+            let reign_now = replica.reign().filter(|now| now.began_epoch == reign)?;
+            Some(reign_now.epoch)
+        })
+        .flatten()
+        .ok_or(Unfinished::Deposed)?;
+    let done = Command::PartitionRestored { partition, epoch };
+    let proposed = replicas.metadata.propose(done).await;
+    proposed
+        .map(|_| ())
+        .map_err(|error| Unfinished::NotCommitted(error.to_string()))
+}
+
+/// The epoch in which this node's reign over the partition began.
+fn reign_of(replicas: &Replicas, partition: PartitionId) -> Result<Epoch, Unfinished> {
+    let reign = replicas.with(partition, |replica| replica.reign().map(|reign| reign.began_epoch));
+    reign.flatten().ok_or(Unfinished::Deposed)
+}
+
+/// What takes away all that an earlier primary restored, and all that was there before.
+fn cleared(replicas: &Replicas, partition: PartitionId) -> Effects {
+    let map = replicas.metadata.map();
+    let group = map.partitions.get(&partition).map(|info| info.group);
+    let tables = map
+        .tables
+        .values()
+        .filter(|table| Some(table.group) == group && table.view.is_none());
+    let tables: Vec<TableId> = tables.map(|table| table.id).chain(RESERVED_TABLES).collect();
+    let mut effects = EffectsBuilder::default();
+    tables.into_iter().for_each(|table| effects.clear(table));
+    effects.finish()
+}
+
+fn append(
+    replicas: &Replicas,
+    partition: PartitionId,
+    reign: Epoch,
+    effects: Effects,
+) -> Result<CommitWait, Unfinished> {
+    let slot = replicas.slot(partition).ok_or(Unfinished::Deposed)?;
+    let mut replica = lock(&slot);
+    let leads = replica
+        .reign()
+        .is_some_and(|now| now.began_epoch == reign && !now.relinquishing);
+    if !leads || !replicas.metadata.lease().is_valid() {
+        return Err(Unfinished::Deposed);
+    }
+    let lsn = replicas.append(&mut replica, &LogPayload::Write(effects));
+    let epoch = replica.history.epoch_at(lsn);
+    Ok(CommitWait {
+        partition,
+        epoch,
+        lsn,
+        wrote: true,
+    })
+}
+
+async fn committed(replicas: &Replicas, wait: CommitWait) -> Result<(), Unfinished> {
+    let waited = replicas.wait_committed(&[wait]).await;
+    waited.map_err(|(_, error)| Unfinished::NotCommitted(error.message))
+}

@@ -1,0 +1,152 @@
+//! The archive of one cluster: its objects, sealed and opened.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Duration, timeout};
+use uuid::Uuid;
+use volt_engine::PartitionId;
+
+use super::chain::Contents;
+use super::layout::{Base, CLUSTER, Damage, Kind, Segment, bases_of, log_of, open, seal};
+use super::objects::{self, Objects};
+use crate::world::World;
+
+/// Longest wait for one object.
+const OBJECT_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for a list.
+const LIST_WAIT: Duration = Duration::from_secs(300);
+
+/// Why an archive can't be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    /// It says so itself, or can't be reached.
+    #[error("the archive can't be used: {0}")]
+    Store(String),
+    /// An object is not what was written.
+    #[error("the archive's object {object} is damaged: {damage}")]
+    Damaged {
+        /// Its path.
+        object: String,
+        /// In which way.
+        damage: Damage,
+    },
+    /// What is asked for is not there.
+    #[error("{0}")]
+    Missing(String),
+}
+
+/// The archive of one cluster; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Store {
+    objects: Arc<dyn Objects>,
+    /// Below this.
+    root: PathBuf,
+    pub(super) cluster: Uuid,
+}
+
+/// Waits no longer than that.
+async fn within<T>(limit: Duration, what: &Path, work: impl Future<Output = io::Result<T>>) -> Result<T, ArchiveError> {
+    let done = timeout(limit, work).await;
+    let failed = |error: &dyn std::fmt::Display| ArchiveError::Store(format!("{}: {error}", what.display()));
+    done.map_err(|_| failed(&"no answer"))?.map_err(|error| failed(&error))
+}
+
+impl Store {
+    /// Of this cluster, at this URL.
+    pub(crate) fn new(world: &World, url: &str, cluster: Uuid) -> Result<Self, ArchiveError> {
+        let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
+        let root = PathBuf::from(cluster.to_string());
+        Ok(Self { objects, root, cluster })
+    }
+
+    /// The archive that is at this URL; of several the one whose UUID the URL ends with.
+    pub(crate) async fn find(world: &World, url: &str) -> Result<Self, ArchiveError> {
+        if let Some((place, name)) = url.rsplit_once('/')
+            && let Ok(cluster) = Uuid::try_parse(name)
+        {
+            return Self::new(world, place, cluster);
+        }
+        let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
+        let names = within(LIST_WAIT, Path::new(""), objects.names(Path::new(""))).await?;
+        let cluster = |name: &String| {
+            let (uuid, ending) = name.split_once('.')?;
+            Uuid::try_parse(uuid).ok().filter(|_| ending == CLUSTER)
+        };
+        let found: Vec<Uuid> = names.iter().filter_map(cluster).collect();
+        match found.as_slice() {
+            [] => Err(ArchiveError::Missing(format!("there is no archive at {url}"))),
+            [cluster] => Self::new(world, url, *cluster),
+            several => {
+                let names: Vec<String> = several.iter().map(Uuid::to_string).collect();
+                let names = names.join(", ");
+                let message =
+                    format!("there are archives of several clusters at {url}: {names}; append the UUID of one");
+                Err(ArchiveError::Missing(message))
+            }
+        }
+    }
+
+    /// What finds it again, though there are others at its URL.
+    pub(super) fn url(&self, found_at: &str) -> String {
+        let uuid = self.cluster.to_string();
+        match found_at.ends_with(&uuid) {
+            true => found_at.to_owned(),
+            false => format!("{found_at}/{uuid}"),
+        }
+    }
+
+    /// Says that there is one.
+    pub(super) async fn sign(&self) -> Result<(), ArchiveError> {
+        let name = PathBuf::from(format!("{}.{CLUSTER}", self.cluster));
+        within(OBJECT_WAIT, &name, self.objects.put(&name, Bytes::new())).await
+    }
+
+    /// Writes an object, whole or not at all; its size.
+    pub(super) async fn put<T: Serialize>(&self, path: &Path, kind: Kind, content: &T) -> Result<u64, ArchiveError> {
+        let object = seal(kind, self.cluster, content).map_err(|error| ArchiveError::Store(error.to_string()))?;
+        let bytes = object.len() as u64;
+        let path = self.root.join(path);
+        within(OBJECT_WAIT, &path, self.objects.put(&path, object)).await?;
+        Ok(bytes)
+    }
+
+    /// Reads an object.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &Path, kind: Kind) -> Result<T, ArchiveError> {
+        let path = self.root.join(path);
+        let object = within(OBJECT_WAIT, &path, self.objects.get(&path)).await?;
+        open(kind, self.cluster, &object).map_err(|damage| damaged(&path, damage))
+    }
+
+    /// The names of what is in a folder, sorted.
+    pub(super) async fn names(&self, folder: &Path) -> Result<Vec<String>, ArchiveError> {
+        let folder = self.root.join(folder);
+        within(LIST_WAIT, &folder, self.objects.names(&folder)).await
+    }
+
+    /// Removes an object; one that isn't there is no error.
+    pub(super) async fn remove(&self, path: &Path) -> Result<(), ArchiveError> {
+        let path = self.root.join(path);
+        within(OBJECT_WAIT, &path, self.objects.remove(&path)).await
+    }
+
+    /// What there is of a partition.
+    pub(super) async fn contents(&self, partition: PartitionId) -> Result<Contents, ArchiveError> {
+        let segments = self.names(&log_of(partition)).await?;
+        let bases = self.names(&bases_of(partition)).await?;
+        let whole = |name: &String| Base::of_name(name).filter(|(_, is_whole)| *is_whole);
+        Ok(Contents {
+            segments: segments.iter().filter_map(|name| Segment::of_name(name)).collect(),
+            bases: bases.iter().filter_map(whole).map(|(base, _)| base).collect(),
+        })
+    }
+}
+
+pub(super) fn damaged(path: &Path, damage: Damage) -> ArchiveError {
+    let object = path.display().to_string();
+    ArchiveError::Damaged { object, damage }
+}
