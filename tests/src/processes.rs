@@ -22,8 +22,15 @@ fn find_binary() -> Result<PathBuf> {
         return Ok(given.into());
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // What cargo tells this process of its package would look like a change to build scripts that ask for the same of theirs.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_a_package) {
+            build.env_remove(name);
+        }
+    }
     // As `cargo test --workspace` builds, so that nothing is compiled again with other features.
-    let status = Command::new(cargo)
+    let status = build
         .args(["build", "--quiet", "--workspace", "--bins", "--tests"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
@@ -35,6 +42,12 @@ fn find_binary() -> Result<PathBuf> {
     let binary = folder.join("volt-node");
     ensure!(binary.is_file(), "{} was not built", binary.display());
     Ok(binary)
+}
+
+/// Whether cargo sets this variable for a package's own processes.
+fn is_of_a_package(name: &str) -> bool {
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == "OUT_DIR" || name == "CARGO_PRIMARY_PACKAGE"
 }
 
 /// Ports that were free a moment ago, all different.
