@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Duration;
 use volt_engine::NodeId;
 
+use crate::balancing::spool::SpoolSettings;
 use crate::statement::ReadSettings;
 
 pub use archive::{ArchiveArguments, ArchiveConfig, RestoreArguments, url as archive_url};
@@ -82,6 +83,8 @@ pub struct NodeConfig {
     pub archive: Option<ArchiveConfig>,
     /// How sessions read that say nothing of it.
     pub reads: ReadSettings,
+    /// The directory whose files are loaded; None: there is none.
+    pub spool: Option<SpoolSettings>,
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
     /// lacks more is filled.
     pub tail_margin_bytes: usize,
@@ -150,6 +153,7 @@ impl NodeConfig {
             recovery: Recovery::default(),
             archive: None,
             reads: ReadSettings::default(),
+            spool: None,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: DEFAULT_ASYNC_MAX_LAG,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
@@ -301,8 +305,8 @@ pub enum ConfigError {
     #[error("--recovery-source file-system needs --archive")]
     NoArchive,
     /// Every node must mean the same one.
-    #[error("--liveness-dir {0} must be absolute: it is the same for all nodes")]
-    RelativeDirectory(String),
+    #[error("{0} {1} must be absolute: it is the same for all nodes")]
+    RelativeDirectory(&'static str, String),
 }
 
 impl StartArguments {
@@ -346,6 +350,7 @@ impl StartArguments {
             recovery,
             archive,
             reads: self.balancing.reads(),
+            spool: self.balancing.spool()?,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: self.async_max_lag,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,

@@ -21,6 +21,7 @@ use volt_proto::v1;
 
 use crate::archive::{self, Archiver, Store};
 use crate::config::{ArchiveConfig, Durability, NodeConfig};
+use crate::balancing::spool::{Spool, SpoolCounts, SpoolFigures, SpoolView};
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, BackupReads, DataPlane, FillFigures, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
@@ -50,6 +51,8 @@ pub struct Node {
     metadata: Arc<Metadata>,
     data: Arc<Data>,
     gateway: OnceLock<Gateway>,
+    /// What loads files of the spool directory.
+    loaders: OnceLock<Vec<JoinHandle<()>>>,
     servers: Vec<JoinHandle<()>>,
     /// Why it can't go on, once it can't.
     failed: watch::Sender<Option<String>>,
@@ -63,6 +66,8 @@ struct Data {
     storage: OnceLock<(Arc<Figures>, Duration)>,
     /// What archives this node's partitions, if anything does.
     archiver: OnceLock<Arc<Archiver>>,
+    /// What came of files of the spool directory.
+    spool: Arc<SpoolFigures>,
 }
 
 impl Node {
@@ -110,6 +115,7 @@ impl Node {
             metadata,
             data,
             gateway: OnceLock::new(),
+            loaders: OnceLock::new(),
             servers,
             failed,
         });
@@ -164,7 +170,17 @@ impl Node {
         }
         tokio::spawn(archive::restore_what_is_left(Arc::clone(&replicas)));
         self.metadata.enter().await?;
-        let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata)));
+        let settings = config.spool.clone();
+        let view = settings
+            .as_ref()
+            .map(|spool| SpoolView::new(Arc::clone(&world.disk), &spool.directory));
+        let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata), view));
+        if let Some(settings) = settings {
+            let loading = Arc::clone(&database) as _;
+            let figures = Arc::clone(&self.data.spool);
+            let spool = Spool::new(world.clone(), Arc::clone(&self.metadata), loading, settings, figures);
+            let _ = self.loaders.set(spool.start());
+        }
         let limits = Limits {
             max_connections: config.max_connections,
             authentication: config.authentication,
@@ -219,6 +235,7 @@ impl Node {
         if let Some(gateway) = self.gateway.get() {
             gateway.close();
         }
+        self.loaders.get().into_iter().flatten().for_each(JoinHandle::abort);
         self.give_primaries_away().await;
         if let Some(gateway) = self.gateway.get() {
             gateway.stop().await;
@@ -391,6 +408,10 @@ impl DataPlane for Data {
     fn memory(&self) -> MemoryFigures {
         let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
         participant.map_or_else(MemoryFigures::default, |participant| participant.memory.figures())
+    }
+
+    fn spool(&self) -> SpoolCounts {
+        self.spool.counts()
     }
 
     fn not_serving(&self) -> Vec<PartitionId> {

@@ -28,6 +28,8 @@ mod replicated;
 mod sequences;
 mod serializable;
 mod session;
+mod sharing;
+mod spool;
 mod transactions;
 mod truncate;
 mod ttl;

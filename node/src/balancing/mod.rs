@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod contract;
+pub mod spool;
 
 use clap::ValueEnum;
 use volt_engine::NodeId;

@@ -1,12 +1,21 @@
-//! How sessions read that say nothing of it: the cluster's defaults of `volt.read_from`, `volt.balance` and `volt.max_staleness`.
+//! How sessions read that say nothing of it: the cluster's defaults of `volt.read_from`, `volt.balance` and `volt.max_staleness`; and the
+//! directory whose files are loaded.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
+use super::ConfigError;
 use crate::balancing::Strategy;
+use crate::balancing::spool::SpoolSettings;
 use crate::statement::{DEFAULT_MAX_STALENESS_MS, LONGEST_STALENESS_MS, ReadFrom, ReadSettings};
 
-/// The arguments about reading of `volt-node start` and `volt-node dev`.
+/// Milliseconds between two looks at the spool directory, unless others are given.
+pub const DEFAULT_SPOOL_EVERY_MS: u64 = 500;
+
+/// The arguments about reading and about the spool directory of `volt-node start` and `volt-node dev`.
 #[derive(Args, Clone, Debug)]
 pub struct BalancingArguments {
     /// Where sessions read unless they set volt.read_from
@@ -18,6 +27,15 @@ pub struct BalancingArguments {
     /// Milliseconds that a backup's answer may be old, unless a session sets volt.max_staleness
     #[arg(long, env = "VOLT_MAX_STALENESS_MS", default_value_t = DEFAULT_MAX_STALENESS_MS, value_parser = clap::value_parser!(u64).range(1..=LONGEST_STALENESS_MS))]
     max_staleness_ms: u64,
+    /// A directory, shared by all nodes, whose CSV and JSON files are loaded into tables
+    #[arg(long, env = "VOLT_SPOOL", value_name = "DIRECTORY")]
+    spool: Option<PathBuf>,
+    /// How the node is chosen that loads a file of --spool
+    #[arg(long, env = "VOLT_SPOOL_BALANCE", value_enum, default_value = "round-robin")]
+    spool_balance: Strategy,
+    /// Milliseconds between two looks at --spool
+    #[arg(long, env = "VOLT_SPOOL_EVERY_MS", default_value_t = DEFAULT_SPOOL_EVERY_MS, value_parser = clap::value_parser!(u64).range(10..=1_000))]
+    spool_every_ms: u64,
 }
 
 impl Default for BalancingArguments {
@@ -31,6 +49,9 @@ impl Default for BalancingArguments {
             read_from: from,
             balance,
             max_staleness_ms,
+            spool: None,
+            spool_balance: Strategy::default(),
+            spool_every_ms: DEFAULT_SPOOL_EVERY_MS,
         }
     }
 }
@@ -45,15 +66,40 @@ impl BalancingArguments {
         }
     }
 
+    /// The spool directory, if there is one.
+    pub fn spool(&self) -> Result<Option<SpoolSettings>, ConfigError> {
+        let Some(directory) = self.spool.clone() else {
+            return Ok(None);
+        };
+        if !directory.is_absolute() {
+            return Err(ConfigError::RelativeDirectory(
+                "--spool",
+                directory.display().to_string(),
+            ));
+        }
+        Ok(Some(SpoolSettings {
+            directory,
+            every: Duration::from_millis(self.spool_every_ms),
+            strategy: self.spool_balance,
+        }))
+    }
+
     /// The same arguments, for a process that is started with them.
     pub fn words(&self) -> Vec<String> {
+        let spool = self
+            .spool
+            .iter()
+            .map(|directory| ("--spool", directory.display().to_string()));
         let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
         [
             ("--read-from", name(self.read_from.to_possible_value())),
             ("--balance", name(self.balance.to_possible_value())),
             ("--max-staleness-ms", self.max_staleness_ms.to_string()),
+            ("--spool-balance", name(self.spool_balance.to_possible_value())),
+            ("--spool-every-ms", self.spool_every_ms.to_string()),
         ]
         .into_iter()
+        .chain(spool)
         .flat_map(|(name, value)| [name.to_owned(), value])
         .collect()
     }
@@ -93,5 +139,25 @@ mod tests {
         let words = again.balancing.words().join(" ");
         assert_eq!(reads(&words), Some(again.balancing.reads()));
         assert_eq!(reads("--read-from nobody"), None);
+    }
+
+    #[test]
+    fn a_spool_directory_is_the_same_for_all_nodes() {
+        let spool = |words: &str| {
+            let words = ["volt-node"].into_iter().chain(words.split_whitespace());
+            let balancing = Words::parse_from(words).balancing;
+            (balancing.spool(), balancing.words().join(" "))
+        };
+        assert_eq!(spool("").0, Ok(None));
+        let (settings, words) = spool("--spool /spool --spool-balance weighted --spool-every-ms 50");
+        let expected = SpoolSettings {
+            directory: "/spool".into(),
+            every: Duration::from_millis(50),
+            strategy: Strategy::Weighted,
+        };
+        assert_eq!(settings, Ok(Some(expected)));
+        assert_eq!(spool(&words).0, settings);
+        let refused = spool("--spool here").0.unwrap_err().to_string();
+        assert_eq!(refused, "--spool here must be absolute: it is the same for all nodes");
     }
 }

@@ -239,7 +239,10 @@ impl DetectionArguments {
         }
         let liveness_directory = self.liveness_dir.clone();
         if let Some(directory) = liveness_directory.as_ref().filter(|path| !path.is_absolute()) {
-            return Err(ConfigError::RelativeDirectory(directory.display().to_string()));
+            return Err(ConfigError::RelativeDirectory(
+                "--liveness-dir",
+                directory.display().to_string(),
+            ));
         }
         Ok(Detection {
             heartbeat: heartbeat.then(|| HeartbeatDetection {

@@ -73,6 +73,10 @@ impl DataPlane for NoData {
         0
     }
 
+    fn spool(&self) -> crate::balancing::spool::SpoolCounts {
+        crate::balancing::spool::SpoolCounts::default()
+    }
+
     fn memory(&self) -> crate::txn::MemoryFigures {
         crate::txn::MemoryFigures::default()
     }

@@ -15,6 +15,7 @@ use super::backup_reads::BackupReadMetrics;
 use super::failures::Failures;
 use super::fills::Fills;
 use super::peers::PeerCalls;
+use super::spool::SpoolMetrics;
 use super::statements::Statements;
 use super::{DataPlane, Storage};
 use crate::gateway::GatewayMetrics;
@@ -57,6 +58,7 @@ pub struct Metrics {
     failures: Failures,
     fills: Fills,
     archived: Archived,
+    spool: SpoolMetrics,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -92,6 +94,7 @@ impl Metrics {
             failures: Failures::default(),
             fills: Fills::default(),
             archived: Archived::default(),
+            spool: SpoolMetrics::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -146,6 +149,7 @@ impl Metrics {
         metrics.failures.register(&mut registry);
         metrics.fills.register(&mut registry);
         metrics.archived.register(&mut registry);
+        metrics.spool.register(&mut registry);
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
         metrics.registry = registry;
@@ -231,6 +235,7 @@ impl Metrics {
         self.refresh_memory(data.memory());
         self.fills.refresh(data.fills());
         self.archived.refresh(data.archived());
+        self.spool.refresh(data.spool());
         self.backup_reads.refresh(&data.backup_reads());
         let expired = data.expired_rows();
         let counted = self.ttl_expired_rows.get();

@@ -11,6 +11,7 @@ mod operator;
 mod peer;
 mod peers;
 mod server;
+mod spool;
 mod statements;
 mod status;
 
@@ -25,6 +26,7 @@ use volt_proto::v1::{
     ReplicateResponse, ReplyBatch,
 };
 
+use crate::balancing::spool::SpoolCounts;
 use crate::txn::MemoryFigures;
 
 #[cfg(test)]
@@ -103,4 +105,6 @@ pub trait DataPlane: Send + Sync {
     fn backup_reads(&self) -> BackupReads;
     /// Its memory.
     fn memory(&self) -> MemoryFigures;
+    /// Files of the spool directory that it has loaded.
+    fn spool(&self) -> SpoolCounts;
 }

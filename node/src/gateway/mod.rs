@@ -11,7 +11,7 @@
 
 mod block;
 mod cancel;
-mod codec;
+pub(crate) mod codec;
 mod command;
 mod connection;
 mod extended;

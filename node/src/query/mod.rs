@@ -57,6 +57,7 @@ use volt_engine::error::StatementError;
 use volt_engine::idempotency::Keyed;
 use volt_engine::value::{DataType, Value};
 
+use crate::balancing::spool::SpoolView;
 use crate::error::SqlError;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, Restoration};
@@ -97,17 +98,19 @@ pub struct SqlEngine {
     /// For look-ups only: their order decides nothing.
     plans: Mutex<(u64, HashMap<PlanKey, Arc<Planned>>)>,
     procedures: Arc<procedure::Statistics>,
+    spool: Option<SpoolView>,
 }
 
 impl SqlEngine {
-    /// Over this node's coordinator.
-    pub fn new(coordinator: Arc<Coordinator>, metadata: Arc<Metadata>) -> Self {
+    /// Over this node's coordinator; with the spool directory, if it has one.
+    pub(crate) fn new(coordinator: Arc<Coordinator>, metadata: Arc<Metadata>, spool: Option<SpoolView>) -> Self {
         Self {
             coordinator,
             metadata,
             sessions: Mutex::default(),
             plans: Mutex::default(),
             procedures: Arc::default(),
+            spool,
         }
     }
 
@@ -156,7 +159,8 @@ impl SqlEngine {
             &participant.replicas,
         );
         let expiring = ttl::system_table(&self.metadata, &participant.expiry);
-        for (name, table) in tables.into_iter().chain([expiring]) {
+        let spooled = system::spool(self.spool.clone());
+        for (name, table) in tables.into_iter().chain([expiring, spooled]) {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }

@@ -3,6 +3,7 @@
 mod balancing;
 mod failures;
 mod recoveries;
+mod spool;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,6 +22,8 @@ use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
 use crate::metadata::sequence::Sequence;
 use crate::replication::Replicas;
 use crate::txn::{MemoryFigures, MemoryGuard};
+
+pub(super) use spool::spool;
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
 

@@ -104,7 +104,8 @@ pub trait Disk: Send + Sync {
     async fn write_atomic(&self, path: &Path, content: Bytes) -> io::Result<()>;
     /// Opens a file to append to, made if absent, cut to `length` bytes first if given.
     async fn open_append(&self, path: &Path, length: Option<u64>) -> io::Result<Box<dyn AppendFile>>;
-    /// Gives a file, whose content is synced, another name in the same directory, durably; a file of that name is replaced.
+    /// Gives a file, whose content is synced, another name, perhaps in another directory of the same file system, durably; a file of that name
+    /// is replaced. Of several who move a file at a time one succeeds, and the others have `NotFound`.
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file, durably.
     async fn remove(&self, path: &Path) -> io::Result<()>;

@@ -271,8 +271,12 @@ impl Disk for Directory {
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (self.root.join(from), self.root.join(to));
         blocking(move || {
-            fs::rename(from, &to)?;
-            sync_parent(&to)
+            fs::rename(&from, &to)?;
+            sync_parent(&to)?;
+            match from.parent() == to.parent() {
+                true => Ok(()),
+                false => sync_parent(&from),
+            }
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! Where reads go.
+//! Where reads go, and files that are to be loaded.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,25 @@ pub struct LoadBalancing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400_000))]
     pub max_staleness_milliseconds: Option<i32>,
+    /// A directory that all nodes share, whose CSV and JSON files they load into tables; absent by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<Spool>,
+}
+
+/// The directory whose files are loaded.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Spool {
+    /// A PersistentVolumeClaim of the same namespace that all pods can write (`ReadWriteMany`): its root is the directory.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+    /// How the node is chosen that loads a file; `RoundRobin` by default.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Time between two looks at it: 10 to 1,000; 500 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 1_000))]
+    pub interval_milliseconds: Option<i32>,
 }
 
 /// Which replicas are read.
@@ -41,20 +60,37 @@ pub enum Strategy {
     Weighted,
 }
 
+impl Strategy {
+    /// As volt-node has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Random => "random",
+            Self::Weighted => "weighted",
+        }
+    }
+}
+
+impl Spool {
+    /// As volt-node takes it from its environment, but for where the directory is.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let interval = self.interval_milliseconds;
+        [("VOLT_SPOOL_BALANCE", self.strategy.name().to_owned())]
+            .into_iter()
+            .chain(interval.map(|time| ("VOLT_SPOOL_EVERY_MS", time.to_string())))
+            .collect()
+    }
+}
+
 impl LoadBalancing {
-    /// As volt-node takes it from its environment.
+    /// As volt-node takes it from its environment; not the spool directory's.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let from = match self.read_from {
             ReadFrom::Primary => "primary",
             ReadFrom::Backup => "backup",
         };
-        let strategy = match self.strategy {
-            Strategy::RoundRobin => "round-robin",
-            Strategy::Random => "random",
-            Strategy::Weighted => "weighted",
-        };
         let staleness = self.max_staleness_milliseconds;
-        [("VOLT_READ_FROM", from), ("VOLT_BALANCE", strategy)]
+        [("VOLT_READ_FROM", from), ("VOLT_BALANCE", self.strategy.name())]
             .map(|(name, value)| (name, value.to_owned()))
             .into_iter()
             .chain(staleness.map(|time| ("VOLT_MAX_STALENESS_MS", time.to_string())))

@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::crd::{
-        Detect, FailureDetection, LoadBalancing, ReadFrom, Recovery, RecoveryStrategy, Replication, Strategy,
+        Detect, FailureDetection, LoadBalancing, ReadFrom, Recovery, RecoveryStrategy, Replication, Spool, Strategy,
     };
 
     fn demo() -> VoltCluster {
@@ -307,8 +307,35 @@ mod tests {
             read_from: ReadFrom::Backup,
             strategy: Strategy::Weighted,
             max_staleness_milliseconds: Some(250),
+            spool: None,
         };
         assert_eq!(variables(&cluster), ["backup", "weighted", "250"]);
+    }
+
+    #[test]
+    fn a_spool_directory_reaches_the_pods_beside_other_shared_volumes() {
+        let mut cluster = demo();
+        cluster.spec.failure_detection.strategies = vec![Detect::Interval];
+        cluster.spec.failure_detection.liveness_claim_name = Some("alive".to_owned());
+        cluster.spec.load_balancing.spool = Some(Spool {
+            claim_name: "files".to_owned(),
+            strategy: Strategy::Random,
+            interval_milliseconds: Some(100),
+        });
+        let set = children(&cluster, &defaults(), 3, true).stateful_set;
+        let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let claims = pod.volumes.iter().flatten().map(|volume| {
+            let claim = volume.persistent_volume_claim.as_ref().expect("a claim");
+            (volume.name.as_str(), claim.claim_name.as_str())
+        });
+        assert_eq!(claims.collect::<Vec<_>>(), [("liveness", "alive"), ("spool", "files")]);
+        let mounts = pod.containers[0].volume_mounts.iter().flatten();
+        let spool = mounts.clone().find(|mount| mount.name == "spool").expect("a mount");
+        assert_eq!(mounts.count(), 3);
+        let variables = pod.containers[0].env.iter().flatten();
+        let variables = variables.filter(|one| one.name.starts_with("VOLT_SPOOL"));
+        let variables: Vec<&str> = variables.filter_map(|one| one.value.as_deref()).collect();
+        assert_eq!(variables, [spool.mount_path.as_str(), "random", "100"]);
     }
 
     #[test]

@@ -25,6 +25,9 @@ const DATA: &str = "/var/lib/volt";
 /// Where nodes renew their liveness files, and the volume's name in the pod.
 const LIVENESS: &str = "/var/lib/volt-liveness";
 const LIVENESS_VOLUME: &str = "liveness";
+/// Where files are that are to be loaded, and the volume's name in the pod.
+const SPOOL: &str = "/var/lib/volt-spool";
+const SPOOL_VOLUME: &str = "spool";
 /// Seconds for handing primaries over and closing the log.
 const GRACE_S: i64 = 30;
 /// A node joins through these, whatever the cluster's size: the list is part of the template, and scaling must not
@@ -163,22 +166,46 @@ fn mounts(cluster: &VoltCluster) -> Vec<VolumeMount> {
         mount_path: path.to_owned(),
         ..VolumeMount::default()
     };
-    let shared = cluster.spec.failure_detection.liveness_claim_name.as_ref();
-    let shared = shared.map(|_| mount(LIVENESS_VOLUME, LIVENESS));
+    let shared = shared_claims(cluster)
+        .into_iter()
+        .map(|shared| mount(shared.volume, shared.path));
     [mount("data", DATA)].into_iter().chain(shared).collect()
+}
+
+/// A claim that all pods have.
+struct SharedClaim<'a> {
+    volume: &'static str,
+    path: &'static str,
+    claim: &'a str,
+}
+
+fn shared_claims(cluster: &VoltCluster) -> Vec<SharedClaim<'_>> {
+    let liveness = cluster.spec.failure_detection.liveness_claim_name.as_deref();
+    let spool = cluster.spec.load_balancing.spool.as_ref();
+    let spool = spool.map(|spool| spool.claim_name.as_str());
+    let shared = [(LIVENESS_VOLUME, LIVENESS, liveness), (SPOOL_VOLUME, SPOOL, spool)];
+    let claimed = shared.into_iter().filter_map(|(volume, path, claim)| {
+        Some(SharedClaim {
+            volume,
+            path,
+            claim: claim?,
+        })
+    });
+    claimed.collect()
 }
 
 /// What the pods share; each has a volume of its own by the claim's template.
 fn shared_volumes(cluster: &VoltCluster) -> Option<Vec<Volume>> {
-    let claim_name = cluster.spec.failure_detection.liveness_claim_name.clone()?;
-    Some(vec![Volume {
-        name: LIVENESS_VOLUME.to_owned(),
+    let volume = |shared: SharedClaim<'_>| Volume {
+        name: shared.volume.to_owned(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name,
+            claim_name: shared.claim.to_owned(),
             read_only: Some(false),
         }),
         ..Volume::default()
-    }])
+    };
+    let volumes: Vec<Volume> = shared_claims(cluster).into_iter().map(volume).collect();
+    (!volumes.is_empty()).then_some(volumes)
 }
 
 fn probe(service: &str, period_s: i32, timeout_s: i32, failures: i32) -> Probe {
@@ -228,6 +255,10 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
     }
     let spec = &cluster.spec;
     handed_on.extend(spec.load_balancing.variables());
+    if let Some(spool) = &spec.load_balancing.spool {
+        handed_on.push(("VOLT_SPOOL", SPOOL.to_owned()));
+        handed_on.extend(spool.variables());
+    }
     handed_on.extend(spec.recovery.variables());
     handed_on.extend(spec.replication.variables());
     let handed_on = handed_on.into_iter().map(|(name, value)| variable(name, value));
