@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Duration;
 use volt_engine::NodeId;
 
+use crate::balancing::queue::QueueSettings;
 use crate::balancing::spool::SpoolSettings;
 use crate::statement::ReadSettings;
 
@@ -85,6 +86,8 @@ pub struct NodeConfig {
     pub reads: ReadSettings,
     /// The directory whose files are loaded; None: there is none.
     pub spool: Option<SpoolSettings>,
+    /// How the queue is looked at; None: it is not.
+    pub queue: Option<QueueSettings>,
     /// Bytes of committed records that each replica keeps in memory for backups that were away for a moment; one that
     /// lacks more is filled.
     pub tail_margin_bytes: usize,
@@ -154,6 +157,7 @@ impl NodeConfig {
             archive: None,
             reads: ReadSettings::default(),
             spool: None,
+            queue: None,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: DEFAULT_ASYNC_MAX_LAG,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,
@@ -351,6 +355,7 @@ impl StartArguments {
             archive,
             reads: self.balancing.reads(),
             spool: self.balancing.spool()?,
+            queue: self.balancing.queue(),
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             async_max_lag: self.async_max_lag,
             fill_chunk_bytes: DEFAULT_FILL_CHUNK_BYTES,

@@ -21,6 +21,7 @@ use volt_proto::v1;
 
 use crate::archive::{self, Archiver, Store};
 use crate::config::{ArchiveConfig, Durability, NodeConfig};
+use crate::balancing::queue::{Queue, QueueCounts, QueueFigures};
 use crate::balancing::spool::{Spool, SpoolCounts, SpoolFigures, SpoolView};
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, BackupReads, DataPlane, FillFigures, Keys, Services, Storage, serve, serve_http};
@@ -36,6 +37,7 @@ use crate::recovery::checkpoint::Figures;
 use crate::recovery::{self, Recovered};
 use crate::replication::reports;
 use crate::replication::{Replicas, fill, receiver, scrub};
+use crate::statement::Database;
 use crate::txn::{Coordinator, MemoryFigures};
 use crate::world::{Listener, World};
 
@@ -51,8 +53,8 @@ pub struct Node {
     metadata: Arc<Metadata>,
     data: Arc<Data>,
     gateway: OnceLock<Gateway>,
-    /// What loads files of the spool directory.
-    loaders: OnceLock<Vec<JoinHandle<()>>>,
+    /// What loads files of the spool directory, and runs statements of the queue.
+    workers: OnceLock<Vec<JoinHandle<()>>>,
     servers: Vec<JoinHandle<()>>,
     /// Why it can't go on, once it can't.
     failed: watch::Sender<Option<String>>,
@@ -68,6 +70,8 @@ struct Data {
     archiver: OnceLock<Arc<Archiver>>,
     /// What came of files of the spool directory.
     spool: Arc<SpoolFigures>,
+    /// What came of statements of the queue.
+    queue: Arc<QueueFigures>,
 }
 
 impl Node {
@@ -115,7 +119,7 @@ impl Node {
             metadata,
             data,
             gateway: OnceLock::new(),
-            loaders: OnceLock::new(),
+            workers: OnceLock::new(),
             servers,
             failed,
         });
@@ -175,12 +179,7 @@ impl Node {
             .as_ref()
             .map(|spool| SpoolView::new(Arc::clone(&world.disk), &spool.directory));
         let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata), view));
-        if let Some(settings) = settings {
-            let loading = Arc::clone(&database) as _;
-            let figures = Arc::clone(&self.data.spool);
-            let spool = Spool::new(world.clone(), Arc::clone(&self.metadata), loading, settings, figures);
-            let _ = self.loaders.set(spool.start());
-        }
+        let _ = self.workers.set(self.start_workers(&config, &world, &database));
         let limits = Limits {
             max_connections: config.max_connections,
             authentication: config.authentication,
@@ -216,6 +215,25 @@ impl Node {
         Ok(uuid::Uuid::try_parse(&identity.cluster_uuid)?)
     }
 
+    /// What does the work that comes through a directory, and through a table.
+    fn start_workers(&self, config: &NodeConfig, world: &World, database: &Arc<SqlEngine>) -> Vec<JoinHandle<()>> {
+        let parts = || {
+            (
+                world.clone(),
+                Arc::clone(&self.metadata),
+                Arc::clone(database) as Arc<dyn Database>,
+            )
+        };
+        let mut workers = Vec::new();
+        if let Some(settings) = config.spool.clone() {
+            workers.extend(Spool::new(parts(), settings, Arc::clone(&self.data.spool)).start());
+        }
+        if let Some(settings) = config.queue.clone() {
+            workers.push(Queue::new(parts(), settings, Arc::clone(&self.data.queue)).start());
+        }
+        workers
+    }
+
     /// Reads the data directory back into replicas.
     async fn read_back(&self, config: &NodeConfig, world: &World) -> anyhow::Result<Recovered> {
         Ok(recovery::recover(world, config, self.cluster()?, recovery::Reading::of_runtime()).await?)
@@ -235,7 +253,7 @@ impl Node {
         if let Some(gateway) = self.gateway.get() {
             gateway.close();
         }
-        self.loaders.get().into_iter().flatten().for_each(JoinHandle::abort);
+        self.workers.get().into_iter().flatten().for_each(JoinHandle::abort);
         self.give_primaries_away().await;
         if let Some(gateway) = self.gateway.get() {
             gateway.stop().await;
@@ -412,6 +430,10 @@ impl DataPlane for Data {
 
     fn spool(&self) -> SpoolCounts {
         self.spool.counts()
+    }
+
+    fn queue(&self) -> QueueCounts {
+        self.queue.counts()
     }
 
     fn not_serving(&self) -> Vec<PartitionId> {

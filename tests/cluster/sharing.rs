@@ -33,7 +33,7 @@ trait Medium {
     fn arguments(&self, strategy: &str) -> Vec<String>;
     /// Offers pieces of work.
     async fn offer(&self, client: &Client, pieces: Range<i32>) -> anyhow::Result<()>;
-    /// Whether a node has some in its hands.
+    /// Whether a node is in the middle of one.
     async fn is_busy(&self, client: &Client, node: u32) -> anyhow::Result<bool>;
     /// Pieces that are done.
     async fn done(&self, client: &Client) -> anyhow::Result<i64>;
@@ -89,8 +89,10 @@ impl Medium for Spool {
     }
 
     async fn is_busy(&self, _: &Client, node: u32) -> anyhow::Result<bool> {
-        let hand = self.directory.path().join(format!("node-{node}"));
-        Ok(std::fs::read_dir(hand)?.next().is_some())
+        let said = std::fs::read(self.directory.path().join("nodes").join(format!("node-{node}")))?;
+        let said: serde_json::Value = serde_json::from_slice(&said)?;
+        let loaded = said["loaded"].as_i64().unwrap_or(0);
+        Ok(loaded > 0 && loaded < self.rows)
     }
 
     async fn done(&self, client: &Client) -> anyhow::Result<i64> {
@@ -101,6 +103,72 @@ impl Medium for Spool {
     async fn shares(&self, client: &Client) -> anyhow::Result<BTreeMap<i32, i64>> {
         shares(client, "SELECT node_id, COUNT(*) FROM volt_spool GROUP BY node_id").await
     }
+}
+
+/// Rows of a table.
+struct Queue;
+
+/// Takes a while, so that its node can die in the middle.
+const SLOW: &str = "CREATE OR REPLACE PROCEDURE slow(which INT) AS $$ DECLARE i INT := 0; BEGIN WHILE i < 800000 LOOP i := i + 1; END LOOP; \
+     INSERT INTO happened (piece) VALUES (which); END $$";
+
+impl Medium for Queue {
+    fn name(&self) -> &'static str {
+        "queue"
+    }
+
+    fn effects(&self) -> i64 {
+        1
+    }
+
+    fn arguments(&self, strategy: &str) -> Vec<String> {
+        let words = ["--queue", "--queue-balance", strategy, "--queue-every-ms", "50"];
+        words.map(str::to_owned).to_vec()
+    }
+
+    async fn offer(&self, client: &Client, pieces: Range<i32>) -> anyhow::Result<()> {
+        client.batch_execute(SLOW).await?;
+        until_queue(client).await?;
+        for piece in pieces {
+            let statement = format!("CALL slow({piece})");
+            client
+                .execute("INSERT INTO volt_queue (statement) VALUES ($1)", &[&statement])
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn is_busy(&self, client: &Client, node: u32) -> anyhow::Result<bool> {
+        let count = format!("SELECT COUNT(*) FROM volt_queue WHERE node_id = {node} AND state = 'claimed'");
+        Ok(client.query_one(&count, &[]).await?.get::<_, i64>(0) > 0)
+    }
+
+    async fn done(&self, client: &Client) -> anyhow::Result<i64> {
+        let count = "SELECT COUNT(*) FROM volt_queue WHERE state = 'done'";
+        Ok(client.query_one(count, &[]).await?.get(0))
+    }
+
+    async fn shares(&self, client: &Client) -> anyhow::Result<BTreeMap<i32, i64>> {
+        shares(
+            client,
+            "SELECT node_id, COUNT(*) FROM volt_queue WHERE state = 'done' GROUP BY node_id",
+        )
+        .await
+    }
+}
+
+/// Until the nodes have made the table.
+async fn until_queue(client: &Client) -> anyhow::Result<()> {
+    let end = Instant::now() + DONE;
+    while client
+        .query("SELECT id FROM volt_queue WHERE id = 0", &[])
+        .await
+        .is_err()
+    {
+        ensure!(Instant::now() < end, "nobody has made the queue");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 async fn shares(client: &Client, query: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
@@ -195,5 +263,104 @@ fn files_of_a_spool_are_shared_out_by_every_strategy() {
 #[test]
 fn files_of_a_spool_happen_once_though_their_nodes_freeze_and_die() {
     let _alone = alone();
-    block_on(async { check_faults(&Spool::with_rows(1_700)?).await });
+    block_on(async { check_faults(&Spool::with_rows(10_000)?).await });
+}
+
+#[test]
+fn statements_of_a_queue_are_shared_out_by_every_strategy() {
+    let _alone = alone();
+    block_on(check_shares(|| Ok(Queue)));
+}
+
+#[test]
+fn statements_of_a_queue_happen_once_though_their_nodes_freeze_and_die() {
+    let _alone = alone();
+    block_on(check_faults(&Queue));
+}
+
+#[test]
+fn a_statement_of_the_queue_leaves_its_result_or_its_error() {
+    let _alone = alone();
+    block_on(async {
+        let (_cluster, client) = start(&Queue, "round-robin").await?;
+        until_queue(&client).await?;
+        client
+            .batch_execute("CREATE PROCEDURE doubled(n INT, OUT twice INT) AS $$ BEGIN twice := 2 * n; END $$")
+            .await?;
+        let statements = [
+            "INSERT INTO happened (piece) VALUES (1), (2)",
+            "CALL doubled(21, NULL)",
+            "INSERT INTO happened (id, piece) OVERRIDING SYSTEM VALUE VALUES (1, 1), (1, 2)",
+            "INSERT INTO nowhere VALUES (1)",
+            "COMMIT",
+            "DROP TABLE happened",
+        ];
+        for statement in statements {
+            client
+                .execute("INSERT INTO volt_queue (statement) VALUES ($1)", &[&statement])
+                .await?;
+        }
+        let later = "INSERT INTO volt_queue (statement, due_at) VALUES ('DELETE FROM happened', '2100-01-01')";
+        client.execute(later, &[]).await?;
+        let open = "SELECT COUNT(*) FROM volt_queue WHERE state NOT IN ('done', 'failed')";
+        let end = Instant::now() + DONE;
+        while client.query_one(open, &[]).await?.get::<_, i64>(0) > 1 {
+            ensure!(Instant::now() < end, "statements are left");
+            sleep(Duration::from_millis(50)).await;
+        }
+        let rows = client
+            .query(
+                "SELECT statement, state, affected, result, sqlstate, attempts FROM volt_queue ORDER BY statement",
+                &[],
+            )
+            .await?;
+        let told: Vec<String> = rows
+            .iter()
+            .map(|row| {
+                let (statement, state): (&str, &str) = (row.get(0), row.get(1));
+                let (affected, result): (Option<i64>, Option<&str>) = (row.get(2), row.get(3));
+                let (sqlstate, attempts): (Option<&str>, i32) = (row.get(4), row.get(5));
+                let first: String = statement.chars().take(18).collect();
+                format!("{first}: {state} {affected:?} {result:?} {sqlstate:?} {attempts}")
+            })
+            .collect();
+        let expected = [
+            "CALL doubled(21, N: done None Some(\"[{\\\"twice\\\":\\\"42\\\"}]\") None 1",
+            "COMMIT: failed None None Some(\"0A000\") 1",
+            "DELETE FROM happen: ready None None None 0",
+            "DROP TABLE happene: failed None None Some(\"25001\") 1",
+            "INSERT INTO happen: failed None None Some(\"23505\") 1",
+            "INSERT INTO happen: done Some(2) None None 1",
+            "INSERT INTO nowher: failed None None Some(\"42P01\") 1",
+        ];
+        ensure!(told == expected, "{told:#?}");
+        let happened: i64 = client.query_one("SELECT COUNT(*) FROM happened", &[]).await?.get(0);
+        ensure!(happened == 2, "{happened} rows");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_statement_whose_row_is_taken_away_in_the_middle_does_not_happen() {
+    let _alone = alone();
+    block_on(async {
+        let (_cluster, client) = start(&Queue, "round-robin").await?;
+        Queue.offer(&client, 0..1).await?;
+        let claimed = "SELECT id FROM volt_queue WHERE state = 'claimed'";
+        let end = Instant::now() + DONE;
+        let id: i64 = loop {
+            if let Some(row) = client.query_opt(claimed, &[]).await? {
+                break row.get(0);
+            }
+            ensure!(Instant::now() < end, "nobody has claimed the row");
+        };
+        // As a node does that claims it when the lease has ended, and then gives it up.
+        let taken = "UPDATE volt_queue SET attempts = attempts + 1, state = 'failed', due_at = NULL WHERE id = $1 AND state = 'claimed'";
+        ensure!(client.execute(taken, &[&id]).await? == 1, "it was done before");
+        sleep(Duration::from_secs(2)).await;
+        let happened: i64 = client.query_one("SELECT COUNT(*) FROM happened", &[]).await?.get(0);
+        let state: String = client.query_one("SELECT state FROM volt_queue", &[]).await?.get(0);
+        ensure!((happened, state.as_str()) == (0, "failed"), "{happened} rows, {state}");
+        Ok(())
+    });
 }

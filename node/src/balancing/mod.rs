@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod contract;
+pub mod queue;
 pub mod spool;
 
 use clap::ValueEnum;

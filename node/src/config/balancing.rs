@@ -1,5 +1,5 @@
 //! How sessions read that say nothing of it: the cluster's defaults of `volt.read_from`, `volt.balance` and `volt.max_staleness`; and the
-//! directory whose files are loaded.
+//! directory whose files are loaded, and the table whose statements are run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,11 +9,14 @@ use clap::{Args, ValueEnum};
 
 use super::ConfigError;
 use crate::balancing::Strategy;
+use crate::balancing::queue::QueueSettings;
 use crate::balancing::spool::SpoolSettings;
 use crate::statement::{DEFAULT_MAX_STALENESS_MS, LONGEST_STALENESS_MS, ReadFrom, ReadSettings};
 
 /// Milliseconds between two looks at the spool directory, unless others are given.
 pub const DEFAULT_SPOOL_EVERY_MS: u64 = 500;
+/// Milliseconds between two looks at the queue, unless others are given.
+pub const DEFAULT_QUEUE_EVERY_MS: u64 = 100;
 
 /// The arguments about reading and about the spool directory of `volt-node start` and `volt-node dev`.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +39,15 @@ pub struct BalancingArguments {
     /// Milliseconds between two looks at --spool
     #[arg(long, env = "VOLT_SPOOL_EVERY_MS", default_value_t = DEFAULT_SPOOL_EVERY_MS, value_parser = clap::value_parser!(u64).range(10..=1_000))]
     spool_every_ms: u64,
+    /// Runs the statements of the table volt_queue, which is made if it is not there; for all nodes
+    #[arg(long, env = "VOLT_QUEUE")]
+    queue: bool,
+    /// How the node is chosen that runs a statement of the queue
+    #[arg(long, env = "VOLT_QUEUE_BALANCE", value_enum, default_value = "round-robin")]
+    queue_balance: Strategy,
+    /// Milliseconds between two looks at the queue
+    #[arg(long, env = "VOLT_QUEUE_EVERY_MS", default_value_t = DEFAULT_QUEUE_EVERY_MS, value_parser = clap::value_parser!(u64).range(10..=1_000))]
+    queue_every_ms: u64,
 }
 
 impl Default for BalancingArguments {
@@ -52,6 +64,9 @@ impl Default for BalancingArguments {
             spool: None,
             spool_balance: Strategy::default(),
             spool_every_ms: DEFAULT_SPOOL_EVERY_MS,
+            queue: false,
+            queue_balance: Strategy::default(),
+            queue_every_ms: DEFAULT_QUEUE_EVERY_MS,
         }
     }
 }
@@ -84,6 +99,14 @@ impl BalancingArguments {
         }))
     }
 
+    /// How the queue is looked at, if it is.
+    pub fn queue(&self) -> Option<QueueSettings> {
+        self.queue.then(|| QueueSettings {
+            every: Duration::from_millis(self.queue_every_ms),
+            strategy: self.queue_balance,
+        })
+    }
+
     /// The same arguments, for a process that is started with them.
     pub fn words(&self) -> Vec<String> {
         let spool = self
@@ -97,10 +120,13 @@ impl BalancingArguments {
             ("--max-staleness-ms", self.max_staleness_ms.to_string()),
             ("--spool-balance", name(self.spool_balance.to_possible_value())),
             ("--spool-every-ms", self.spool_every_ms.to_string()),
+            ("--queue-balance", name(self.queue_balance.to_possible_value())),
+            ("--queue-every-ms", self.queue_every_ms.to_string()),
         ]
         .into_iter()
         .chain(spool)
         .flat_map(|(name, value)| [name.to_owned(), value])
+        .chain(self.queue.then(|| "--queue".to_owned()))
         .collect()
     }
 }
@@ -157,6 +183,19 @@ mod tests {
         };
         assert_eq!(settings, Ok(Some(expected)));
         assert_eq!(spool(&words).0, settings);
+        let queue = |words: &str| {
+            let words = ["volt-node"].into_iter().chain(words.split_whitespace());
+            let balancing = Words::parse_from(words).balancing;
+            (balancing.queue(), balancing.words().join(" "))
+        };
+        assert_eq!(queue("--queue-balance random").0, None);
+        let (settings, words) = queue("--queue --queue-balance random --queue-every-ms 20");
+        let expected = QueueSettings {
+            every: Duration::from_millis(20),
+            strategy: Strategy::Random,
+        };
+        assert_eq!(settings, Some(expected));
+        assert_eq!(queue(&words).0, settings);
         let refused = spool("--spool here").0.unwrap_err().to_string();
         assert_eq!(refused, "--spool here must be absolute: it is the same for all nodes");
     }

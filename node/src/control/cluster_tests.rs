@@ -77,6 +77,10 @@ impl DataPlane for NoData {
         crate::balancing::spool::SpoolCounts::default()
     }
 
+    fn queue(&self) -> crate::balancing::queue::QueueCounts {
+        crate::balancing::queue::QueueCounts::default()
+    }
+
     fn memory(&self) -> crate::txn::MemoryFigures {
         crate::txn::MemoryFigures::default()
     }

@@ -15,6 +15,7 @@ use super::backup_reads::BackupReadMetrics;
 use super::failures::Failures;
 use super::fills::Fills;
 use super::peers::PeerCalls;
+use super::queue::QueueMetrics;
 use super::spool::SpoolMetrics;
 use super::statements::Statements;
 use super::{DataPlane, Storage};
@@ -59,6 +60,7 @@ pub struct Metrics {
     fills: Fills,
     archived: Archived,
     spool: SpoolMetrics,
+    queue: QueueMetrics,
     /// When the newest failover that was counted was committed.
     last_failover: Mutex<Option<i64>>,
 }
@@ -95,6 +97,7 @@ impl Metrics {
             fills: Fills::default(),
             archived: Archived::default(),
             spool: SpoolMetrics::default(),
+            queue: QueueMetrics::default(),
             last_failover: Mutex::default(),
             registry: Registry::default(),
         };
@@ -150,6 +153,7 @@ impl Metrics {
         metrics.fills.register(&mut registry);
         metrics.archived.register(&mut registry);
         metrics.spool.register(&mut registry);
+        metrics.queue.register(&mut registry);
         metrics.register_storage(&mut registry);
         metrics.register_memory(&mut registry);
         metrics.registry = registry;
@@ -236,6 +240,7 @@ impl Metrics {
         self.fills.refresh(data.fills());
         self.archived.refresh(data.archived());
         self.spool.refresh(data.spool());
+        self.queue.refresh(data.queue());
         self.backup_reads.refresh(&data.backup_reads());
         let expired = data.expired_rows();
         let counted = self.ttl_expired_rows.get();

@@ -10,6 +10,7 @@ pub mod metrics;
 mod operator;
 mod peer;
 mod peers;
+mod queue;
 mod server;
 mod spool;
 mod statements;
@@ -26,6 +27,7 @@ use volt_proto::v1::{
     ReplicateResponse, ReplyBatch,
 };
 
+use crate::balancing::queue::QueueCounts;
 use crate::balancing::spool::SpoolCounts;
 use crate::txn::MemoryFigures;
 
@@ -107,4 +109,6 @@ pub trait DataPlane: Send + Sync {
     fn memory(&self) -> MemoryFigures;
     /// Files of the spool directory that it has loaded.
     fn spool(&self) -> SpoolCounts;
+    /// Statements of the queue that it has run.
+    fn queue(&self) -> QueueCounts;
 }

@@ -1,4 +1,4 @@
-//! Where reads go, and files that are to be loaded.
+//! Where reads go, files that are to be loaded, and statements that are to be run.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,22 @@ pub struct LoadBalancing {
     /// A directory that all nodes share, whose CSV and JSON files they load into tables; absent by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<Spool>,
+    /// The nodes run the statements that are put into the table volt_queue; absent by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
+}
+
+/// The table whose statements are run.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Queue {
+    /// How the node is chosen that runs a statement; `RoundRobin` by default.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Time between two looks at it: 10 to 1,000; 100 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 1_000))]
+    pub interval_milliseconds: Option<i32>,
 }
 
 /// The directory whose files are loaded.
@@ -82,6 +98,20 @@ impl Spool {
     }
 }
 
+impl Queue {
+    /// As volt-node takes it from its environment.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let interval = self.interval_milliseconds;
+        [
+            ("VOLT_QUEUE", "true".to_owned()),
+            ("VOLT_QUEUE_BALANCE", self.strategy.name().to_owned()),
+        ]
+        .into_iter()
+        .chain(interval.map(|time| ("VOLT_QUEUE_EVERY_MS", time.to_string())))
+        .collect()
+    }
+}
+
 impl LoadBalancing {
     /// As volt-node takes it from its environment; not the spool directory's.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
@@ -94,6 +124,7 @@ impl LoadBalancing {
             .map(|(name, value)| (name, value.to_owned()))
             .into_iter()
             .chain(staleness.map(|time| ("VOLT_MAX_STALENESS_MS", time.to_string())))
+            .chain(self.queue.iter().flat_map(Queue::variables))
             .collect()
     }
 }

@@ -11,7 +11,7 @@ mod status;
 use kube::CustomResourceExt;
 
 pub use failure_detection::{Detect, FailureDetection};
-pub use load_balancing::{LoadBalancing, ReadFrom, Spool, Strategy};
+pub use load_balancing::{LoadBalancing, Queue, ReadFrom, Spool, Strategy};
 pub use recovery::{Recovery, RecoveryStrategy, Replication};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};
 pub use status::{NodeSummary, Operation, OperationKind, Phase, VoltClusterStatus};

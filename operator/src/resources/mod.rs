@@ -107,7 +107,8 @@ mod tests {
 
     use super::*;
     use crate::crd::{
-        Detect, FailureDetection, LoadBalancing, ReadFrom, Recovery, RecoveryStrategy, Replication, Spool, Strategy,
+        Detect, FailureDetection, LoadBalancing, Queue, ReadFrom, Recovery, RecoveryStrategy, Replication, Spool,
+        Strategy,
     };
 
     fn demo() -> VoltCluster {
@@ -299,7 +300,8 @@ mod tests {
             let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
             let variables = pod.containers[0].env.clone().unwrap_or_default();
             let asked = ["VOLT_READ_FROM", "VOLT_BALANCE", "VOLT_MAX_STALENESS_MS"];
-            let asked = variables.into_iter().filter(|one| asked.contains(&one.name.as_str()));
+            let is_asked = |name: &str| asked.contains(&name) || name.starts_with("VOLT_QUEUE");
+            let asked = variables.into_iter().filter(|one| is_asked(&one.name));
             asked.map(|one| one.value.unwrap_or_default()).collect::<Vec<_>>()
         };
         assert_eq!(variables(&cluster), ["primary", "round-robin"]);
@@ -308,8 +310,15 @@ mod tests {
             strategy: Strategy::Weighted,
             max_staleness_milliseconds: Some(250),
             spool: None,
+            queue: Some(Queue {
+                strategy: Strategy::Random,
+                interval_milliseconds: Some(20),
+            }),
         };
-        assert_eq!(variables(&cluster), ["backup", "weighted", "250"]);
+        assert_eq!(
+            variables(&cluster),
+            ["backup", "weighted", "250", "true", "random", "20"]
+        );
     }
 
     #[test]

@@ -13,30 +13,30 @@ use crate::balancing::{Candidate, Strategy, choose};
 
 /// What is in the directory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sight {
+pub(in crate::balancing) struct Sight {
     /// Files that nobody has.
-    pub(super) waiting: Vec<ItemName>,
+    pub(in crate::balancing) waiting: Vec<ItemName>,
     /// Files of each node that has ever taken part.
-    pub(super) in_hand: BTreeMap<NodeId, Vec<ItemName>>,
+    pub(in crate::balancing) in_hand: BTreeMap<NodeId, Vec<ItemName>>,
     /// Who takes part now.
-    pub(super) present: Vec<Candidate>,
+    pub(in crate::balancing) present: Vec<Candidate>,
 }
 
 /// A file that gets another owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given {
+pub(in crate::balancing) struct Given {
     /// Whose it was; None: nobody's.
-    pub(super) from: Option<NodeId>,
+    pub(in crate::balancing) from: Option<NodeId>,
     /// What it was called.
-    pub(super) was: ItemName,
+    pub(in crate::balancing) was: ItemName,
     /// What it is called from now on.
-    pub(super) item: ItemName,
+    pub(in crate::balancing) item: ItemName,
     /// Whose it is.
-    pub(super) to: NodeId,
+    pub(in crate::balancing) to: NodeId,
 }
 
 /// Gives what can be given.
-pub(super) fn give(
+pub(in crate::balancing) fn give(
     sight: &Sight,
     strategy: Strategy,
     turn: &mut u64,

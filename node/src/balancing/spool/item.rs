@@ -2,7 +2,7 @@
 
 /// What a file's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Format {
+pub(in crate::balancing) enum Format {
     /// CSV, whose first record names columns.
     Csv,
     /// A JSON object a line.
@@ -11,11 +11,11 @@ pub(super) enum Format {
 
 /// Which file it is, whatever it is called and whoever has it: given with its first claim, and never again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ItemId {
+pub(in crate::balancing) struct ItemId {
     /// When it was claimed first, in seconds since 1970.
-    pub(super) claimed_at: i64,
+    pub(in crate::balancing) claimed_at: i64,
     /// By lot.
-    pub(super) draw: u64,
+    pub(in crate::balancing) draw: u64,
 }
 
 impl std::fmt::Display for ItemId {
@@ -38,20 +38,20 @@ impl ItemId {
 
 /// `TABLE.csv`, `NAME.TABLE.csv` or the same with `.jsonl`; once it was claimed, with `.ID` behind it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ItemName {
+pub(in crate::balancing) struct ItemName {
     /// None: nobody has claimed it yet. First, so that the oldest come first.
-    pub(super) id: Option<ItemId>,
+    pub(in crate::balancing) id: Option<ItemId>,
     /// As it was dropped.
-    pub(super) dropped: String,
+    pub(in crate::balancing) dropped: String,
     /// The table, exactly as it is called.
-    pub(super) table: String,
+    pub(in crate::balancing) table: String,
     /// What is in it.
-    pub(super) format: Format,
+    pub(in crate::balancing) format: Format,
 }
 
 impl ItemName {
     /// None: the file is not for the spool, or not whole yet.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(in crate::balancing) fn parse(name: &str) -> Option<Self> {
         if let Some((dropped, id)) = name.rsplit_once('.')
             && let Some(id) = ItemId::parse(id)
         {
@@ -81,7 +81,7 @@ impl ItemName {
     }
 
     /// The file's name.
-    pub(super) fn full(&self) -> String {
+    pub(in crate::balancing) fn full(&self) -> String {
         match self.id {
             None => self.dropped.clone(),
             Some(id) => format!("{}.{id}", self.dropped),
@@ -89,7 +89,7 @@ impl ItemName {
     }
 
     /// The same with an identity: its own, if it has one.
-    pub(super) fn identified(&self, new: ItemId) -> Self {
+    pub(in crate::balancing) fn identified(&self, new: ItemId) -> Self {
         Self {
             id: Some(self.id.unwrap_or(new)),
             ..self.clone()

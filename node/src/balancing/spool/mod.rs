@@ -20,8 +20,8 @@
 
 mod batch;
 mod csv;
-mod dispatch;
-mod item;
+pub(super) mod dispatch;
+pub(super) mod item;
 mod json_lines;
 mod ledger;
 mod load;
@@ -86,9 +86,7 @@ struct State {
 
 impl Spool {
     pub(crate) fn new(
-        world: World,
-        metadata: Arc<Metadata>,
-        database: Arc<dyn Database>,
+        (world, metadata, database): (World, Arc<Metadata>, Arc<dyn Database>),
         settings: SpoolSettings,
         figures: Arc<SpoolFigures>,
     ) -> Arc<Self> {
