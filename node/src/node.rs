@@ -20,9 +20,9 @@ use volt_engine::{Lsn, PartitionId};
 use volt_proto::v1;
 
 use crate::archive::{self, Archiver, Store};
-use crate::config::{ArchiveConfig, Durability, NodeConfig};
 use crate::balancing::queue::{Queue, QueueCounts, QueueFigures};
 use crate::balancing::spool::{Spool, SpoolCounts, SpoolFigures, SpoolView};
+use crate::config::{ArchiveConfig, Durability, NodeConfig};
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, BackupReads, DataPlane, FillFigures, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
