@@ -3,6 +3,7 @@
 mod archive;
 mod balancing;
 mod detection;
+mod liveness_database;
 mod recovery;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::statement::ReadSettings;
 pub use archive::{ArchiveArguments, ArchiveConfig, RestoreArguments, url as archive_url};
 pub use balancing::BalancingArguments;
 pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};
+pub use liveness_database::LivenessDatabase;
 pub use recovery::{Recovery, RecoveryArguments, RecoveryOrder, RecoverySource, RecoveryStrategy};
 
 /// The peer protocol's port, unless another is given.
@@ -311,6 +313,15 @@ pub enum ConfigError {
     /// Every node must mean the same one.
     #[error("{0} {1} must be absolute: it is the same for all nodes")]
     RelativeDirectory(&'static str, String),
+    /// It is read again at each connection.
+    #[error("--liveness-database-password-file {0} must be absolute")]
+    RelativeFile(String),
+    /// It is nobody's.
+    #[error("--liveness-database-password-file says nothing without --liveness-database")]
+    NoDatabase,
+    /// Why it can't be used; the URL is not repeated.
+    #[error("--liveness-database: {0}")]
+    UnusableDatabase(String),
 }
 
 impl StartArguments {

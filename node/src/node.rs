@@ -39,6 +39,7 @@ use crate::replication::reports;
 use crate::replication::{Replicas, fill, receiver, scrub};
 use crate::statement::Database;
 use crate::txn::{Coordinator, MemoryFigures};
+use crate::world::timed::{Flushes, TimedDisk};
 use crate::world::{Listener, World};
 
 /// Messages of one stream that wait to be sent.
@@ -72,14 +73,17 @@ struct Data {
     spool: Arc<SpoolFigures>,
     /// What came of statements of the queue.
     queue: Arc<QueueFigures>,
+    flushes: Arc<Flushes>,
 }
 
 impl Node {
     /// Opens the data directory and the ports, and goes on in the background: into the cluster, and to serving SQL.
-    pub async fn start(config: NodeConfig, world: World) -> anyhow::Result<Arc<Self>> {
+    pub async fn start(config: NodeConfig, mut world: World) -> anyhow::Result<Arc<Self>> {
         let boot_id = world.random.next_u64() | 1;
         let peers = Peers::new(&world);
         let data = Arc::new(Data::default());
+        let (clock, flushes) = (Arc::clone(&world.clock), Arc::clone(&data.flushes));
+        world.disk = Arc::new(TimedDisk::new(Arc::clone(&world.disk), clock, flushes));
         let metadata = Metadata::open(world.clone(), config.clone(), boot_id, Arc::clone(&peers)).await?;
         let report: Arc<dyn ReplicaReport> = Arc::clone(&data) as _;
         let membership = Membership::new(
@@ -312,6 +316,10 @@ async fn ends<E: std::fmt::Display>(
 }
 
 impl ReplicaReport for Data {
+    fn longest_flush(&self) -> Option<Duration> {
+        self.flushes.take()
+    }
+
     fn ends(&self) -> Vec<v1::ReplicaEnd> {
         self.parts.get().map_or_else(Vec::new, |(replicas, _)| replicas.ends())
     }

@@ -21,17 +21,18 @@ const FAILED_OVER_WITHIN: Duration = Duration::from_secs(6);
 
 /// A row of `system.failures`.
 #[derive(Clone, Debug, PartialEq)]
-struct Failure {
+pub struct Failure {
     failure_id: i64,
-    node_id: i32,
-    strategy: String,
-    medium: String,
-    evidence: String,
+    pub node_id: i32,
+    pub strategy: String,
+    pub medium: String,
+    pub evidence: String,
     seconds: f64,
-    outcome: String,
+    pub outcome: String,
 }
 
-async fn failures(port: u16) -> Result<Vec<Failure>> {
+/// All of them, as this node tells.
+pub async fn failures(port: u16) -> Result<Vec<Failure>> {
     let query = "SELECT failure_id, node_id, strategy, medium, evidence, seconds_to_detect, outcome \
                  FROM system.failures ORDER BY failure_id";
     let rows = connect(port).await?.query(query, &[]).await?;
@@ -48,7 +49,7 @@ async fn failures(port: u16) -> Result<Vec<Failure>> {
 }
 
 /// The first failure that this holds for, once this node knows of one.
-async fn found(port: u16, wanted: impl Fn(&Failure) -> bool) -> Result<Failure> {
+pub async fn found(port: u16, wanted: impl Fn(&Failure) -> bool) -> Result<Failure> {
     let end = Instant::now() + FOUND_WITHIN;
     loop {
         let all = failures(port).await?;

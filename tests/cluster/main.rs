@@ -3,6 +3,7 @@
 mod archive;
 mod bad_input;
 mod balancing;
+mod busy;
 mod cluster;
 mod columns;
 mod complex;
@@ -12,6 +13,7 @@ mod failures;
 mod golden;
 mod idempotency;
 mod indexes;
+mod liveness;
 mod load;
 mod memory;
 mod modes;

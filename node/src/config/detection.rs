@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Duration;
 
 use super::ConfigError;
+use super::liveness_database::LivenessDatabase;
 use crate::metadata::failure::{Medium, Strategy};
 
 /// How sure the heartbeat strategy must be, unless another number is given: wrong once in 10^8.
@@ -26,7 +27,7 @@ pub const DEFAULT_CHECKSUM_INTERVAL_S: u64 = 600;
 pub enum Detect {
     /// Heartbeats, and how regularly a node sends them (phi accrual).
     Heartbeat,
-    /// Probes of the other nodes, of the own disk and of --liveness-dir at fixed intervals.
+    /// Probes of the other nodes, of the own disk, of --liveness-dir and of --liveness-database at fixed intervals.
     Interval,
     /// Replicas that lag, or that differ from their primary at the same LSN.
     DataChange,
@@ -41,6 +42,8 @@ pub struct Detection {
     pub interval: Option<IntervalDetection>,
     /// Lag and checksums.
     pub data_change: Option<DataChangeDetection>,
+    /// From this hazard on primaries move away from a node before it fails; None: they stay.
+    pub preempt: Option<f64>,
 }
 
 /// When silence is a failure.
@@ -57,8 +60,10 @@ pub struct IntervalDetection {
     pub every: Duration,
     /// So many missed in a row.
     pub misses: u32,
-    /// A directory that the nodes share, where each renews a file; None: only the network and the own disk are probed.
+    /// A directory that the nodes share, where each renews a file.
     pub liveness_directory: Option<PathBuf>,
+    /// A database that the nodes share, where each renews a row.
+    pub liveness_database: Option<LivenessDatabase>,
 }
 
 /// When a replica's data is a failure.
@@ -78,6 +83,7 @@ impl Default for Detection {
             heartbeat: Some(HeartbeatDetection::default()),
             interval: None,
             data_change: None,
+            preempt: None,
         }
     }
 }
@@ -96,6 +102,7 @@ impl Default for IntervalDetection {
             every: Duration::from_millis(DEFAULT_PROBE_INTERVAL_MS),
             misses: DEFAULT_PROBE_MISSES,
             liveness_directory: None,
+            liveness_database: None,
         }
     }
 }
@@ -123,6 +130,10 @@ impl Detection {
             Some(directory) => format!("{}: the own disk, and {}", probes(settings), directory.display()),
             None => format!("{}: the own disk", probes(settings)),
         };
+        let through_a_database = |settings: &IntervalDetection| {
+            let database = settings.liveness_database.as_ref()?;
+            Some(format!("{}: {database}", probes(settings)))
+        };
         let heartbeat = |settings: HeartbeatDetection| format!("phi {}", settings.threshold);
         let data_change = |settings: DataChangeDetection| {
             let (records, lag) = (settings.max_lag_records, settings.max_lag_time.as_millis());
@@ -135,6 +146,10 @@ impl Detection {
             ((Strategy::Heartbeat, Medium::Network), self.heartbeat.map(heartbeat)),
             ((Strategy::Interval, Medium::Network), interval.map(probes)),
             ((Strategy::Interval, Medium::FileSystem), interval.map(through_files)),
+            (
+                (Strategy::Interval, Medium::Database),
+                interval.and_then(through_a_database),
+            ),
             (
                 (Strategy::DataChange, Medium::Network),
                 self.data_change.map(data_change),
@@ -167,6 +182,13 @@ pub struct DetectionArguments {
     /// interval: a directory that all nodes share, where each renews a file and looks at the others'
     #[arg(long, env = "VOLT_LIVENESS_DIR", value_name = "DIR")]
     liveness_dir: Option<PathBuf>,
+    /// interval: a database that all nodes share, by its PostgreSQL protocol, where each renews a row of the table
+    /// volt_liveness and looks at the others'; postgres://USER@HOST:PORT/DATABASE, without a password
+    #[arg(long, env = "VOLT_LIVENESS_DATABASE", value_name = "URL")]
+    liveness_database: Option<String>,
+    /// interval: the file that has the password for --liveness-database
+    #[arg(long, env = "VOLT_LIVENESS_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    liveness_database_password_file: Option<PathBuf>,
     /// data-change: records that a backup may be behind for --max-lag-ms [default: 100000]
     #[arg(long, env = "VOLT_MAX_LAG_RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     max_lag_records: Option<u64>,
@@ -176,6 +198,9 @@ pub struct DetectionArguments {
     /// data-change: seconds between two comparisons of a partition's replicas [default: 600]
     #[arg(long, env = "VOLT_CHECKSUM_INTERVAL_S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     checksum_interval_s: Option<u64>,
+    /// Primaries move away from a node whose hazard (system.nodes) stays over this, 0.1 to 1 [default: they stay]
+    #[arg(long, env = "VOLT_PREEMPT", value_name = "HAZARD", value_parser = hazard)]
+    preempt: Option<f64>,
 }
 
 impl Default for DetectionArguments {
@@ -186,18 +211,29 @@ impl Default for DetectionArguments {
             probe_interval_ms: None,
             probe_misses: None,
             liveness_dir: None,
+            liveness_database: None,
+            liveness_database_password_file: None,
             max_lag_records: None,
             max_lag_ms: None,
             checksum_interval_s: None,
+            preempt: None,
         }
     }
 }
 
 fn phi(text: &str) -> Result<f64, String> {
-    let phi: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
-    match (1.0..=16.0).contains(&phi) {
-        true => Ok(phi),
-        false => Err(format!("{text} is not in 1..=16")),
+    number_in(text, 1.0, 16.0)
+}
+
+fn hazard(text: &str) -> Result<f64, String> {
+    number_in(text, 0.1, 1.0)
+}
+
+fn number_in(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
+    match (least..=most).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("{text} is not in {least}..={most}")),
     }
 }
 
@@ -223,6 +259,11 @@ impl DetectionArguments {
             ("--probe-misses", "interval", self.probe_misses.is_some() && !interval),
             ("--liveness-dir", "interval", self.liveness_dir.is_some() && !interval),
             (
+                "--liveness-database",
+                "interval",
+                self.liveness_database.is_some() && !interval,
+            ),
+            (
                 "--max-lag-records",
                 "data-change",
                 self.max_lag_records.is_some() && !data_change,
@@ -244,7 +285,9 @@ impl DetectionArguments {
                 directory.display().to_string(),
             ));
         }
+        let liveness_database = self.database()?;
         Ok(Detection {
+            preempt: self.preempt,
             heartbeat: heartbeat.then(|| HeartbeatDetection {
                 threshold: self.phi_threshold.unwrap_or(DEFAULT_PHI_THRESHOLD),
             }),
@@ -252,6 +295,7 @@ impl DetectionArguments {
                 every: Duration::from_millis(self.probe_interval_ms.unwrap_or(DEFAULT_PROBE_INTERVAL_MS)),
                 misses: self.probe_misses.unwrap_or(DEFAULT_PROBE_MISSES),
                 liveness_directory,
+                liveness_database,
             }),
             data_change: data_change.then(|| DataChangeDetection {
                 max_lag_records: self.max_lag_records.unwrap_or(DEFAULT_MAX_LAG_RECORDS),
@@ -259,6 +303,22 @@ impl DetectionArguments {
                 checksum_interval: Duration::from_secs(self.checksum_interval_s.unwrap_or(DEFAULT_CHECKSUM_INTERVAL_S)),
             }),
         })
+    }
+
+    fn database(&self) -> Result<Option<LivenessDatabase>, ConfigError> {
+        let password_file = self.liveness_database_password_file.clone();
+        let Some(url) = &self.liveness_database else {
+            return match password_file {
+                Some(_) => Err(ConfigError::NoDatabase),
+                None => Ok(None),
+            };
+        };
+        if let Some(file) = password_file.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(ConfigError::RelativeFile(file.display().to_string()));
+        }
+        LivenessDatabase::new(url, password_file)
+            .map(Some)
+            .map_err(ConfigError::UnusableDatabase)
     }
 
     /// The same arguments, for a process that is started with them.
@@ -275,9 +335,17 @@ impl DetectionArguments {
                 "--liveness-dir",
                 self.liveness_dir.as_ref().map(|path| path.display().to_string()),
             ),
+            ("--liveness-database", self.liveness_database.clone()),
+            (
+                "--liveness-database-password-file",
+                self.liveness_database_password_file
+                    .as_ref()
+                    .map(|path| path.display().to_string()),
+            ),
             ("--max-lag-records", number(self.max_lag_records)),
             ("--max-lag-ms", number(self.max_lag_ms)),
             ("--checksum-interval-s", number(self.checksum_interval_s)),
+            ("--preempt", self.preempt.map(|hazard| hazard.to_string())),
         ];
         let given = pairs.into_iter().filter_map(|(name, value)| Some((name, value?)));
         given.flat_map(|(name, value)| [name.to_owned(), value]).collect()
@@ -318,6 +386,19 @@ mod tests {
         assert_eq!(detection.data_change, Some(DataChangeDetection::default()));
         assert_eq!(parse(&all.words().join(" ")).detection().unwrap(), detection);
         assert_eq!(parse("--detect interval").detection().unwrap().heartbeat, None);
+        let preempting = parse("--preempt 0.5");
+        assert_eq!(preempting.detection().unwrap().preempt, Some(0.5));
+        assert_eq!(parse(&preempting.words().join(" ")), preempting);
+        let words = "--detect interval --liveness-database postgres://a@db:5433/x --liveness-database-password-file /p";
+        let database = parse(words);
+        let detection = database.detection().unwrap();
+        assert_eq!(parse(&database.words().join(" ")).detection().unwrap(), detection);
+        let through = |found: &((Strategy, Medium), Option<String>)| found.0.1 == Medium::Database;
+        let shown = detection.in_words().into_iter().find(through).unwrap().1.unwrap();
+        assert!(
+            shown.ends_with("volt_liveness in database x of db:5433, as a"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -330,5 +411,18 @@ mod tests {
         assert!(refused("--detect interval --phi-threshold 9").contains("without heartbeat"));
         assert!(refused("--checksum-interval-s 9").contains("without data-change"));
         assert!(refused("--detect interval --liveness-dir live").contains("must be absolute"));
+        let database = "--detect interval --liveness-database";
+        assert!(refused(&format!("{database} postgres://a:secret@db/x")).contains("has a password in it"));
+        assert!(!refused(&format!("{database} postgres://a:secret@db/x")).contains("secret"));
+        assert!(refused("--liveness-database postgres://a@db/x").contains("without interval"));
+        assert!(
+            refused("--detect interval --liveness-database-password-file /p").contains("without --liveness-database")
+        );
+        assert!(
+            refused(&format!(
+                "{database} postgres://a@db/x --liveness-database-password-file p"
+            ))
+            .contains("must be absolute")
+        );
     }
 }

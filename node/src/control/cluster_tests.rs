@@ -28,6 +28,7 @@ use crate::metadata::placement::target_primaries;
 use crate::peers::Peers;
 use crate::world::World;
 
+mod deaf;
 mod hung_disk;
 
 const LIMIT: Duration = Duration::from_secs(20);

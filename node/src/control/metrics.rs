@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use volt_engine::PartitionId;
+use volt_engine::{NodeId, PartitionId};
 
 use super::archived::Archived;
 use super::backup_reads::BackupReadMetrics;
@@ -29,6 +29,11 @@ struct ByPartition {
     partition: PartitionId,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByNode {
+    node: NodeId,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// What this node counts. Cheap to use from every thread.
@@ -36,6 +41,7 @@ pub struct Metrics {
     registry: Registry,
     lag: Family<ByPartition, Gauge>,
     in_sync: Family<ByPartition, Gauge>,
+    hazard: Family<ByNode, Gauge<f64, AtomicU64>>,
     failovers: Counter,
     primaries: Gauge,
     map_version: Gauge,
@@ -73,6 +79,7 @@ impl Metrics {
         let mut metrics = Self {
             lag: Family::default(),
             in_sync: Family::default(),
+            hazard: Family::default(),
             failovers: Counter::default(),
             primaries: Gauge::default(),
             map_version: Gauge::default(),
@@ -110,6 +117,11 @@ impl Metrics {
             "in_sync_replicas",
             "Members of a partition's in-sync set",
             metrics.in_sync.clone(),
+        );
+        registry.register(
+            "node_hazard",
+            "How likely each living node is to fail soon, 0 to 1, as this one sees it",
+            metrics.hazard.clone(),
         );
         registry.register(
             "failovers",
@@ -267,6 +279,10 @@ impl Metrics {
                     partition: partition.partition_id,
                 })
                 .set(members);
+        }
+        self.hazard.clear();
+        for (node, hazard) in metadata.hazards().iter().filter(|(node, _)| map.is_alive(**node)) {
+            self.hazard.get_or_create(&ByNode { node: *node }).set(hazard.score);
         }
         self.failures.refresh(&map);
         let mut last = self

@@ -73,11 +73,24 @@ impl Phi {
         self.phi(now) >= threshold || self.silence(now) >= LONGEST_SILENCE
     }
 
+    /// How much the times between two signs of life differ; None: there were too few.
+    pub fn jitter(&self) -> Option<Duration> {
+        if self.intervals.len() < WINDOW / 5 {
+            return None;
+        }
+        Some(Duration::from_secs_f64(self.mean_and_deviation().1))
+    }
+
     fn spread(&self) -> (f64, f64) {
         let least = LEAST_DEVIATION.as_secs_f64();
         if self.intervals.is_empty() {
             return (least, least);
         }
+        let (mean, deviation) = self.mean_and_deviation();
+        (mean, deviation.max(least))
+    }
+
+    fn mean_and_deviation(&self) -> (f64, f64) {
         let count = self.intervals.len() as f64;
         let mean = self.intervals.iter().map(Duration::as_secs_f64).sum::<f64>() / count;
         let variance = self
@@ -85,7 +98,7 @@ impl Phi {
             .iter()
             .map(|interval| (interval.as_secs_f64() - mean).powi(2))
             .sum::<f64>();
-        (mean, (variance / count).sqrt().max(least))
+        (mean, (variance / count).sqrt())
     }
 }
 

@@ -9,17 +9,17 @@ use std::time::Duration;
 use goldenscript::{Command as Line, Context};
 use volt_engine::NodeId;
 
-use super::interval::{DiskTrouble, DiskWatch};
+use super::interval::{DiskTrouble, DiskWatch, Mark};
 use super::verdict::{Ended, Judge, Sightings, revived, verdicts};
 use crate::config::{Detection, HeartbeatDetection, IntervalDetection};
 use crate::metadata::apply::apply;
 use crate::metadata::command::{Command, Joining};
-use crate::metadata::failure::{Finding, Strategy};
+use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::ClusterMap;
 
 #[test]
 fn scripts() {
-    for name in ["interval", "liveness_file", "disk"] {
+    for name in ["interval", "liveness_file", "liveness_row", "disk"] {
         let path = format!("{}/src/membership/testscripts/{name}.txt", env!("CARGO_MANIFEST_DIR"));
         goldenscript::run(&mut Observer::new(), path).unwrap();
     }
@@ -59,6 +59,7 @@ impl Observer {
                 heartbeat: None,
                 interval: Some(IntervalDetection::default()),
                 data_change: None,
+                preempt: None,
             },
             disk: DiskWatch::default(),
             now: Duration::ZERO,
@@ -136,13 +137,19 @@ impl goldenscript::Runner for Observer {
         match line.name.as_str() {
             "at" => self.now = Duration::from_millis(number(0)),
             "heartbeats" => self.detection.heartbeat = Some(HeartbeatDetection::default()),
-            "heard" => self.sightings.heard(node, boot_id, now),
+            "heard" => {
+                self.sightings.heard(node, boot_id, now);
+                self.sightings.reached(node, boot_id, now);
+            }
             "answered" => self.sightings.probed(node, Some(boot_id), now),
             "missed" => (0..key("times").unwrap_or(1)).for_each(|_| self.sightings.probed(node, None, now)),
-            "file" => self
-                .sightings
-                .saw_file(node, Some((boot_id, key("sequence").unwrap_or(0))), now),
-            "no-file" => self.sightings.saw_file(node, None, now),
+            "file" | "row" => {
+                let sequence = key("sequence").unwrap_or(0);
+                let mark = Mark { boot_id, sequence };
+                self.sightings.saw_mark(node, medium(&line.name), Some(mark), now);
+            }
+            "no-file" | "no-row" => self.sightings.saw_mark(node, medium(&line.name), None, now),
+            "no-directory" | "no-database" => self.sightings.could_not_look(medium(&line.name)),
             "ended" => {
                 let ended = Ended {
                     strategy: Strategy::Connection,
@@ -188,5 +195,13 @@ impl goldenscript::Runner for Observer {
             other => return Err(format!("no command {other}").into()),
         }
         Ok(String::new())
+    }
+}
+
+/// Of what a line speaks.
+fn medium(line: &str) -> Medium {
+    match line {
+        "row" | "no-row" | "no-database" => Medium::Database,
+        _ => Medium::FileSystem,
     }
 }

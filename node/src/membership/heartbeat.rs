@@ -13,14 +13,17 @@ use volt_engine::NodeId;
 use volt_proto::v1;
 use volt_proto::v1::{HeartbeatRequest, HeartbeatResponse, HelloRequest, ReplicaEnd};
 
+use super::fitness::Told;
 use super::interval::DiskTrouble;
 use super::promotion::End;
 use super::verdict::Ended;
 use super::{Membership, State};
 use crate::metadata::failure::Strategy;
 
-/// Longest wait for a heartbeat's answer.
+/// Longest wait for a heartbeat's answer; twice that after each one that had none in time, for a network may be slow,
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+/// but no longer than this.
+const LONGEST_ANSWER_LIMIT: Duration = Duration::from_millis(2_000);
 /// Longest wait for an answer while a node is examined.
 const EXAMINE_LIMIT: Duration = Duration::from_millis(200);
 /// Looks at a node whose connection broke, before it is left to the other detectors.
@@ -61,19 +64,24 @@ impl Membership {
     async fn beat(self: Arc<Self>, node: NodeId) {
         let mut ticks = interval(self.config.heartbeat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut limit = ANSWER_LIMIT;
         loop {
             ticks.tick().await;
-            self.beat_once(node).await;
+            limit = match self.beat_once(node, limit).await {
+                true => ANSWER_LIMIT,
+                false => (limit * 2).min(LONGEST_ANSWER_LIMIT),
+            };
         }
     }
 
-    async fn beat_once(&self, node: NodeId) {
+    /// True unless there was no answer in time.
+    async fn beat_once(&self, node: NodeId, limit: Duration) -> bool {
         let Ok(mut client) = self.peers.control(node) else {
-            return;
+            return true;
         };
         // Asked for every quarter of a lease, so that three answers may be lost.
         let disk = self.disk_trouble();
-        let wants_lease = disk.is_none() && self.metadata.lease().remaining() <= self.config.lease * 3 / 4;
+        let wants_lease = self.unfitness().is_none() && self.metadata.lease().remaining() <= self.config.lease * 3 / 4;
         let request = HeartbeatRequest {
             node_id: self.metadata.node_id(),
             boot_id: self.metadata.boot_id(),
@@ -81,23 +89,30 @@ impl Membership {
             ends: self.report.ends(),
             wants_lease,
             disk_trouble: disk.map(told),
+            vitals: Some(self.lock().foresight.own()),
         };
         let sent = self.now();
-        let Ok(Ok(answer)) = timeout(ANSWER_LIMIT, client.heartbeat(request)).await else {
-            return;
+        let answer = match timeout(limit, client.heartbeat(request)).await {
+            Err(_) => return false,
+            Ok(Err(_)) => return true,
+            Ok(Ok(answer)) => answer.into_inner(),
         };
-        let answer = answer.into_inner();
         if answer.node_id != node {
-            return;
+            return true;
         }
-        if answer.lease_granted && self.disk_trouble().is_none() {
+        if answer.lease_granted && self.unfitness().is_none() {
             self.metadata
                 .lease()
                 .renew(sent, Duration::from_millis(u64::from(answer.lease_ms)));
         }
         self.report.heard_of(&answer.led, sent);
-        let now = self.now();
-        self.lock().sightings.heard(node, answer.boot_id, now);
+        let (now, unanswered) = (self.now(), Duration::from_millis(answer.unanswered_ms));
+        let mut state = self.lock();
+        state.sightings.heard(node, answer.boot_id, now);
+        state.sightings.reached(node, answer.boot_id, now);
+        let before = state.told.get(&node).copied();
+        state.told.insert(node, Told::new(before, unanswered, now));
+        true
     }
 
     /// Answers another node's heartbeat.
@@ -105,10 +120,14 @@ impl Membership {
         let (now, led) = (self.now(), self.report.led());
         let map = self.metadata.map();
         let mut state = self.lock();
+        let unanswered = state.sightings.unreached(asked.node_id, asked.boot_id, now);
         state.sightings.heard(asked.node_id, asked.boot_id, now);
         state
             .sightings
             .told_of_disk(asked.node_id, asked.boot_id, asked.disk_trouble.as_ref().map(heard));
+        if let Some(vitals) = asked.vitals {
+            state.foresight.told(asked.node_id, asked.boot_id, vitals);
+        }
         let is_current = map.is_current(asked.node_id, asked.boot_id);
         if is_current {
             state.note_ends(asked.node_id, asked.boot_id, &asked.ends);
@@ -124,6 +143,7 @@ impl Membership {
             lease_ms: granted.map_or(0, |length| u32::try_from(length.as_millis()).unwrap_or(u32::MAX)),
             map_version: map.version,
             led,
+            unanswered_ms: u64::try_from(unanswered.as_millis()).unwrap_or(u64::MAX),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The interval strategy: something is asked for, or looked for, at fixed intervals, and a number of misses in a row is a
-//! failure. Of a node's answers, of its file in a shared directory, and of this node's own disk. Pure.
+//! failure. Of a node's answers, of its mark in what the nodes share (a file, a row), and of this node's own disk. Pure.
 
 use std::time::Duration;
 
@@ -31,6 +31,11 @@ impl Probes {
         self.misses = self.misses.saturating_add(1);
     }
 
+    /// The observer could not ask: what it missed before says less than it did.
+    pub fn could_not_ask(&mut self) {
+        self.misses = 0;
+    }
+
     /// The observer stood still for so long: what it missed meanwhile was its own fault.
     pub fn forgive(&mut self, pause: Duration, now: Duration) {
         self.misses = 0;
@@ -48,15 +53,24 @@ impl Probes {
     }
 }
 
-/// A node's file in the shared directory, as one observer sees it. It counts from when it was first seen: a node that
-/// was not told of the directory has none.
+/// What a process leaves for the others to find: who it is, and a number that grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The process.
+    pub boot_id: u64,
+    /// Grows each time that it is renewed.
+    pub sequence: u64,
+}
+
+/// A node's mark, as one observer sees it. It counts from when it was first seen: a node that was not told of what is
+/// shared has none.
 #[derive(Clone, Debug)]
-pub struct LivenessFile {
+pub struct MarkWatch {
     sequence: u64,
     probes: Probes,
 }
 
-impl LivenessFile {
+impl MarkWatch {
     /// Seen for the first time.
     pub fn new(sequence: u64, now: Duration) -> Self {
         Self {
@@ -74,6 +88,11 @@ impl LivenessFile {
             }
             _ => self.probes.missed(),
         }
+    }
+
+    /// See `Probes`.
+    pub fn could_not_look(&mut self) {
+        self.probes.could_not_ask();
     }
 
     /// See `Probes`.

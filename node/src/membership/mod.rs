@@ -5,10 +5,14 @@
 //! that runs where the metadata group's leader is, and proposes what was decided.
 
 pub mod detector;
+pub mod fitness;
+mod foresight;
+pub mod hazard;
 mod heartbeat;
 pub mod interval;
-mod liveness;
+pub mod liveness;
 pub(crate) mod majority;
+pub mod preempt;
 mod probe;
 pub mod promotion;
 pub mod rebalance;
@@ -26,10 +30,12 @@ use volt_proto::v1::{LedPartition, ReplicaEnd};
 
 use crate::config::{Durability, FailoverMode, NodeConfig};
 use crate::metadata::Metadata;
-use crate::metadata::failure::Finding;
+use crate::metadata::failure::{Finding, Medium};
 use crate::metadata::lease::LeaseBook;
 use crate::peers::Peers;
 use crate::world::World;
+use fitness::{QuorumWatch, Told};
+use foresight::Foresight;
 use interval::{DiskTrouble, DiskWatch};
 use promotion::{End, Wait};
 use verdict::{Judge, Sightings};
@@ -47,6 +53,10 @@ pub trait ReplicaReport: Send + Sync {
     fn led(&self) -> Vec<LedPartition>;
     /// Another node leads these, and had committed so much when, or after, it was asked.
     fn heard_of(&self, led: &[LedPartition], asked: Duration);
+    /// The longest flush of a log since this was last asked; None: there was none.
+    fn longest_flush(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// This node's eyes, and its judgement while it leads the metadata group.
@@ -69,6 +79,14 @@ struct State {
     reign: Option<Reign>,
     /// This node's own disk.
     disk: DiskWatch,
+    /// In what this node can't renew its mark of life.
+    blind: BTreeSet<Medium>,
+    /// What the others' answers say of how they reach this node.
+    told: BTreeMap<NodeId, Told>,
+    /// Whether a majority confirms that this node leads.
+    quorum: QuorumWatch,
+    /// How this node and the others have been.
+    foresight: Foresight,
 }
 
 /// What the group's leader keeps for as long as it leads.
@@ -112,14 +130,17 @@ impl Membership {
 
     /// Starts the heartbeats and the reign. Returns at once; they stop with the runtime, or when aborted.
     pub fn start(self: &Arc<Self>) -> Vec<tokio::task::JoinHandle<()>> {
-        vec![
+        let mut tasks = vec![
             tokio::spawn(Arc::clone(self).follow_nodes()),
             tokio::spawn(Arc::clone(self).reign()),
             tokio::spawn(Arc::clone(self).confirm()),
             tokio::spawn(Arc::clone(self).keep_voters()),
             tokio::spawn(Arc::clone(self).probe_disk()),
-            tokio::spawn(Arc::clone(self).keep_liveness_file()),
-        ]
+            tokio::spawn(Arc::clone(self).keep_fit()),
+            tokio::spawn(Arc::clone(self).foresee()),
+        ];
+        tasks.extend(self.keep_marks());
+        tasks
     }
 
     /// Partitions without a living primary and what they wait for; known only where the metadata group's leader is.
@@ -166,5 +187,7 @@ impl Membership {
 
 #[cfg(test)]
 mod detector_scripts;
+#[cfg(test)]
+mod hazard_trial;
 #[cfg(test)]
 mod scripts;

@@ -36,37 +36,20 @@ impl Membership {
     }
 
     /// Writes a small file into the data directory, each interval. While that hangs, or fails, this node says so in its
-    /// heartbeats, has no lease, and does not lead the metadata group.
+    /// heartbeats, and is unfit.
     pub(super) async fn probe_disk(self: Arc<Self>) {
         let Some(settings) = self.config.detection.interval.clone() else {
             return;
         };
         let mut ticks = interval(settings.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut written, mut was_unfit) = (0_u64, false);
+        let mut written = 0_u64;
         loop {
             ticks.tick().await;
             let now = self.now();
             if self.lock().disk.begin(now) {
                 written += 1;
                 tokio::spawn(Arc::clone(&self).write_probe(written));
-            }
-            let trouble = self.disk_trouble();
-            if let Some(trouble) = &trouble {
-                self.metadata.lease().give_up();
-                if !was_unfit {
-                    tracing::error!(
-                        evidence = trouble.evidence,
-                        "this node's disk has failed; it gives up its lease"
-                    );
-                }
-            }
-            if trouble.is_some() != was_unfit {
-                was_unfit = trouble.is_some();
-                self.metadata.stand_back(was_unfit);
-                if !was_unfit {
-                    tracing::warn!("this node's disk works again");
-                }
             }
         }
     }

@@ -265,7 +265,7 @@ pub(super) fn best(
             .filter(|_| !situation.planted.has(PlantedBug::StaleReplicaPromoted))
             .unwrap_or_default();
         let info = situation.map.nodes.get(node);
-        let leaves = info.is_none_or(|info| info.yields || info.state != NodeState::Active);
+        let leaves = info.is_none_or(|info| !info.keeps_primaries());
         (Reverse(end), leaves, primaries.get(node).copied().unwrap_or(0), *node)
     })
 }

@@ -62,12 +62,13 @@ impl Membership {
 
     /// True while this node leads the group.
     fn update_reign(&self) -> bool {
-        let (term, is_unfit) = (self.metadata.term_as_leader(), self.disk_trouble().is_some());
+        let (term, is_unfit) = (self.metadata.term_as_leader(), self.unfitness().is_some());
         let (now, map) = (self.now(), self.metadata.map());
         let mut state = self.lock();
         state.sightings.expect(&map, now);
-        // Who can't write can't decide: whoever it is will say so, and another one leads.
-        let term = term.filter(|_| !is_unfit);
+        // Who can't write, or can't be reached, can't decide: another one will lead.
+        let rests = state.quorum.rests(now);
+        let term = term.filter(|_| !is_unfit && !rests);
         let Some(term) = term else {
             state.reign = None;
             return false;
@@ -90,16 +91,25 @@ impl Membership {
                 _ = ticks.tick() => {}
                 _ = leading.changed() => {}
             }
-            let Some(term) = self.metadata.term_as_leader().filter(|_| self.disk_trouble().is_none()) else {
+            let Some(term) = self.metadata.term_as_leader().filter(|_| self.unfitness().is_none()) else {
                 continue;
             };
             let asked = self.now();
-            if !self.metadata.is_confirmed(CONFIRM_LIMIT).await || self.metadata.term_as_leader() != Some(term) {
+            if !self.lock().quorum.may_ask(term, asked) {
+                continue;
+            }
+            let is_confirmed = self.metadata.is_confirmed(CONFIRM_LIMIT).await;
+            if self.metadata.term_as_leader() != Some(term) {
+                continue;
+            }
+            if !is_confirmed {
+                self.unconfirmed();
                 continue;
             }
             let map = self.metadata.map();
             let (node, boot_id) = (self.metadata.node_id(), self.metadata.boot_id());
             let mut state = self.lock();
+            state.quorum.confirmed(asked);
             let Some(reign) = state.reign.as_mut().filter(|reign| reign.term == term) else {
                 continue;
             };
@@ -311,7 +321,7 @@ impl Membership {
     }
 
     /// What the proposal did; None: nothing, or nobody knows.
-    async fn propose(&self, command: Command) -> Option<Applied> {
+    pub(super) async fn propose(&self, command: Command) -> Option<Applied> {
         match self.metadata.propose_as_leader(command).await {
             Ok(applied) => Some(applied),
             Err(ProposeError::Refused(refusal)) => {

@@ -151,6 +151,10 @@ impl goldenscript::Runner for Cluster {
                 node_id: node,
                 yields: true,
             })),
+            "endanger" | "calm" => Ok(self.apply(Command::SetEndangered {
+                node_id: node,
+                endangered: line.name == "endanger",
+            })),
             "remove" => Ok(self.apply(Command::RemoveNode { node_id: node })),
             "want" => {
                 let epoch = key("epoch").unwrap_or(0);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use volt_engine::NodeId;
 
 use super::detector::Phi;
-use super::interval::{DiskTrouble, LivenessFile, Probes};
+use super::fitness::UNREACHED_AFTER;
+use super::interval::{DiskTrouble, Mark, MarkWatch, Probes};
 use crate::config::{Detection, IntervalDetection};
 use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, NodeState};
@@ -27,10 +28,12 @@ struct Sighting {
     boot_id: u64,
     since: Duration,
     phi: Phi,
+    /// When it last answered a heartbeat of the observer's own.
+    reached: Duration,
     /// Its answers to probes.
     answers: Probes,
-    /// Its file in the shared directory, once seen.
-    file: Option<LivenessFile>,
+    /// Its marks in what the nodes share, once seen.
+    marks: BTreeMap<Medium, MarkWatch>,
     /// What it last said of its disk.
     disk: Option<DiskTrouble>,
     /// Evidence that the process has ended, and when it came.
@@ -85,6 +88,25 @@ impl Sightings {
         }
     }
 
+    /// A process answered a heartbeat of the observer's own.
+    pub fn reached(&mut self, node: NodeId, boot_id: u64, now: Duration) {
+        if let Some(sighting) = self.0.get_mut(&node).filter(|sighting| sighting.boot_id == boot_id) {
+            sighting.reached = sighting.reached.max(now);
+        }
+    }
+
+    /// For how long it has answered none; nothing for a process that is not known.
+    pub fn unreached(&self, node: NodeId, boot_id: u64, now: Duration) -> Duration {
+        let sighting = self.0.get(&node).filter(|sighting| sighting.boot_id == boot_id);
+        sighting.map_or(Duration::ZERO, |sighting| now.saturating_sub(sighting.reached))
+    }
+
+    /// How irregularly a process speaks; None: it is not known for long enough.
+    pub fn jitter(&self, node: NodeId, boot_id: u64) -> Option<Duration> {
+        let sighting = self.0.get(&node).filter(|sighting| sighting.boot_id == boot_id)?;
+        sighting.phi.jitter()
+    }
+
     /// A process was seen to end. True when that is news.
     pub fn ended(&mut self, node: NodeId, boot_id: u64, ended: Ended, now: Duration) -> bool {
         let sighting = self.0.entry(node).or_insert_with(|| Sighting::new(boot_id, now));
@@ -113,9 +135,10 @@ impl Sightings {
     pub fn forgive(&mut self, pause: Duration, now: Duration) {
         for sighting in self.0.values_mut() {
             sighting.phi.forgive(pause, now);
+            sighting.reached = (sighting.reached + pause).min(now);
             sighting.answers.forgive(pause, now);
-            if let Some(file) = &mut sighting.file {
-                file.forgive(pause, now);
+            for mark in sighting.marks.values_mut() {
+                mark.forgive(pause, now);
             }
         }
     }
@@ -131,16 +154,25 @@ impl Sightings {
         }
     }
 
-    /// A node's file in the shared directory was looked at: the process that wrote it, and its sequence number.
-    pub fn saw_file(&mut self, node: NodeId, content: Option<(u64, u64)>, now: Duration) {
+    /// A node's mark in what the nodes share was looked for; None: there is none.
+    pub fn saw_mark(&mut self, node: NodeId, medium: Medium, mark: Option<Mark>, now: Duration) {
         let Some(sighting) = self.0.get_mut(&node) else { return };
-        let sequence = content
-            .filter(|(boot_id, _)| *boot_id == sighting.boot_id)
-            .map(|(_, sequence)| sequence);
-        match (&mut sighting.file, sequence) {
-            (Some(file), sequence) => file.looked(sequence, now),
-            (None, Some(sequence)) => sighting.file = Some(LivenessFile::new(sequence, now)),
+        let mark = mark.filter(|mark| mark.boot_id == sighting.boot_id);
+        let sequence = mark.map(|mark| mark.sequence);
+        match (sighting.marks.get_mut(&medium), sequence) {
+            (Some(watch), sequence) => watch.looked(sequence, now),
+            (None, Some(sequence)) => _ = sighting.marks.insert(medium, MarkWatch::new(sequence, now)),
             (None, None) => {}
+        }
+    }
+
+    /// The observer could not renew its own mark, or look in time: who can't use the medium blames nobody. What it missed
+    /// before is forgotten too, for the others may have had the same trouble, and come back a moment later.
+    pub fn could_not_look(&mut self, medium: Medium) {
+        for sighting in self.0.values_mut() {
+            if let Some(watch) = sighting.marks.get_mut(&medium) {
+                watch.could_not_look();
+            }
         }
     }
 
@@ -182,8 +214,9 @@ impl Sighting {
             boot_id,
             since: now,
             phi: Phi::new(now),
+            reached: now,
             answers: Probes::new(now),
-            file: None,
+            marks: BTreeMap::new(),
             disk: None,
             ended: None,
         }
@@ -210,6 +243,12 @@ impl Sighting {
             let evidence = format!("silent for {} ms, phi {phi:.1}", silence.as_millis());
             return Some((false, Finding::new(heartbeats, evidence, silence, judge.observer)));
         }
+        let unanswered = now.saturating_sub(self.reached);
+        if threshold.is_some() && unanswered >= UNREACHED_AFTER {
+            let millis = unanswered.as_millis();
+            let evidence = format!("its heartbeats come, and it has answered none for {millis} ms");
+            return Some((false, Finding::new(heartbeats, evidence, unanswered, judge.observer)));
+        }
         let missed = self.missed(judge.detection.interval.as_ref()?, judge.observer, now)?;
         Some((false, missed))
     }
@@ -228,14 +267,21 @@ impl Sighting {
                 observer,
             ));
         }
-        let files = (Strategy::Interval, Medium::FileSystem);
-        if let Some((misses, age)) = self.file.as_ref().and_then(|file| file.failed(settings, now)) {
+        for (medium, watch) in &self.marks {
+            let Some((misses, age)) = watch.failed(settings, now) else {
+                continue;
+            };
+            let what = match medium {
+                Medium::Database => "row in volt_liveness",
+                Medium::FileSystem | Medium::Network => "liveness file",
+            };
             let evidence = format!(
-                "its liveness file was not renewed at {misses} looks in a row, one each {every} ms; it is {} ms old",
+                "its {what} was not renewed at {misses} looks in a row, one each {every} ms; it is {} ms old",
                 age.as_millis()
             );
-            return Some(Finding::new(files, evidence, age, observer));
+            return Some(Finding::new((Strategy::Interval, *medium), evidence, age, observer));
         }
+        let files = (Strategy::Interval, Medium::FileSystem);
         let DiskTrouble { evidence, silence } = self.disk.as_ref()?;
         Some(Finding::new(files, evidence, *silence, observer))
     }
@@ -313,6 +359,7 @@ mod tests {
         sightings.expect(&map, ms(0));
         for beat in 1..20 {
             sightings.heard(2, 20, ms(beat * 100));
+            sightings.reached(2, 20, ms(beat * 100));
         }
         assert_eq!(verdicts(&map, &sightings, ms(2_000)), []);
         let silent = verdicts(&map, &sightings, ms(4_000));
@@ -322,6 +369,29 @@ mod tests {
         assert!(verdicts(&map, &sightings, ms(2_001))[0].process_ended);
         // What was said of an older process says nothing of this one.
         assert!(!sightings.ended(2, 19, ended(), ms(2_000)));
+    }
+
+    #[test]
+    fn who_speaks_and_answers_nothing_is_found() {
+        let (map, mut sightings) = (map(), Sightings::default());
+        sightings.expect(&map, ms(0));
+        sightings.heard(2, 20, ms(100));
+        sightings.reached(2, 20, ms(1_000));
+        for beat in 1..40 {
+            sightings.heard(2, 20, ms(beat * 100));
+        }
+        assert_eq!(verdicts(&map, &sightings, ms(3_200)), []);
+        let deaf = verdicts(&map, &sightings, ms(3_300));
+        assert!(deaf.len() == 1 && !deaf[0].process_ended);
+        assert!(
+            deaf[0].finding.evidence.contains("answered none for 2300 ms"),
+            "{deaf:?}"
+        );
+        sightings.forgive(ms(500), ms(3_300));
+        assert_eq!(verdicts(&map, &sightings, ms(3_400)), [], "the observer stood still");
+        sightings.reached(2, 20, ms(9_900));
+        assert_eq!(sightings.unreached(2, 20, ms(10_000)), ms(100));
+        assert_eq!(sightings.unreached(2, 21, ms(10_000)), ms(0), "another process");
     }
 
     #[test]

@@ -270,6 +270,14 @@ pub enum Command {
         /// What is asked.
         yields: bool,
     },
+    /// A node is likely to fail soon: primaries move away from it (or it gets its share again). At most one is at a time. Only
+    /// the group's leader proposes it.
+    SetEndangered {
+        /// The node.
+        node_id: NodeId,
+        /// Whether it is.
+        endangered: bool,
+    },
     /// A node takes its share of replicas and primaries again.
     Rejoin {
         /// The node.

@@ -48,6 +48,8 @@ pub enum Medium {
     Network,
     /// Files: of a directory that the nodes share, or of the node's own.
     FileSystem,
+    /// Rows of a database that the nodes share.
+    Database,
 }
 
 impl fmt::Display for Medium {
@@ -55,6 +57,7 @@ impl fmt::Display for Medium {
         formatter.write_str(match self {
             Self::Network => "network",
             Self::FileSystem => "file system",
+            Self::Database => "database",
         })
     }
 }

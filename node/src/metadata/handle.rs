@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use volt_engine::NodeId;
 
 use super::command::Joining;
+use super::hazard::Hazard;
 use super::identity::{self, Identity};
 use super::lease::Lease;
 use super::map::ClusterMap;
@@ -62,6 +63,9 @@ pub struct Metadata {
     identity: Mutex<Option<Identity>>,
     raft: OnceLock<Raft<Group>>,
     lease: Lease,
+    stands_back: Arc<AtomicBool>,
+    /// What this node thinks of every node's future.
+    hazards: Mutex<Arc<BTreeMap<NodeId, Hazard>>>,
 }
 
 impl Metadata {
@@ -93,6 +97,8 @@ impl Metadata {
             identity: Mutex::new(identity.clone()),
             raft: OnceLock::new(),
             lease,
+            stands_back: Arc::default(),
+            hazards: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&metadata.peers).follow(metadata.watch()));
         if let Some(identity) = identity {
@@ -127,6 +133,15 @@ impl Metadata {
     /// This node's lease.
     pub fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// How likely each node is to fail soon, as far as this node sees.
+    pub fn hazards(&self) -> Arc<BTreeMap<NodeId, Hazard>> {
+        Arc::clone(&self.hazards.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    pub(crate) fn publish_hazards(&self, hazards: BTreeMap<NodeId, Hazard>) {
+        *self.hazards.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(hazards);
     }
 
     /// This node's number.
@@ -253,6 +268,7 @@ impl Metadata {
         let lines = Lines {
             from: id,
             peers: Arc::clone(&self.peers),
+            stands_back: Arc::clone(&self.stands_back),
         };
         let config = self.raft_config()?;
         let raft = Raft::new(id, Arc::new(config), lines, log, machine).await;
@@ -325,9 +341,10 @@ impl Metadata {
         }
     }
 
-    /// While this member can't write, it neither leads nor wants to: its followers, who hear no more heartbeats, elect
-    /// another.
+    /// While this member can't write, or hears nobody, it neither leads nor wants to: its followers, who hear nothing of it
+    /// any more, elect another.
     pub(crate) fn stand_back(&self, back: bool) {
+        self.stands_back.store(back, Ordering::Release);
         if let Some(raft) = self.raft() {
             raft.runtime_config().heartbeat(!back);
             raft.runtime_config().elect(!back);

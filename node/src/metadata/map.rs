@@ -114,6 +114,15 @@ pub struct NodeInfo {
     pub weight: u32,
     /// Asked to hold no primary until it starts anew or rejoins (its pod is about to be stopped).
     pub yields: bool,
+    /// Likely to fail soon: it is to hold no primary while that lasts.
+    pub endangered: bool,
+}
+
+impl NodeInfo {
+    /// True when it may keep primaries, and get more.
+    pub fn keeps_primaries(&self) -> bool {
+        self.state == NodeState::Active && !self.yields && !self.endangered
+    }
 }
 
 /// Where a node stands.
@@ -371,7 +380,7 @@ impl ClusterMap {
     pub fn primaries_to_hand_over(&self, node: NodeId) -> usize {
         let able = |member: &NodeId| {
             let info = self.nodes.get(member);
-            *member != node && info.is_some_and(|info| info.state == NodeState::Active && !info.yields)
+            *member != node && info.is_some_and(NodeInfo::keeps_primaries)
         };
         let held = self
             .partitions

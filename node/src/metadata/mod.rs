@@ -10,6 +10,7 @@ pub mod command;
 mod entry;
 pub mod failure;
 mod handle;
+pub mod hazard;
 pub mod identity;
 pub mod lease;
 pub mod map;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use volt_engine::placement::place;
 use volt_engine::{NodeId, PartitionId};
 
-use super::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo};
+use super::map::{ClusterMap, NodeInfo, PartitionInfo};
 
 /// The nodes that should hold a partition, best first; the dead count, for they come back.
 pub fn desired_holders(map: &ClusterMap, partition: &PartitionInfo) -> Vec<NodeId> {
@@ -75,7 +75,7 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// Nodes that drain, yield, or hold what is not theirs any more lose it to the member with the fewest.
+    /// Nodes that drain, yield, are endangered, or hold what is not theirs any more lose it to the member with the fewest.
     fn leave(&mut self) {
         for partition in self.map.partitions.values() {
             let stays = |node| self.keeps_primaries(node) && self.belongs(partition, node);
@@ -135,10 +135,7 @@ impl<'a> Targets<'a> {
     }
 
     fn keeps_primaries(&self, node: NodeId) -> bool {
-        self.map
-            .nodes
-            .get(&node)
-            .is_some_and(|info| info.state == NodeState::Active && !info.yields)
+        self.map.nodes.get(&node).is_some_and(NodeInfo::keeps_primaries)
     }
 
     fn belongs(&self, partition: &PartitionInfo, node: NodeId) -> bool {

@@ -136,6 +136,7 @@ impl Command {
                 | Self::NodeAlive { .. }
                 | Self::ChangePartitions { .. }
                 | Self::Drained { .. }
+                | Self::SetEndangered { .. }
                 | Self::AcceptLoss { .. }
         )
     }

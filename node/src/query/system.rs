@@ -5,6 +5,7 @@ mod failures;
 mod recoveries;
 mod spool;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,6 +19,7 @@ use volt_engine::value::{DataType, Value};
 use super::procedure::{Counts, Statistics};
 use super::tables::{SystemTable, at_once, system_schema};
 use crate::metadata::Metadata;
+use crate::metadata::hazard::Hazard;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
 use crate::metadata::sequence::Sequence;
 use crate::replication::Replicas;
@@ -36,23 +38,6 @@ const BOOLEAN: DataType = DataType::Boolean;
 type Definition = (&'static str, &'static [(&'static str, DataType)], Rows);
 
 const TABLES: &[Definition] = &[
-    (
-        "nodes",
-        &[
-            ("node_id", INT),
-            ("name", TEXT),
-            ("address", TEXT),
-            ("sql_address", TEXT),
-            ("zone", TEXT),
-            ("is_alive", BOOLEAN),
-            ("state", TEXT),
-            ("incarnation", BIGINT),
-            ("primaries", INT),
-            ("backups", INT),
-            ("learners", INT),
-        ],
-        nodes,
-    ),
     (
         "partitions",
         &[
@@ -135,6 +120,24 @@ const TABLES: &[Definition] = &[
     ("failures", failures::FAILURES, failures::failures),
 ];
 
+/// The last two are as this node sees it.
+const NODES: &[(&str, DataType)] = &[
+    ("node_id", INT),
+    ("name", TEXT),
+    ("address", TEXT),
+    ("sql_address", TEXT),
+    ("zone", TEXT),
+    ("is_alive", BOOLEAN),
+    ("state", TEXT),
+    ("incarnation", BIGINT),
+    ("primaries", INT),
+    ("backups", INT),
+    ("learners", INT),
+    ("endangered", BOOLEAN),
+    ("hazard", DataType::Double),
+    ("hazard_reasons", TEXT),
+];
+
 const PROCEDURES: &[(&str, DataType)] = &[
     ("name", TEXT),
     ("arguments", TEXT),
@@ -165,6 +168,12 @@ pub(super) fn system_tables(
     here: &Arc<Replicas>,
 ) -> Vec<(&'static str, Arc<SystemTable>)> {
     let mut tables = tables_of_the_map(metadata);
+    let of_nodes = Arc::clone(metadata);
+    let nodes = SystemTable {
+        schema: system_schema(NODES),
+        rows: at_once(move || nodes(&of_nodes.map(), &of_nodes.hazards())),
+    };
+    tables.push(("nodes", Arc::new(nodes)));
     let (node_id, memory) = (metadata.node_id(), Arc::clone(memory));
     let memory = SystemTable {
         schema: system_schema(MEMORY),
@@ -259,9 +268,11 @@ fn state(state: NodeState) -> &'static str {
     }
 }
 
-fn nodes(map: &ClusterMap) -> Vec<Vec<Value>> {
+/// Nobody knows how a dead node will be.
+fn nodes(map: &ClusterMap, hazards: &BTreeMap<NodeId, Hazard>) -> Vec<Vec<Value>> {
     let row = |node: &crate::metadata::map::NodeInfo| {
         let roles = map.roles(node.node_id);
+        let hazard = hazards.get(&node.node_id).filter(|_| node.state.is_alive());
         vec![
             int(node.node_id),
             text(&node.name),
@@ -274,6 +285,9 @@ fn nodes(map: &ClusterMap) -> Vec<Vec<Value>> {
             int(roles.primaries),
             int(roles.backups),
             int(roles.learners),
+            Value::Boolean(node.endangered),
+            hazard.map_or(Value::Null, |hazard| Value::Double(hazard.score)),
+            hazard.map_or(Value::Null, |hazard| text(hazard.reasons.join("; "))),
         ]
     };
     map.nodes.values().map(row).collect()

@@ -9,6 +9,7 @@ mod points;
 pub mod production;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
+pub mod timed;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("self.strategies.exists(strategy, strategy == 'Heartbeat' || strategy == 'Interval')").message("strategies needs Heartbeat or Interval: DataChange finds replicas that lag or differ, not nodes that are silent"),
     validation = Rule::new("!has(self.phiThreshold) || 'Heartbeat' in self.strategies").message("phiThreshold says nothing without Heartbeat in strategies"),
-    validation = Rule::new("'Interval' in self.strategies || !(has(self.probeIntervalMilliseconds) || has(self.probeMisses) || has(self.livenessClaimName))").message("probeIntervalMilliseconds, probeMisses and livenessClaimName say nothing without Interval in strategies"),
+    validation = Rule::new("'Interval' in self.strategies || !(has(self.probeIntervalMilliseconds) || has(self.probeMisses) || has(self.livenessClaimName) || has(self.livenessDatabase))").message("probeIntervalMilliseconds, probeMisses, livenessClaimName and livenessDatabase say nothing without Interval in strategies"),
     validation = Rule::new("'DataChange' in self.strategies || !(has(self.maxLagRecords) || has(self.maxLagMilliseconds) || has(self.checksumIntervalSeconds))").message("maxLagRecords, maxLagMilliseconds and checksumIntervalSeconds say nothing without DataChange in strategies")
 )]
 pub struct FailureDetection {
@@ -34,6 +34,10 @@ pub struct FailureDetection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub liveness_claim_name: Option<String>,
+    /// `Interval`: a database that speaks PostgreSQL's protocol, where each node renews a row of the table `volt_liveness`, which
+    /// is made if it is missing, and looks at the others'. Several clusters may share it; it is best not one of its own cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_database: Option<LivenessDatabase>,
     /// `DataChange`: records that a backup may be behind for `maxLagMilliseconds`; 100,000 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -46,6 +50,34 @@ pub struct FailureDetection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub checksum_interval_seconds: Option<i32>,
+}
+
+/// A database that nodes share.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.url.matches('^[^/]*//[^/@]*:[^/@]*@') && !self.url.contains('password=')").message("url must not have a password in it: passwordSecret names a Secret")
+)]
+pub struct LivenessDatabase {
+    /// `postgres://USER@HOST:PORT/DATABASE`, without a password; several hosts may be given, with commas between. Nodes speak to it without TLS.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^postgres(ql)?://"))]
+    pub url: String,
+    /// Where the user's password is, if it needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret: Option<SecretKey>,
+}
+
+/// A value in a Secret of the same namespace.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// The Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it; `password` by default.
+    #[serde(default = "default_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// A strategy that finds failures.
@@ -78,6 +110,7 @@ impl Default for FailureDetection {
             probe_interval_milliseconds: None,
             probe_misses: None,
             liveness_claim_name: None,
+            liveness_database: None,
             max_lag_records: None,
             max_lag_milliseconds: None,
             checksum_interval_seconds: None,
@@ -86,7 +119,12 @@ impl Default for FailureDetection {
 }
 
 impl FailureDetection {
-    /// As volt-node takes it from its environment, but for the directory.
+    /// The Secret that has the password of the database that nodes share.
+    pub fn password_secret(&self) -> Option<&SecretKey> {
+        self.liveness_database.as_ref()?.password_secret.as_ref()
+    }
+
+    /// As volt-node takes it from its environment, but for the directory and the password.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let strategies: Vec<&str> = self.strategies.iter().map(|strategy| strategy.as_str()).collect();
         let numbers = [
@@ -106,11 +144,18 @@ impl FailureDetection {
         let given = numbers
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?.to_string())));
+        let database = self.liveness_database.as_ref();
+        let database = database.map(|database| ("VOLT_LIVENESS_DATABASE", database.url.clone()));
         [("VOLT_DETECT", strategies.join(","))]
             .into_iter()
             .chain(given)
+            .chain(database)
             .collect()
     }
+}
+
+fn default_key() -> String {
+    "password".to_owned()
 }
 
 fn default_strategies() -> Vec<Detect> {

@@ -10,7 +10,7 @@ mod status;
 
 use kube::CustomResourceExt;
 
-pub use failure_detection::{Detect, FailureDetection};
+pub use failure_detection::{Detect, FailureDetection, LivenessDatabase, SecretKey};
 pub use load_balancing::{LoadBalancing, Queue, ReadFrom, Spool, Strategy};
 pub use recovery::{Recovery, RecoveryStrategy, Replication};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};

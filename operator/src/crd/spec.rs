@@ -146,11 +146,15 @@ impl Durability {
 }
 
 /// What happens when a node fails.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 pub struct Failover {
     /// Who starts a failover.
     #[serde(default)]
     pub mode: FailoverMode,
+    /// Primaries move away from a node before it fails, when its hazard (`system.nodes`) stays over this: 0.1 to 1; they stay by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.1, max = 1.0))]
+    pub preempt: Option<f64>,
 }
 
 /// Who starts a failover.

@@ -107,8 +107,8 @@ mod tests {
 
     use super::*;
     use crate::crd::{
-        Detect, FailureDetection, LoadBalancing, Queue, ReadFrom, Recovery, RecoveryStrategy, Replication, Spool,
-        Strategy,
+        Detect, FailureDetection, LivenessDatabase, LoadBalancing, Queue, ReadFrom, Recovery, RecoveryStrategy, Replication,
+        SecretKey, Spool, Strategy,
     };
 
     fn demo() -> VoltCluster {
@@ -259,6 +259,43 @@ mod tests {
         let mounts = asked.containers[0].volume_mounts.iter().flatten();
         let mounts: Vec<&str> = mounts.map(|mount| mount.name.as_str()).collect();
         assert_eq!(mounts, ["data", volume.name.as_str()]);
+    }
+
+    #[test]
+    fn the_password_of_a_liveness_database_reaches_the_pod_as_a_file_only() {
+        let mut cluster = demo();
+        cluster.spec.failure_detection = FailureDetection {
+            strategies: vec![Detect::Interval],
+            liveness_database: Some(LivenessDatabase {
+                url: "postgres://volt@db:5432/liveness".to_owned(),
+                password_secret: Some(SecretKey {
+                    name: "db".to_owned(),
+                    key: "volt".to_owned(),
+                }),
+            }),
+            ..FailureDetection::default()
+        };
+        let set = children(&cluster, &defaults(), 3, true).stateful_set;
+        let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let variables = pod.containers[0].env.clone().unwrap_or_default();
+        let variable = |name: &str| {
+            let found = variables.iter().find(|one| one.name == name);
+            found.and_then(|one| one.value.clone()).unwrap_or_default()
+        };
+        assert_eq!(variable("VOLT_LIVENESS_DATABASE"), "postgres://volt@db:5432/liveness");
+        let file = variable("VOLT_LIVENESS_DATABASE_PASSWORD_FILE");
+        let volume = &pod.volumes.as_ref().expect("a volume")[0];
+        let secret = volume.secret.as_ref().expect("a Secret");
+        assert_eq!(secret.secret_name.as_deref(), Some("db"));
+        let item = &secret.items.as_ref().expect("one key")[0];
+        assert_eq!(item.key, "volt");
+        let mounts = pod.containers[0].volume_mounts.iter().flatten();
+        let mount = mounts
+            .into_iter()
+            .find(|mount| mount.name == volume.name)
+            .expect("mounted");
+        assert_eq!(file, format!("{}/{}", mount.mount_path, item.path));
+        assert_eq!(mount.read_only, Some(true));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, GRPCAction, ObjectFieldSelector,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, GRPCAction, KeyToPath, ObjectFieldSelector,
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
-    VolumeResourceRequirements,
+    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -28,6 +28,12 @@ const LIVENESS_VOLUME: &str = "liveness";
 /// Where files are that are to be loaded, and the volume's name in the pod.
 const SPOOL: &str = "/var/lib/volt-spool";
 const SPOOL_VOLUME: &str = "spool";
+/// Where the password of the database is that has their rows, its file, and the volume's name in the pod.
+const PASSWORD: &str = "/var/run/volt-liveness-database";
+const PASSWORD_FILE: &str = "password";
+const PASSWORD_VOLUME: &str = "liveness-database";
+/// Only the node's own user reads it.
+const PASSWORD_MODE: i32 = 0o440;
 /// Seconds for handing primaries over and closing the log.
 const GRACE_S: i64 = 30;
 /// A node joins through these, whatever the cluster's size: the list is part of the template, and scaling must not
@@ -169,7 +175,16 @@ fn mounts(cluster: &VoltCluster) -> Vec<VolumeMount> {
     let shared = shared_claims(cluster)
         .into_iter()
         .map(|shared| mount(shared.volume, shared.path));
-    [mount("data", DATA)].into_iter().chain(shared).collect()
+    let password = cluster.spec.failure_detection.password_secret();
+    let password = password.map(|_| VolumeMount {
+        read_only: Some(true),
+        ..mount(PASSWORD_VOLUME, PASSWORD)
+    });
+    [mount("data", DATA)]
+        .into_iter()
+        .chain(shared)
+        .chain(password)
+        .collect()
 }
 
 /// A claim that all pods have.
@@ -204,7 +219,22 @@ fn shared_volumes(cluster: &VoltCluster) -> Option<Vec<Volume>> {
         }),
         ..Volume::default()
     };
-    let volumes: Vec<Volume> = shared_claims(cluster).into_iter().map(volume).collect();
+    let password = cluster.spec.failure_detection.password_secret();
+    let password = password.map(|secret| Volume {
+        name: PASSWORD_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.name.clone()),
+            items: Some(vec![KeyToPath {
+                key: secret.key.clone(),
+                path: PASSWORD_FILE.to_owned(),
+                mode: Some(PASSWORD_MODE),
+            }]),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    let shared = shared_claims(cluster).into_iter().map(volume);
+    let volumes: Vec<Volume> = shared.chain(password).collect();
     (!volumes.is_empty()).then_some(volumes)
 }
 
@@ -253,6 +283,10 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
     if detection.liveness_claim_name.is_some() {
         handed_on.push(("VOLT_LIVENESS_DIR", LIVENESS.to_owned()));
     }
+    if detection.password_secret().is_some() {
+        let file = format!("{PASSWORD}/{PASSWORD_FILE}");
+        handed_on.push(("VOLT_LIVENESS_DATABASE_PASSWORD_FILE", file));
+    }
     let spec = &cluster.spec;
     handed_on.extend(spec.load_balancing.variables());
     if let Some(spool) = &spec.load_balancing.spool {
@@ -261,6 +295,7 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
     }
     handed_on.extend(spec.recovery.variables());
     handed_on.extend(spec.replication.variables());
+    handed_on.extend(spec.failover.preempt.map(|hazard| ("VOLT_PREEMPT", hazard.to_string())));
     let handed_on = handed_on.into_iter().map(|(name, value)| variable(name, value));
     let node = vec![
         pod_name("VOLT_NAME"),

@@ -90,7 +90,7 @@ fn start(place: &Place, node: NodeId) -> (Node, watch::Sender<bool>) {
     config.detection.interval = Some(IntervalDetection {
         every: Duration::from_millis(100),
         misses: 4,
-        liveness_directory: None,
+        ..IntervalDetection::default()
     });
     let mut world = open_world(&config.data);
     world.disk = Arc::new(Hanging {

@@ -118,6 +118,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             node(map, node_id)?.yields = yields;
             Ok(Applied::Done)
         }
+        Command::SetEndangered { node_id, endangered } => nodes::set_endangered(map, node_id, endangered),
         Command::WantPrimary {
             partition,
             epoch,

@@ -59,6 +59,7 @@ fn new_node(joining: Joining, incarnation: u64) -> NodeInfo {
         state: NodeState::Active,
         weight: NORMAL_WEIGHT,
         yields: false,
+        endangered: false,
     }
 }
 
@@ -104,6 +105,8 @@ fn come_back(map: &mut ClusterMap, joining: Joining, incarnation: u64, lost_volu
     let id = joining.node_id;
     let Some(known) = map.nodes.get(&id) else { return };
     let (weight, yields) = (known.weight, known.yields && !new_process);
+    // A node that fails again and again is not well because it has just started.
+    let endangered = known.endangered;
     let state = match known.state {
         NodeState::Dead { draining: true, .. } | NodeState::Draining => NodeState::Draining,
         NodeState::Drained => NodeState::Drained,
@@ -115,6 +118,7 @@ fn come_back(map: &mut ClusterMap, joining: Joining, incarnation: u64, lost_volu
             state,
             weight,
             yields,
+            endangered,
             ..new_node(joining, incarnation)
         },
     );
@@ -204,6 +208,17 @@ pub(super) fn node_alive(map: &mut ClusterMap, id: NodeId, boot_id: u64) -> Comm
         NodeState::Active
     };
     failures::end(map, id, FailureEnd::Revived);
+    Ok(Applied::Done)
+}
+
+/// One at a time: the others have to bear what moves.
+pub(super) fn set_endangered(map: &mut ClusterMap, id: NodeId, endangered: bool) -> CommandResult {
+    let another = |info: &NodeInfo| info.endangered && info.node_id != id;
+    if endangered && let Some(other) = map.nodes.values().find(|info| another(info)) {
+        let reason = format!("primaries move away from node {} already", other.node_id);
+        return Err(Refusal::NotAllowed(reason));
+    }
+    node(map, id)?.endangered = endangered;
     Ok(Applied::Done)
 }
 

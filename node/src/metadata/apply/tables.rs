@@ -103,7 +103,7 @@ pub(super) fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: 
     let (in_sync, learners): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
         holders.iter().partition(|node| map.is_alive(**node));
     let primary = in_sync.iter().copied().min_by_key(|node| {
-        let yields = map.nodes.get(node).is_some_and(|info| info.yields);
+        let yields = map.nodes.get(node).is_some_and(|info| info.yields || info.endangered);
         (yields, map.roles(*node).primaries, *node)
     });
     let boot_of = |node: NodeId| map.nodes.get(&node).map_or(0, |info| info.boot_id);

@@ -2,6 +2,7 @@
 //! lost its volume is not who it was, and refuses what was meant for its former self.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, Unreachable};
@@ -28,6 +29,8 @@ pub(crate) struct Lines {
     pub from: MemberId,
     /// The way to the others.
     pub peers: Arc<Peers>,
+    /// This member stands back: what a leader sends is not sent, for it keeps followers from electing another.
+    pub stands_back: Arc<AtomicBool>,
 }
 
 /// The line to one member.
@@ -36,6 +39,7 @@ pub(crate) struct Line {
     to: MemberId,
     address: String,
     peers: Arc<Peers>,
+    stands_back: Arc<AtomicBool>,
 }
 
 impl RaftNetworkFactory<Group> for Lines {
@@ -47,6 +51,7 @@ impl RaftNetworkFactory<Group> for Lines {
             to: target,
             address: node.addr.clone(),
             peers: Arc::clone(&self.peers),
+            stands_back: Arc::clone(&self.stands_back),
         }
     }
 }
@@ -66,6 +71,10 @@ impl Line {
         request: &Q,
         option: &RPCOption,
     ) -> Outcome<A, E> {
+        if self.stands_back.load(Ordering::Acquire) && !matches!(call, Call::Vote) {
+            let error = AnyError::error("this member stands back");
+            return Err(RPCError::Unreachable(Unreachable::new(&error)));
+        }
         let payload = postcard::to_stdvec(request).map_err(|error| broken(&error))?;
         let message = RaftMessage {
             from: self.from,

@@ -96,6 +96,7 @@ mod tests {
                 state: *state,
                 weight: 100,
                 yields: false,
+                endangered: false,
             };
             map.nodes.insert(node_id, info);
         }
