@@ -107,8 +107,8 @@ mod tests {
 
     use super::*;
     use crate::crd::{
-        Detect, FailureDetection, LivenessDatabase, LoadBalancing, Queue, ReadFrom, Recovery, RecoveryStrategy, Replication,
-        SecretKey, Spool, Strategy,
+        Detect, FailureDetection, LivenessDatabase, LoadBalancing, Queue, ReadFrom, Recovery, RecoveryStrategy,
+        Replication, SecretKey, Spool, Strategy,
     };
 
     fn demo() -> VoltCluster {
