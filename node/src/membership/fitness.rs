@@ -25,6 +25,9 @@ const TOLD_LATELY: Duration = Duration::from_millis(1_000);
 const LEAST_NODES: usize = 3;
 /// A leader that no majority confirmed for so long leads no more. Its leases are over by then.
 const UNCONFIRMED_LIMIT: Duration = Duration::from_millis(2_000);
+/// For so long a majority has confirmed nothing: then the silence of others may be this node's own deafness. Less than it takes to
+/// call a silent node dead.
+const DOUBT_AFTER: Duration = Duration::from_millis(1_000);
 /// Then it is silent for so long, for the others elect another only when they hear nothing of it.
 const REST: Duration = Duration::from_millis(3_000);
 
@@ -87,6 +90,12 @@ impl QuorumWatch {
     /// A majority answered what was asked then.
     pub fn confirmed(&mut self, asked: Duration) {
         self.confirmed = self.confirmed.max(asked);
+    }
+
+    /// True when a majority has confirmed lately that this node leads. Without, it calls nobody dead for silence: what it proposed then its
+    /// successor would carry out.
+    pub fn is_heard(&self, now: Duration) -> bool {
+        now.saturating_sub(self.confirmed) < DOUBT_AFTER
     }
 
     /// None did. True: this node leads no more, from now on.
@@ -213,6 +222,16 @@ mod tests {
         assert!(!is_deaf(3, &long, 3_000), "nobody says so any more");
         let reached: BTreeMap<NodeId, Told> = long.iter().map(|(node, told)| (*node, reached(told))).collect();
         assert!(!is_deaf(3, &reached, 2_500), "they reach it again");
+    }
+
+    #[test]
+    fn a_leader_that_nobody_confirms_calls_nobody_dead() {
+        let mut watch = QuorumWatch::default();
+        assert!(watch.may_ask(1, ms(5_000)));
+        assert!(watch.is_heard(ms(5_900)), "it has just begun");
+        assert!(!watch.is_heard(ms(6_000)));
+        watch.confirmed(ms(6_100));
+        assert!(watch.is_heard(ms(7_000)) && !watch.is_heard(ms(7_100)));
     }
 
     #[test]

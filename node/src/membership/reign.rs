@@ -168,10 +168,15 @@ impl Membership {
             .ends
             .retain(|(node, _), (boot_id, ..)| map.is_current(*node, *boot_id));
         let State {
-            sightings, ends, reign, ..
+            sightings,
+            ends,
+            reign,
+            quorum,
+            ..
         } = &mut *state;
         let reign = reign.as_mut()?;
-        let verdicts = verdicts(map, self.judge_of(), sightings, now);
+        let mut verdicts = verdicts(map, self.judge_of(), sightings, now);
+        verdicts.retain(|verdict| verdict.process_ended || quorum.is_heard(now));
         let mut revived = revived(map, self.judge_of(), sightings, now);
         revived.retain(|(node, _)| verdicts.iter().all(|verdict| verdict.node_id != *node));
         for verdict in &verdicts {

@@ -91,6 +91,10 @@ impl Replicas {
 
     /// Begins to drop the members of a partition led here that hold its commits up.
     fn drop_late_members(self: &Arc<Self>, replica: &mut Replica) {
+        // Whoever hears nothing finds everybody silent, and may still be heard: it would be left alone in the set.
+        if !self.metadata.lease().is_valid() {
+            return;
+        }
         let (partition, is_sync) = (replica.partition, replica.mode == ReplicationMode::Sync);
         let gone = gone(&self.metadata.map(), partition);
         let ticks_of = |time: Duration| {
