@@ -17,6 +17,9 @@ use crate::planted::planted;
 use crate::shared::{Ended, Shared};
 use crate::sql::SQL_PORT;
 
+/// What a node says whose log is shorter than its checkpoint says.
+const CUT_TOO_FAR: &str = "the log ends before the place that its checkpoint names";
+
 /// So little that a node that was away for a moment is mostly filled.
 const TAIL_MARGIN_BYTES: usize = 2 << 10;
 /// So little that a fill is several chunks.
@@ -100,7 +103,11 @@ pub async fn process(
 fn is_explained(node: u32, ended: &str, shared: &Shared) -> bool {
     let mut run = shared.run();
     let rotten = run.rotten.as_ref();
-    let names_it = rotten.is_some_and(|(rotten, file)| *rotten == node && ended.contains(&*file.to_string_lossy()));
+    // What is written last, and is other than it was, is cut as torn, and what a checkpoint names may have been there.
+    let names_it = rotten.is_some_and(|(rotten, file)| {
+        let is_cut = file.starts_with("log") && ended.contains(CUT_TOO_FAR);
+        *rotten == node && (is_cut || ended.contains(&*file.to_string_lossy()))
+    });
     let (why, event) = match names_it {
         true => (Ended::Rot, ROT_FOUND),
         false if run.failing == Some(node) => (Ended::Disk, ENDED_BY_DISK),

@@ -38,24 +38,24 @@ const STUCK: &str = "is not answered at the end";
 const UNEXPLAINED: &str = "no fault explains";
 
 const KNOWN: &[Known] = &[
-    (PlantedBug::AckBeforeBackup, 1, &[LOST]),
+    (PlantedBug::AckBeforeBackup, 3, &[LOST]),
     (
         PlantedBug::ReadPastCommitted,
-        23,
+        3,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE],
     ),
-    (PlantedBug::OldEpochTaken, 10, &[ASSERTED, LOST, STUCK]),
-    (PlantedBug::LeaseIgnored, 10, &[NOT_LINEARISABLE, NOT_SERIALISABLE]),
-    (PlantedBug::StaleReplicaPromoted, 10, &[ASSERTED, LOST]),
-    (PlantedBug::LateMemberForgotten, 3, &[ASSERTED, LOST]),
-    (PlantedBug::BackupDoesNotCut, 17, &[ASSERTED, DIFFER]),
+    (PlantedBug::OldEpochTaken, 3, &[ASSERTED, LOST, STUCK]),
+    (PlantedBug::LeaseIgnored, 17, &[NOT_LINEARISABLE, NOT_SERIALISABLE]),
+    (PlantedBug::StaleReplicaPromoted, 30, &[ASSERTED, LOST]),
+    (PlantedBug::LateMemberForgotten, 6, &[ASSERTED, LOST]),
+    (PlantedBug::BackupDoesNotCut, 3, &[ASSERTED, DIFFER]),
     (PlantedBug::FlushSkipped, 7, &[CANT_GO_ON, LOST]),
     (
         PlantedBug::GroupLogNotFlushed,
         8,
         &[UNEXPLAINED, CANT_GO_ON, ASSERTED, GOES_BACK],
     ),
-    (PlantedBug::DecisionNotReplicated, 1, &[HALF, TWICE, NOT_SERIALISABLE]),
+    (PlantedBug::DecisionNotReplicated, 14, &[HALF, TWICE, NOT_SERIALISABLE]),
     (PlantedBug::VoterAborts, 1, &[HALF, TWICE, STUCK, NOT_SERIALISABLE]),
     (PlantedBug::PreparedServed, 1, &[NOT_SERIALISABLE]),
     (PlantedBug::ReadsNotValidated, 1, &[NOT_SERIALISABLE, HALF, LOST]),
@@ -63,7 +63,7 @@ const KNOWN: &[Known] = &[
     (PlantedBug::KeysNotTakenOver, 1, &[ASSERTED, TWICE]),
     (
         PlantedBug::HomeAnswersEarly,
-        91,
+        146,
         &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
     ),
     (PlantedBug::CheckpointBeforeMarks, 188, &[CANT_GO_ON]),
