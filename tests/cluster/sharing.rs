@@ -369,8 +369,14 @@ fn a_statement_whose_row_is_taken_away_in_the_middle_does_not_happen() {
         }
         sleep(Duration::from_secs(2)).await;
         let happened: i64 = client.query_one("SELECT COUNT(*) FROM happened", &[]).await?.get(0);
-        let failed: i64 = client.query_one("SELECT COUNT(*) FROM volt_queue WHERE state = 'failed'", &[]).await?.get(0);
-        ensure!((happened, failed) == (i64::from(offered) - 1, 1), "{happened} of {offered} happened, {failed} failed");
+        let failed: i64 = client
+            .query_one("SELECT COUNT(*) FROM volt_queue WHERE state = 'failed'", &[])
+            .await?
+            .get(0);
+        ensure!(
+            (happened, failed) == (i64::from(offered) - 1, 1),
+            "{happened} of {offered} happened, {failed} failed"
+        );
         Ok(())
     });
 }

@@ -82,9 +82,10 @@ impl History {
             .filter(|(part, _)| *part > 0.0)
             .collect();
         terms.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-        let score: f64 = terms.iter().map(|(part, _)| part).sum();
+        // `sum` of nothing is -0.
+        let score = terms.iter().fold(0.0, |score, (part, _)| score + part);
         Hazard {
-            score: score.min(1.0),
+            score: f64::min(score, 1.0),
             reasons: terms.into_iter().map(|(_, reason)| reason).collect(),
         }
     }
