@@ -148,6 +148,12 @@ pub enum StatementError {
         /// The sequence.
         sequence: SequenceId,
     },
+    /// SQLSTATE 0A000: all rows of a table go at once whose changes are kept one by one.
+    #[error("a table that is tracked for replication links can't be truncated")]
+    TrackedTruncated,
+    /// SQLSTATE 23505: a change of another cluster, under a unique index.
+    #[error("a row of another cluster has the values of another one here in a unique index")]
+    IncomingDuplicate,
     /// SQLSTATE 42804: a program that its planner should not have made, or a parameter of the wrong type.
     #[error("{0}")]
     TypeMismatch(String),
@@ -266,8 +272,8 @@ impl StatementError {
             Self::TooManyModules { .. } => "53400",
             Self::Trapped { .. } => "38000",
             Self::WrongRequest { .. } => "39000",
-            Self::OtherPartition { .. } => "0A000",
-            Self::DuplicateKey { .. } => "23505",
+            Self::OtherPartition { .. } | Self::TrackedTruncated => "0A000",
+            Self::DuplicateKey { .. } | Self::IncomingDuplicate => "23505",
             Self::NotNull { .. } => "23502",
             Self::CheckViolation { .. } => "23514",
             Self::TooLong { .. } => "22001",

@@ -19,8 +19,12 @@ pub const FIRST_RESERVED_TABLE: TableId = TableId::MAX - 15;
 pub(crate) const KEYS: TableId = TableId::MAX;
 /// By time and key: the key.
 pub(crate) const KEYS_BY_TIME: TableId = TableId::MAX - 1;
+/// By table and key: what is kept of a tracked row's last change (`changes`).
+pub(crate) const ROW_VERSIONS: TableId = TableId::MAX - 2;
+/// By version, table and key: changes of other clusters that met others (`partition::incoming`).
+pub(crate) const CONFLICTS: TableId = TableId::MAX - 3;
 /// The tables that every partition has by itself.
-pub const RESERVED_TABLES: [TableId; 2] = [KEYS, KEYS_BY_TIME];
+pub const RESERVED_TABLES: [TableId; 4] = [KEYS, KEYS_BY_TIME, ROW_VERSIONS, CONFLICTS];
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;

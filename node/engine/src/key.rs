@@ -13,11 +13,14 @@
 //! | BYTEA | 0x70, as text |
 //! | NULL | 0xFF: last, as PostgreSQL sorts |
 
+mod decode;
+
 use std::cmp::Ordering;
 
 use rust_decimal::Decimal;
 
 use crate::value::ValueRef;
+pub use decode::decode_key;
 
 // The tags; see the table above.
 const BOOLEAN: u8 = 0x10;

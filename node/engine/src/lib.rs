@@ -4,6 +4,7 @@
 //! randomness, no async: time, ids and random numbers come in as arguments. It knows nothing of nodes or networks.
 
 pub mod catalog;
+pub mod changes;
 mod codec;
 pub mod effects;
 pub mod error;

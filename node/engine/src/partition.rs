@@ -10,10 +10,11 @@
 //! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an
 //! interactive transaction and `stands` says whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
 //! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept); `set_views` keeps
-//! materialized views (materialized); `accept` refuses programs that are older than a column's drop (dropped).
+//! materialized views (materialized); `track` and `incorporate` are what links between clusters need (tracking, incoming); `accept` refuses programs that are older than a column's drop (dropped).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::changes::ConflictRule;
 use crate::effects::{Effects, TransactionId};
 use crate::idempotency::FIRST_RESERVED_TABLE;
 use crate::key::Key;
@@ -28,12 +29,14 @@ mod decisions;
 mod dropped;
 mod dump;
 mod expire;
+mod incoming;
 mod indexes;
 mod kept;
 mod materialized;
 mod rows;
 mod run;
 mod scan;
+mod tracking;
 mod view;
 
 pub use attempt::Attempt;
@@ -42,6 +45,7 @@ use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
 pub use dump::{DumpCursor, SnapshotSums, TableSum};
 pub use expire::{Expired, Reached};
+pub use incoming::{Conflict, Incorporated, MAX_CONFLICTS_KEPT};
 pub use kept::Kept;
 use materialized::Views;
 pub use rows::RowsCursor;
@@ -49,6 +53,7 @@ pub use run::{
     Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, MAX_RETURNED_BYTES, Outcome,
 };
 pub use scan::{Projection, ScanChunk, VERSION_COLUMN};
+pub use tracking::{Forget, Told};
 
 /// This partition's part of a transaction over several, on record and not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub struct Partition {
     views: Views,
     /// Columns that were dropped.
     dropped: dropped::Heard,
+    /// The tables whose changes are kept with their versions.
+    tracked: BTreeMap<TableId, ConflictRule>,
 }
 
 /// A record wrote a key.
