@@ -3,8 +3,8 @@
 mod archive;
 mod balancing;
 mod detection;
-mod liveness_database;
 mod recovery;
+mod remote_database;
 
 use std::path::PathBuf;
 
@@ -19,8 +19,8 @@ use crate::statement::ReadSettings;
 pub use archive::{ArchiveArguments, ArchiveConfig, RestoreArguments, url as archive_url};
 pub use balancing::BalancingArguments;
 pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};
-pub use liveness_database::LivenessDatabase;
 pub use recovery::{Recovery, RecoveryArguments, RecoveryOrder, RecoverySource, RecoveryStrategy};
+pub use remote_database::RemoteDatabase;
 
 /// The peer protocol's port, unless another is given.
 pub const DEFAULT_PEER_PORT: u16 = 7000;

@@ -14,6 +14,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod links;
 pub mod membership;
 pub mod metadata;
 pub mod node;

@@ -26,6 +26,7 @@ use crate::config::{ArchiveConfig, Durability, NodeConfig};
 use crate::control::metrics::Metrics;
 use crate::control::{Answers, BackupReads, DataPlane, FillFigures, Keys, Services, Storage, serve, serve_http};
 use crate::gateway::{Gateway, GatewayMetrics, Limits};
+use crate::links;
 use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::Command;
@@ -54,7 +55,7 @@ pub struct Node {
     metadata: Arc<Metadata>,
     data: Arc<Data>,
     gateway: OnceLock<Gateway>,
-    /// What loads files of the spool directory, and runs statements of the queue.
+    /// What loads files of the spool directory, runs statements of the queue, and tells links.
     workers: OnceLock<Vec<JoinHandle<()>>>,
     servers: Vec<JoinHandle<()>>,
     /// Why it can't go on, once it can't.
@@ -177,13 +178,16 @@ impl Node {
             let _ = self.data.archiver.set(archiver);
         }
         tokio::spawn(archive::restore_what_is_left(Arc::clone(&replicas)));
+        let links = links::start(&replicas, &coordinator.participant.links);
         self.metadata.enter().await?;
         let settings = config.spool.clone();
         let view = settings
             .as_ref()
             .map(|spool| SpoolView::new(Arc::clone(&world.disk), &spool.directory));
         let database = Arc::new(SqlEngine::new(coordinator, Arc::clone(&self.metadata), view));
-        let _ = self.workers.set(self.start_workers(&config, &world, &database));
+        let mut workers = self.start_workers(&config, &world, &database);
+        workers.extend(links);
+        let _ = self.workers.set(workers);
         let limits = Limits {
             max_connections: config.max_connections,
             authentication: config.authentication,
@@ -413,6 +417,11 @@ impl DataPlane for Data {
         self.parts
             .get()
             .map_or_else(FillFigures::default, |(replicas, _)| replicas.filling.figures())
+    }
+
+    fn linked(&self) -> links::LinkReport {
+        let participant = self.parts.get().map(|(_, coordinator)| &coordinator.participant);
+        participant.map_or_else(Default::default, |participant| participant.links.report())
     }
 
     fn archived(&self) -> Option<archive::Figures> {

@@ -1,5 +1,6 @@
 //! The seam between the gateway and everything below it: prepared statements, rows, completions.
 
+pub(crate) mod json;
 mod reading;
 
 use std::collections::BTreeMap;

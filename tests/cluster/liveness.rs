@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
-use volt_node::config::LivenessDatabase;
+use volt_node::config::RemoteDatabase;
 use volt_node::membership::interval::Mark;
 use volt_node::membership::liveness::database::Database;
 use volt_node::membership::liveness::directory::Directory;
@@ -118,7 +118,7 @@ fn a_database_keeps_the_contract() {
         let folder = tempfile::tempdir()?;
         let mut database = start_database().await?;
         let port = database.nodes[0].sql_port;
-        let settings = LivenessDatabase::new(&url("127.0.0.1", port), None).map_err(anyhow::Error::msg)?;
+        let settings = RemoteDatabase::new(&url("127.0.0.1", port), None).map_err(anyhow::Error::msg)?;
         let view = |world| Arc::new(Database::new(world, settings.clone())) as Arc<dyn LivenessMedium>;
         let views: Views = worlds(folder.path())?.into_iter().map(view).collect();
         keeps_the_contract(&views).await?;

@@ -13,6 +13,7 @@ mod failures;
 mod golden;
 mod idempotency;
 mod indexes;
+mod links;
 mod liveness;
 mod load;
 mod memory;

@@ -6,6 +6,7 @@ pub mod history;
 pub mod http;
 pub mod linearizable;
 pub mod operator;
+pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod replicas;

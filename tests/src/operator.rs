@@ -25,7 +25,8 @@ pub async fn initialise(peer_port: u16, partitions: u32, limit: Duration) -> Res
     loop {
         let attempt = async {
             let mut control = control(peer_port).await?;
-            let cluster_uuid = "00000000-0000-4000-8000-000000000001".to_owned();
+            // Another one for each: clusters that are linked know each other by it.
+            let cluster_uuid = format!("00000000-0000-4000-8000-{peer_port:012}");
             control
                 .initialise(InitialiseRequest {
                     cluster_uuid,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::ConflictRule;
 use crate::plan::{Check, Expr};
 use crate::value::{DataType, Value};
 use crate::{GroupId, IndexId, SequenceId, TableId};
@@ -81,6 +82,8 @@ pub struct Table {
     pub ttl: Option<Ttl>,
     /// Its rows are a materialized view's: partitions make them of another table's rows, nobody writes them.
     pub view: Option<Box<ViewShape>>,
+    /// The changes of its rows are kept for replication links, and so conflicts are resolved; None: they are not.
+    pub tracking: Option<ConflictRule>,
 }
 
 impl Table {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Duration;
 
 use super::ConfigError;
-use super::liveness_database::LivenessDatabase;
+use super::remote_database::RemoteDatabase;
 use crate::metadata::failure::{Medium, Strategy};
 
 /// How sure the heartbeat strategy must be, unless another number is given: wrong once in 10^8.
@@ -63,7 +63,7 @@ pub struct IntervalDetection {
     /// A directory that the nodes share, where each renews a file.
     pub liveness_directory: Option<PathBuf>,
     /// A database that the nodes share, where each renews a row.
-    pub liveness_database: Option<LivenessDatabase>,
+    pub liveness_database: Option<RemoteDatabase>,
 }
 
 /// When a replica's data is a failure.
@@ -132,7 +132,7 @@ impl Detection {
         };
         let through_a_database = |settings: &IntervalDetection| {
             let database = settings.liveness_database.as_ref()?;
-            Some(format!("{}: {database}", probes(settings)))
+            Some(format!("{}: volt_liveness in {database}", probes(settings)))
         };
         let heartbeat = |settings: HeartbeatDetection| format!("phi {}", settings.threshold);
         let data_change = |settings: DataChangeDetection| {
@@ -305,7 +305,7 @@ impl DetectionArguments {
         })
     }
 
-    fn database(&self) -> Result<Option<LivenessDatabase>, ConfigError> {
+    fn database(&self) -> Result<Option<RemoteDatabase>, ConfigError> {
         let password_file = self.liveness_database_password_file.clone();
         let Some(url) = &self.liveness_database else {
             return match password_file {
@@ -316,7 +316,7 @@ impl DetectionArguments {
         if let Some(file) = password_file.as_ref().filter(|path| !path.is_absolute()) {
             return Err(ConfigError::RelativeFile(file.display().to_string()));
         }
-        LivenessDatabase::new(url, password_file)
+        RemoteDatabase::new(url, password_file)
             .map(Some)
             .map_err(ConfigError::UnusableDatabase)
     }

@@ -59,6 +59,10 @@ impl DataPlane for NoData {
     fn archived(&self) -> Option<crate::archive::Figures> {
         None
     }
+
+    fn linked(&self) -> crate::links::LinkReport {
+        Default::default()
+    }
     fn fills(&self) -> crate::control::FillFigures {
         crate::control::FillFigures::default()
     }

@@ -14,6 +14,7 @@ use super::archived::Archived;
 use super::backup_reads::BackupReadMetrics;
 use super::failures::Failures;
 use super::fills::Fills;
+use super::linked::Linked;
 use super::peers::PeerCalls;
 use super::queue::QueueMetrics;
 use super::spool::SpoolMetrics;
@@ -65,6 +66,7 @@ pub struct Metrics {
     failures: Failures,
     fills: Fills,
     archived: Archived,
+    linked: Linked,
     spool: SpoolMetrics,
     queue: QueueMetrics,
     /// When the newest failover that was counted was committed.
@@ -103,6 +105,7 @@ impl Metrics {
             failures: Failures::default(),
             fills: Fills::default(),
             archived: Archived::default(),
+            linked: Linked::default(),
             spool: SpoolMetrics::default(),
             queue: QueueMetrics::default(),
             last_failover: Mutex::default(),
@@ -164,6 +167,7 @@ impl Metrics {
         metrics.failures.register(&mut registry);
         metrics.fills.register(&mut registry);
         metrics.archived.register(&mut registry);
+        metrics.linked.register(&mut registry);
         metrics.spool.register(&mut registry);
         metrics.queue.register(&mut registry);
         metrics.register_storage(&mut registry);
@@ -251,6 +255,7 @@ impl Metrics {
         self.refresh_memory(data.memory());
         self.fills.refresh(data.fills());
         self.archived.refresh(data.archived());
+        self.linked.refresh(&data.linked());
         self.spool.refresh(data.spool());
         self.queue.refresh(data.queue());
         self.backup_reads.refresh(&data.backup_reads());

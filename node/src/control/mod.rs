@@ -6,6 +6,7 @@ mod failures;
 mod fills;
 mod health;
 mod http;
+mod linked;
 pub mod metrics;
 mod operator;
 mod peer;
@@ -103,6 +104,8 @@ pub trait DataPlane: Send + Sync {
     fn fills(&self) -> FillFigures;
     /// What it archives; None: nothing.
     fn archived(&self) -> Option<crate::archive::Figures>;
+    /// What is told over replication links.
+    fn linked(&self) -> crate::links::LinkReport;
     /// Its reads of backups.
     fn backup_reads(&self) -> BackupReads;
     /// Its memory.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use volt_engine::catalog::Table;
 use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
 
+use super::link::LinkId;
 use super::sequence::Block;
 
 /// What applying a command returned.
@@ -158,6 +159,20 @@ pub enum Refusal {
         table: String,
         /// What needs it.
         procedure: String,
+    },
+    /// No such link.
+    #[error("there is no replication link with the number {0}")]
+    NoSuchLink(LinkId),
+    /// The name is taken.
+    #[error("replication link \"{0}\" already exists")]
+    LinkExists(String),
+    /// It would be left without what it needs.
+    #[error("cannot {what} because replication link {link} depends on it")]
+    NeededByLink {
+        /// What was to be done: `drop table t`.
+        what: String,
+        /// What needs it.
+        link: String,
     },
     /// No such sequence.
     #[error("there is no sequence with the number {0}")]

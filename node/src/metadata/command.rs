@@ -1,12 +1,13 @@
 //! What can be asked of the metadata group, and what it answers. A command is a log entry: applying it is a function
 //! of the map and the command alone, so every time and every number that it needs comes inside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use volt_engine::catalog::{
     CheckConstraint, Column, ColumnDefault, IndexColumn, IndexState, SequenceDefault, ViewShape,
 };
+use volt_engine::changes::ConflictRule;
 use volt_engine::plan::Expr;
 use volt_engine::procedure::Procedure;
 use volt_engine::value::DataType;
@@ -14,6 +15,7 @@ use volt_engine::{Epoch, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, 
 
 pub use super::answer::{Applied, CommandResult, Refusal};
 use super::failure::{Finding, Grounds};
+use super::link::{LinkId, LinkTarget};
 use super::map::{ClusterMap, ReplicationMode, Restoration, ViewWeight};
 use super::sequence::Sequence;
 use crate::config::RecoveryOrder;
@@ -115,6 +117,34 @@ pub enum Command {
         replication: Option<u32>,
         /// None: as before.
         mode: Option<ReplicationMode>,
+    },
+    /// Makes a replication link, and has its tables tracked.
+    CreateLink {
+        /// Its name.
+        name: String,
+        /// Where to.
+        target: LinkTarget,
+        /// Whose changes, and which of two concurrent ones stays.
+        tables: BTreeMap<TableId, ConflictRule>,
+    },
+    /// Ends a replication link.
+    DropLink {
+        /// Which.
+        link: LinkId,
+    },
+    /// A replication link rests, or goes on where it stopped.
+    PauseLink {
+        /// Which.
+        link: LinkId,
+        /// It rests.
+        is_paused: bool,
+    },
+    /// Has a table tracked, or not any more.
+    TrackTable {
+        /// Which.
+        table: TableId,
+        /// Which of two concurrent changes of a row stays; None: it is tracked no more.
+        rule: Option<ConflictRule>,
     },
     /// Drops tables, all of them or none.
     DropTables {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use volt_engine::NodeId;
+use volt_engine::changes::origin_of;
 
 use super::command::Joining;
 use super::hazard::Hazard;
@@ -167,6 +168,11 @@ impl Metadata {
     /// The group's leader, as this node knows it.
     pub fn leader(&self) -> Option<NodeId> {
         self.leading_member().map(node_of)
+    }
+
+    /// What stands for this cluster in versions of rows.
+    pub(crate) fn origin(&self) -> u64 {
+        origin_of(&self.map().cluster_uuid)
     }
 
     /// True when this node leads the group, as far as it knows.

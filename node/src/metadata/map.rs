@@ -12,6 +12,7 @@ use volt_engine::value::DataType;
 use volt_engine::{Epoch, GroupId, IndexId, Lsn, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
 
 use super::failure::{Failure, Finding};
+use super::link::{Link, LinkId};
 use super::sequence::Sequence;
 use crate::config::RecoveryOrder;
 
@@ -50,6 +51,10 @@ pub struct ClusterMap {
     pub sequences: BTreeMap<SequenceId, Arc<Sequence>>,
     /// The next `SequenceId`.
     pub next_sequence: SequenceId,
+    /// The replication links.
+    pub links: BTreeMap<LinkId, Arc<Link>>,
+    /// The next `LinkId`; 0 stands for 1.
+    pub next_link: LinkId,
     /// Changes with every change of what there is in the catalog, not with the values that sequences hand out; plans made at another one are stale.
     pub catalog_version: u64,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
@@ -305,6 +310,11 @@ impl ClusterMap {
     /// The procedure with this name.
     pub fn procedure(&self, name: &str) -> Option<&Arc<Procedure>> {
         self.procedures.values().find(|procedure| procedure.name == name)
+    }
+
+    /// The replication link with this name.
+    pub fn link(&self, name: &str) -> Option<&Arc<Link>> {
+        self.links.values().find(|link| link.name == name)
     }
 
     /// True when this map has seen the table dropped. One that it is too old to know may have rows here already.

@@ -13,6 +13,7 @@ mod handle;
 pub mod hazard;
 pub mod identity;
 pub mod lease;
+pub mod link;
 pub mod map;
 pub mod placement;
 mod propose;

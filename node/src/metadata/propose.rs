@@ -51,6 +51,7 @@ impl From<ProposeError> for Status {
                 | Refusal::NoSuchIndex(_)
                 | Refusal::NoSuchView(_)
                 | Refusal::NoSuchSequence(_)
+                | Refusal::NoSuchLink(_)
                 | Refusal::NoSuchProcedure(_) => Self::not_found(text),
                 Refusal::Invalid(_) => Self::invalid_argument(text),
                 _ => Self::failed_precondition(text),
@@ -71,6 +72,9 @@ impl From<ProposeError> for SqlError {
                 Refusal::NoSuchTable(_) | Refusal::NoSuchSequence(_) => Self::new("42P01", text),
                 Refusal::SequenceUsedUp(_) => Self::new("2200H", text),
                 Refusal::SequenceNeeded { .. } => Self::new("2BP01", text),
+                Refusal::LinkExists(_) => Self::new("42710", text),
+                Refusal::NoSuchLink(_) => Self::new("42704", text),
+                Refusal::NeededByLink { .. } => Self::new("2BP01", text),
                 Refusal::ProcedureExists(_) => Self::new("42723", text),
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
                 Refusal::ColumnExists { .. } => Self::new("42701", text),

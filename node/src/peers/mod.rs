@@ -9,6 +9,7 @@
 
 mod breaker;
 mod connector;
+pub(crate) mod remote;
 pub(crate) mod retry;
 mod traffic;
 

@@ -105,6 +105,7 @@ fn table_of(new: &NewTable) -> Table {
         checks: Vec::new(),
         ttl: None,
         view: None,
+        tracking: None,
     }
 }
 

@@ -1,4 +1,5 @@
 //! ALTER TABLE ... SET (replication = n, mode = ...): how many backups a table has, and when its writes are acknowledged. Writes go on meanwhile.
+//! And SET (change_tracking = off): the versions of a table's rows, which replication links need, are kept no more.
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(super) struct CopiesPlan {
     /// Backups; None: as many as before.
     replication: Option<u32>,
     mode: Option<ReplicationMode>,
+    stops_tracking: bool,
 }
 
 impl CopiesPlan {
@@ -37,6 +39,7 @@ impl CopiesPlan {
             if_exists: alter.if_exists,
             replication: None,
             mode: None,
+            stops_tracking: false,
         };
         for option in options {
             let SqlOption::KeyValue { key, value } = option else {
@@ -63,9 +66,18 @@ impl CopiesPlan {
                 let mode = mode_of(value).ok_or_else(|| invalid("Modes are sync, semi_sync and async.".to_owned()));
                 self.mode = Some(mode?);
             }
+            "change_tracking" => match value.to_lowercase().as_str() {
+                "off" | "false" | "no" | "0" => self.stops_tracking = true,
+                _ => {
+                    return Err(invalid(
+                        "It can be set off; a replication link has its tables tracked.".to_owned(),
+                    ));
+                }
+            },
             _ => {
                 let message = format!("unrecognized parameter \"{name}\"");
-                return Err(SqlError::new("22023", message).hint("What can be set of a table is replication and mode."));
+                return Err(SqlError::new("22023", message)
+                    .hint("What can be set of a table is replication, mode and change_tracking."));
             }
         }
         Ok(())
@@ -105,12 +117,19 @@ impl SqlEngine {
         let Some(table) = map.table(&plan.table) else {
             return absent(plan, sql, &map);
         };
-        let command = Command::SetReplication {
-            table: table.id,
-            replication: plan.replication,
-            mode: plan.mode,
-        };
-        self.metadata.propose(command).await?;
+        if plan.stops_tracking {
+            let table = table.id;
+            let command = Command::TrackTable { table, rule: None };
+            self.metadata.propose(command).await?;
+        }
+        if plan.replication.is_some() || plan.mode.is_some() {
+            let command = Command::SetReplication {
+                table: table.id,
+                replication: plan.replication,
+                mode: plan.mode,
+            };
+            self.metadata.propose(command).await?;
+        }
         let mut notices = Notices::new();
         if let Some(replication) = plan.replication {
             notices.extend(degraded(&self.metadata.map(), &plan.table, replication));

@@ -212,6 +212,14 @@ impl SqlEngine {
                 self.truncate((names, *restarts), &planned.sql, key).await?;
                 Ok(done("TRUNCATE TABLE"))
             }
+            Plan::Link(plan) => {
+                let notices = self.run_link_plan(plan, &planned.sql).await?;
+                Ok(told(plan.tag(), notices))
+            }
+            Plan::ApplyChanges => {
+                self.apply_changes(parameters.first(), sink).await?;
+                Ok(done("APPLY REPLICATION CHANGES"))
+            }
             Plan::RecoverNode(recover) => {
                 let (node, order) = (recover.node, recover.order);
                 for step in recover_node(&self.coordinator.participant.replicas, node, order, sink).await? {

@@ -18,6 +18,7 @@ mod hint;
 mod index;
 mod insert;
 mod insert_query;
+mod links;
 mod literals;
 mod memory;
 mod mentions;
@@ -160,7 +161,8 @@ impl SqlEngine {
         );
         let expiring = ttl::system_table(&self.metadata, &participant.expiry);
         let spooled = system::spool(self.spool.clone());
-        for (name, table) in tables.into_iter().chain([expiring, spooled]) {
+        let (links, conflicts) = (system::links(&self.coordinator), system::conflicts(&self.coordinator));
+        for (name, table) in tables.into_iter().chain([expiring, spooled, links, conflicts]) {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }

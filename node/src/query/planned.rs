@@ -15,6 +15,7 @@ use super::compile::Route;
 use super::copies::CopiesPlan;
 use super::index::IndexPlan;
 use super::insert_query::InsertQuery;
+use super::links::LinkPlan;
 use super::procedure::{CallPlan, ProcedurePlan};
 use super::recover::RecoverNode;
 use super::sequence::{Call, SequencePlan};
@@ -85,6 +86,10 @@ pub(super) enum Plan {
     View(ViewPlan),
     /// TRUNCATE.
     Truncate { names: Vec<String>, restarts: bool },
+    /// CREATE, ALTER and DROP REPLICATION LINK.
+    Link(LinkPlan),
+    /// APPLY REPLICATION CHANGES.
+    ApplyChanges,
     /// RECOVER NODE.
     RecoverNode(RecoverNode),
     /// DRAIN NODE.
@@ -130,6 +135,7 @@ impl Prepared for Planned {
             | Plan::Constants(_)
             | Plan::Show(_)
             | Plan::Explain(_)
+            | Plan::ApplyChanges
             | Plan::RecoverNode(_)
             | Plan::DrainNode(_) => true,
             Plan::Control(control) => matches!(control, Control::Show(_) | Control::ShowReading(_)),
@@ -153,6 +159,7 @@ impl Prepared for Planned {
             Plan::Program(plan) => !plan.program.is_read_only(),
             // Whether it does is not known before.
             Plan::Call(_) => true,
+            Plan::ApplyChanges => true,
             Plan::Truncate { .. } | Plan::InsertQuery(_) => true,
             _ => false,
         }

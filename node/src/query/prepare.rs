@@ -64,6 +64,13 @@ impl SqlEngine {
         let mut statement = match parse(sql)? {
             Parsed::Empty => return Ok(simple(Plan::Empty, Vec::new())),
             Parsed::RecoverNode(node) => return Ok(simple(Plan::RecoverNode(node), text_column("recovery"))),
+            Parsed::Link(plan) => return Ok(simple(Plan::Link(plan), Vec::new())),
+            Parsed::ApplyChanges => {
+                return Ok(Planned {
+                    types: vec![DataType::Bytea],
+                    ..simple(Plan::ApplyChanges, super::links::applied_columns())
+                });
+            }
             Parsed::DrainNode(node) => return Ok(simple(Plan::DrainNode(node), text_column("drain"))),
             Parsed::CreateTable(statement, clauses) => {
                 let Statement::CreateTable(create) = &*statement else {

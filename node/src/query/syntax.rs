@@ -1,7 +1,7 @@
 //! From text to statements: PostgreSQL's dialect by sqlparser, and the few clauses that are ours.
 //!
 //! `CREATE TABLE ... [PARTITION BY (column) | REPLICATED] [WITH REPLICATION = n [MODE sync]] [USING TTL n SECONDS ON COLUMN c]`,
-//! `ALTER TABLE ... USING TTL`, `RECOVER NODE n`, `DRAIN NODE n`.
+//! `ALTER TABLE ... USING TTL`, `CREATE REPLICATION LINK ...`, `RECOVER NODE n`, `DRAIN NODE n`.
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use volt_engine::NodeId;
 
 use super::complexity::{check_depth, check_relations};
+use super::links::LinkPlan;
 use super::recover::{self, RecoverNode};
 use super::sequence::Overriding;
 use super::ttl::{TtlClause, TtlPlan};
@@ -38,6 +39,10 @@ pub(super) enum Parsed {
     Sequence,
     /// CREATE, ALTER or DROP PROCEDURE: read by `procedure`.
     Procedure,
+    /// CREATE, ALTER or DROP REPLICATION LINK.
+    Link(LinkPlan),
+    /// APPLY REPLICATION CHANGES.
+    ApplyChanges,
     /// RECOVER NODE.
     RecoverNode(RecoverNode),
     /// DRAIN NODE.
@@ -192,6 +197,12 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] | [""] => return Ok(Parsed::Empty),
         ["RECOVER", "NODE", _, ..] => return Ok(Parsed::RecoverNode(recover::recover_node(sql, &tokens)?)),
+        ["CREATE" | "ALTER" | "DROP", "REPLICATION", "LINK", ..] => {
+            return Ok(Parsed::Link(LinkPlan::parse(sql, &tokens)?));
+        }
+        ["APPLY", "REPLICATION", "CHANGES", "$1"] | ["APPLY", "REPLICATION", "CHANGES", "$1", ""] => {
+            return Ok(Parsed::ApplyChanges);
+        }
         ["DRAIN", "NODE", _, ..] => return Ok(Parsed::DrainNode(recover::only_node(sql, &tokens)?)),
         ["CREATE", "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
         ["CREATE" | "ALTER", "SEQUENCE", ..] => return Ok(Parsed::Sequence),

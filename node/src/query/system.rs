@@ -2,6 +2,7 @@
 
 mod balancing;
 mod failures;
+mod links;
 mod recoveries;
 mod spool;
 
@@ -25,6 +26,7 @@ use crate::metadata::sequence::Sequence;
 use crate::replication::Replicas;
 use crate::txn::{MemoryFigures, MemoryGuard};
 
+pub(super) use links::{conflicts, links};
 pub(super) use spool::spool;
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
@@ -116,6 +118,7 @@ const TABLES: &[Definition] = &[
         ],
         sequences,
     ),
+    ("cluster", links::CLUSTER, links::cluster),
     ("failovers", failures::FAILOVERS, failures::failovers),
     ("failures", failures::FAILURES, failures::failures),
 ];

@@ -93,6 +93,8 @@ impl SqlEngine {
             Plan::DropTable { .. } => return Err(not_inside("DROP TABLE")),
             Plan::View(plan) => return Err(not_inside(plan.tag())),
             Plan::Truncate { .. } => return Err(SqlError::unsupported("TRUNCATE inside a transaction block")),
+            Plan::Link(plan) => return Err(not_inside(plan.tag())),
+            Plan::ApplyChanges => return Err(not_inside("APPLY REPLICATION CHANGES")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
             Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {

@@ -17,7 +17,7 @@ const ROWS_AT_A_TIME: usize = 2_000;
 /// How often somebody looks whether there is something to build.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The replica gets the indexes and views of this map's catalog, if it has those of an older one.
+/// The replica gets the indexes, views and tracked tables of this map's catalog, if it has those of an older one.
 pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
     if replica.catalog_version >= map.catalog_version {
         return;
@@ -32,6 +32,8 @@ pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
             replica.is_building = true;
         }
     }
+    let rule = |table: &Arc<Table>| Some((table.id, table.tracking?));
+    replica.engine.set_tracked(tables(group, map).filter_map(rule));
     if !replica.engine.has_views(views(group, map)) {
         replica.engine.set_views(views(group, map));
         replica.is_building = true;
@@ -124,6 +126,7 @@ mod tests {
             checks: Vec::new(),
             ttl: None,
             view: None,
+            tracking: None,
         };
         map.tables.insert(1, Arc::new(table));
         let info = PartitionInfo {

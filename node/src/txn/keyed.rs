@@ -85,10 +85,22 @@ impl Participant {
         rows: &KeptRows,
         effects: Option<Effects>,
     ) -> Result<Option<Effects>, SqlError> {
+        let effects = effects.map(|effects| self.track(replica, effects)).transpose()?;
         let Some(keyed) = keyed else { return Ok(effects) };
         let now_micros = self.replicas.world.clock.unix_micros();
         let kept = replica.engine.keep(keyed, affected, rows, now_micros, effects)?;
         Ok(Some(kept))
+    }
+
+    /// The effects of a transaction, with the versions of the rows of tracked tables.
+    pub(super) fn track(&self, replica: &Replica, effects: Effects) -> Result<Effects, SqlError> {
+        if !replica.engine.tracks_any() {
+            return Ok(effects);
+        }
+        let now_micros = self.replicas.world.clock.unix_micros();
+        Ok(replica
+            .engine
+            .track(effects, now_micros, self.replicas.metadata.origin())?)
     }
 
     /// Of the partitions that this node leads: how many keys they keep.

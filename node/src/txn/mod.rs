@@ -12,6 +12,7 @@
 mod backup;
 mod calls;
 mod expiry;
+mod incoming;
 mod indexes;
 mod interactive;
 mod journal;

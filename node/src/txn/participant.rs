@@ -22,6 +22,7 @@ use super::pins::Pins;
 use super::request::{Changed, Failure, KeyedAt, Work};
 use super::sequences::Sequences;
 use crate::error::SqlError;
+use crate::links::LinkStates;
 use crate::replication::hold::Asked;
 use crate::replication::replica::Replica;
 use crate::replication::{Replicas, TAIL_LIMIT_BYTES, lock};
@@ -50,6 +51,8 @@ pub(crate) struct Participant {
     pub(crate) sequences: Arc<Sequences>,
     /// What has expired here.
     pub(crate) expiry: Arc<Expiry>,
+    /// How far partitions led here are told over links.
+    pub(crate) links: Arc<LinkStates>,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -75,6 +78,7 @@ impl Participant {
             modules: Modules::default(),
             sequences,
             expiry: Arc::default(),
+            links: Arc::default(),
             repeats: AtomicU64::default(),
         }
     }
@@ -288,6 +292,8 @@ impl Participant {
                 let rows = changed.to_kept();
                 let kept = self.keep(replica, Some(&at.keyed), changed.affected, &rows, Some(effects));
                 effects = kept.map_err(Failure::Sql)?.unwrap_or_default();
+            } else {
+                effects = self.track(replica, effects).map_err(Failure::Sql)?;
             }
             let lsn = self.replicas.append(
                 replica,

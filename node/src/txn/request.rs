@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use volt_engine::changes::Change;
 use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::error::StatementError;
 use volt_engine::idempotency::{KeptRows, Keyed};
-use volt_engine::partition::MAX_RETURNED_BYTES;
+use volt_engine::partition::{Conflict, MAX_RETURNED_BYTES};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::procedure::Notice;
 use volt_engine::row::RowRef;
@@ -14,6 +15,7 @@ use volt_engine::value::Value;
 use volt_engine::{IndexId, Lsn, PartitionId, ProcedureId, TableId};
 
 use crate::error::SqlError;
+use crate::links::LinkReport;
 
 /// A request to the primary of one or several partitions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -96,6 +98,17 @@ pub(crate) enum Request {
     Unpin { transaction: TransactionId },
     /// Answered when the node knows this version of the cluster map, or a later one.
     Know { version: u64 },
+    /// Changes of another cluster: take what is not known, commit it, answer.
+    Incorporate {
+        partition: PartitionId,
+        /// Which link brings them.
+        link: String,
+        changes: Vec<Change>,
+    },
+    /// How far this node has told its partitions over links.
+    Links,
+    /// The conflicts of the partitions that this node leads.
+    Conflicts,
     /// How far an index is, in a partition that must have heard of it.
     Index(IndexRequest),
 }
@@ -269,7 +282,7 @@ pub(crate) struct ScanRequest {
 /// What came of a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// Of `Run`, `Call` and `Apply`: encoded rows, how many rows it returned or changed, and what a procedure told.
+    /// Of `Run`, `Call`, `Apply` and `Incorporate`: encoded rows, how many rows it returned or changed, and what a procedure told.
     Ran {
         rows: Vec<Bytes>,
         affected: u64,
@@ -299,6 +312,10 @@ pub(crate) enum Reply {
     Pinned(Vec<Pinned>),
     /// Of `Index`.
     Index(IndexProgress),
+    /// Of `Links`.
+    Links(LinkReport),
+    /// Of `Conflicts`.
+    Conflicts(Vec<(PartitionId, Vec<Conflict>)>),
     /// Nothing was done.
     Failed(Failure),
 }

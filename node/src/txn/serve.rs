@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use volt_engine::changes::Change;
 use volt_engine::effects::TransactionId;
 use volt_engine::error::StatementError;
 use volt_engine::plan::StatementContext;
 use volt_engine::procedure::Notice;
+use volt_engine::row::RowRef;
 use volt_engine::value::Value;
 use volt_engine::{Lsn, PartitionId};
 
@@ -22,6 +24,12 @@ pub(super) const HOLD_WAIT: Duration = Duration::from_secs(5);
 /// A waiter looks again by itself so often, should whoever was to wake it be gone.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+fn check_rows(changes: &[Change]) -> Result<(), SqlError> {
+    let mut rows = changes.iter().filter_map(|change| change.row.as_ref());
+    rows.try_for_each(|row| RowRef::parse(row).map(drop))
+        .map_err(SqlError::internal)
+}
+
 impl Participant {
     /// The same for a request from another node, whose programs are checked first.
     pub(crate) async fn serve_checked(&self, request: Request) -> Reply {
@@ -32,6 +40,7 @@ impl Participant {
             Request::Scan(ScanRequest {
                 program: Some(program), ..
             }) => program.validate().map_err(SqlError::from),
+            Request::Incorporate { changes, .. } => check_rows(changes),
             Request::Apply { buffered, .. } => buffered.effects.check().map_err(SqlError::internal),
             Request::Execute { parts, .. } => parts.iter().try_for_each(|part| match &part.work {
                 Work::Program(program) => program.validate().map_err(SqlError::from),
@@ -121,6 +130,17 @@ impl Participant {
             } => self.serve_pin_backup(transaction, &partitions, max_staleness_ms),
             Request::Know { version } => self.serve_know(version).await,
             Request::Index(request) => self.serve_index(&request),
+            Request::Incorporate {
+                partition,
+                link,
+                changes,
+            } => {
+                let incorporate =
+                    |rows: &mut EncodedRows| (self.incorporate(partition, &link, &changes, rows), Vec::new());
+                self.serve_run(partition, incorporate).await
+            }
+            Request::Links => Reply::Links(self.links.report()),
+            Request::Conflicts => Reply::Conflicts(self.conflicts()),
             Request::Unpin { transaction } => {
                 self.unpin(transaction);
                 Reply::Done

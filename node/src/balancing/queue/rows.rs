@@ -4,8 +4,7 @@ use async_trait::async_trait;
 use volt_engine::value::ValueRef;
 
 use crate::error::SqlError;
-use crate::gateway::codec::text;
-use crate::statement::{ResultColumn, RowSink};
+use crate::statement::{ResultColumn, RowSink, json};
 
 /// Bytes of a statement's rows that are kept in its row.
 const MAX_RESULT_BYTES: usize = 64 << 10;
@@ -81,20 +80,7 @@ impl RowSink for ResultRows {
         if self.bytes > MAX_RESULT_BYTES {
             return;
         }
-        let member = |(name, value): (&String, &ValueRef<'_>)| {
-            let value = match value {
-                ValueRef::Null => serde_json::Value::Null,
-                value => {
-                    let mut written = Vec::new();
-                    text::put(&mut written, *value);
-                    serde_json::Value::String(String::from_utf8_lossy(&written).into_owned())
-                }
-            };
-            // In the statement's order, which a map would not keep.
-            format!("{}:{value}", serde_json::Value::String(name.clone()))
-        };
-        let members: Vec<String> = self.names.iter().zip(values).map(member).collect();
-        let row = format!("{{{}}}", members.join(","));
+        let row = json::object(self.names.iter().map(String::as_str).zip(values.iter().copied()));
         self.bytes += row.len() + 1;
         self.rows.push(row);
     }

@@ -11,14 +11,15 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::{Duration, timeout};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 use tokio_util::task::AbortOnDropHandle;
 use volt_engine::NodeId;
 
 use super::{LivenessMedium, NoLook, Own};
-use crate::config::LivenessDatabase;
+use crate::config::RemoteDatabase;
 use crate::membership::interval::Mark;
 use crate::metadata::failure::Medium;
+use crate::peers::remote;
 use crate::world::World;
 
 /// Longest time for a round. It says nothing long before that: when it took more than an interval. A server that hangs
@@ -36,7 +37,7 @@ const LOOK: &str = "SELECT node_id, boot_id, sequence FROM volt_liveness WHERE c
 /// The database.
 pub struct Database {
     world: World,
-    settings: LivenessDatabase,
+    settings: RemoteDatabase,
     session: Mutex<Option<Session>>,
     /// Connections tried: which server is next.
     tried: AtomicUsize,
@@ -52,7 +53,7 @@ struct Session {
 
 impl Database {
     /// Not yet connected.
-    pub fn new(world: World, settings: LivenessDatabase) -> Self {
+    pub fn new(world: World, settings: RemoteDatabase) -> Self {
         Self {
             world,
             settings,
@@ -74,22 +75,10 @@ impl Database {
     }
 
     async fn connect(&self) -> Result<Session, NoLook> {
-        let servers = &self.settings.servers;
-        let server = &servers[self.tried.fetch_add(1, Relaxed) % servers.len()];
-        let mut login = self.settings.login.clone();
-        if let Some(file) = &self.settings.password_file {
-            let password = self.world.disk.read(file).await;
-            let password = password.map_err(|error| NoLook(format!("{}: {error}", file.display())))?;
-            login.password(password.trim_ascii_end());
-        }
-        let stream = self.world.network.connect(server).await;
-        let stream = stream.map_err(|error| NoLook(format!("{server}: {error}")))?;
-        let (client, connection) = login.connect_raw(stream, NoTls).await.map_err(told)?;
-        let carrier = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the connection to the liveness database ended");
-            }
-        }));
+        let tried = self.tried.fetch_add(1, Relaxed);
+        let (client, carrier) = remote::connect(&self.world, &self.settings, tried)
+            .await
+            .map_err(NoLook)?;
         let renew = match client.prepare(RENEW).await {
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 client.batch_execute(CREATE).await.map_err(told)?;
@@ -154,10 +143,6 @@ fn number(number: u64) -> i64 {
     number.cast_signed()
 }
 
-/// With what the server said.
 fn told(error: tokio_postgres::Error) -> NoLook {
-    match error.as_db_error() {
-        Some(said) => NoLook(format!("{}: {}", said.code().code(), said.message())),
-        None => NoLook(error.to_string()),
-    }
+    NoLook(remote::told(&error))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use volt_engine::TableId;
 use volt_engine::catalog::{Column, ColumnDefault, IndexColumn, Table, ViewShape};
+use volt_engine::changes::ConflictRule;
 use volt_engine::plan::{Expr, Program};
 use volt_engine::value::Value;
 
@@ -87,6 +88,13 @@ fn drop(map: &ClusterMap, table: &mut Table, name: String) -> Result<usize, Refu
     };
     if table.primary_key.contains(&place) {
         return Err(Refusal::Invalid("a column of the primary key stays".to_owned()));
+    }
+    if table.tracking == Some(ConflictRule::Greatest(place)) {
+        let message = format!(
+            "conflicts of table \"{}\" are resolved by column \"{name}\"",
+            table.name
+        );
+        return Err(Refusal::NotAllowed(message));
     }
     let of_table = map.tables.values().filter_map(|view| Some((view, view.view.as_ref()?)));
     let mut of_table = of_table.filter(|(_, shape)| shape.source == table.id);

@@ -5,6 +5,7 @@
 mod columns;
 mod failures;
 mod indexes;
+pub(crate) mod links;
 pub(crate) mod loss;
 mod nodes;
 mod procedures;
@@ -79,6 +80,10 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             epoch,
             mode,
         } => reigns::take_mode(map, (by, boot_id), partition, epoch, mode),
+        Command::CreateLink { name, target, tables } => links::create(map, name, target, &tables),
+        Command::DropLink { link } => links::drop(map, link),
+        Command::PauseLink { link, is_paused } => links::pause(map, link, is_paused),
+        Command::TrackTable { table, rule } => links::track(map, table, rule),
         Command::DropTables { tables } => tables::drop_tables(map, &tables),
         Command::AlterColumns {
             table,

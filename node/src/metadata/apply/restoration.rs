@@ -61,7 +61,12 @@ pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Res
 }
 
 /// Indexes are built as the rows come; a unique one that was not ready may meet rows that it forbids, and nobody was told that it is there.
+/// Links are not restored, and without them nothing is tracked.
 fn finished(table: Arc<Table>) -> Arc<Table> {
+    let mut table = table;
+    if table.tracking.is_some() {
+        Arc::make_mut(&mut table).tracking = None;
+    }
     if table.indexes.iter().all(|index| index.state == IndexState::Ready) {
         return table;
     }
@@ -120,6 +125,8 @@ pub(super) fn changes_catalog(command: &Command) -> bool {
         command,
         Command::CreateTable { .. }
             | Command::SetReplication { .. }
+            | Command::CreateLink { .. }
+            | Command::TrackTable { .. }
             | Command::DropTables { .. }
             | Command::AlterColumns { .. }
             | Command::SetTtl { .. }

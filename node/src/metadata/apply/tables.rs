@@ -7,7 +7,7 @@ use volt_engine::catalog::{IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
-use super::{indexes, procedures, sequences, ttl, views};
+use super::{indexes, links, procedures, sequences, ttl, views};
 use crate::metadata::command::{Applied, CommandResult, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
 use crate::metadata::placement::first_holders;
@@ -44,6 +44,7 @@ pub(super) fn create_table(
         checks: new.checks,
         ttl: None,
         view: None,
+        tracking: None,
     };
     for index in new.indexes {
         // There are no rows to look through.
@@ -169,6 +170,9 @@ pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> C
     }
     for table in tables {
         procedures::check_unneeded(map, *table)?;
+        if let Some(table) = map.tables.get(table) {
+            links::check_unneeded(map, table, "drop")?;
+        }
         views::check_unneeded(map, *table)?;
     }
     sequences::check_owned_unneeded(map, tables)?;

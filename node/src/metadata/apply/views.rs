@@ -143,6 +143,7 @@ fn materialize(map: &mut ClusterMap, name: &str, new: NewMaterialized) -> Result
         checks: Vec::new(),
         ttl: None,
         view: Some(Box::new(shape)),
+        tracking: None,
     };
     map.tables.insert(id, Arc::new(table));
     Ok(MaterializedView {

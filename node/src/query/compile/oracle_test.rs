@@ -69,6 +69,7 @@ fn table() -> Arc<Table> {
         checks: Vec::new(),
         ttl: None,
         view: None,
+        tracking: None,
     })
 }
 

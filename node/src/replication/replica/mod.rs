@@ -31,6 +31,7 @@ use super::freshness::Freshness;
 use super::hold::Hold;
 use super::tail::{Record, TAIL_LIMIT_BYTES, Tail};
 use crate::config::{DEFAULT_ASYNC_MAX_LAG, DEFAULT_TAIL_MARGIN_BYTES};
+use crate::metadata::link::LinkId;
 use crate::metadata::map::ReplicationMode;
 use crate::world::Planted;
 use appointment::Appointment;
@@ -117,6 +118,8 @@ pub(crate) struct Replica {
     pub(crate) fill_holds: BTreeMap<NodeId, Lsn>,
     /// Of a primary whose records are archived: those beyond are kept for that, as for a learner.
     pub(crate) archived: Option<Lsn>,
+    /// Of a primary: how far each replication link is; records beyond are kept for that.
+    pub(crate) linked: BTreeMap<LinkId, Lsn>,
     /// Where replicas are to be compared.
     appointment: Option<Appointment>,
     /// Fills begun here, so that each has a number.
@@ -172,6 +175,7 @@ impl Replica {
             marked_committed: 0,
             fill_holds: BTreeMap::new(),
             archived: None,
+            linked: BTreeMap::new(),
             appointment: None,
             fills: 0,
             filling_since: 0,
@@ -309,6 +313,7 @@ impl Replica {
                 .map(|follower| follower.acked)
                 .chain(self.fill_holds.values().copied())
                 .chain(self.archived)
+                .chain(self.linked.values().copied())
                 .fold(settled, Lsn::min)
         });
         self.tail.trim(streaming.unwrap_or(settled), self.tail_margin_bytes);

@@ -61,6 +61,7 @@ fn table() -> Table {
         checks: vec![check(1), check(2)],
         ttl: None,
         view: None,
+        tracking: None,
     }
 }
 

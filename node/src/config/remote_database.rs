@@ -1,4 +1,4 @@
-//! Which database nodes renew their rows in, from a URL: what can't be used is refused before the node starts.
+//! Another database that nodes speak to, from a URL: what can't be used is refused at once.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ const APPLICATION: &str = "volt-node";
 
 /// A database that speaks PostgreSQL's protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LivenessDatabase {
+pub struct RemoteDatabase {
     /// Whom to be and where; without a password.
     pub login: Config,
     /// `host:port` of each of its servers, in the order in which they are tried.
@@ -23,13 +23,13 @@ pub struct LivenessDatabase {
     pub password_file: Option<PathBuf>,
 }
 
-impl LivenessDatabase {
+impl RemoteDatabase {
     /// From `postgres://USER@HOST:PORT/DATABASE`, or why not. What is said of it never has the URL, which may hold a secret.
     pub fn new(url: &str, password_file: Option<PathBuf>) -> Result<Self, String> {
         // The driver's own words may quote a part of the URL.
         let mut login = Config::from_str(url).map_err(|_| "it is no postgres:// URL".to_owned())?;
         if login.get_password().is_some() {
-            return Err("it has a password in it, which others can see: --liveness-database-password-file".to_owned());
+            return Err("it has a password in it, which others can see; name a file that has it".to_owned());
         }
         if login.get_user().is_none() {
             return Err("it names no user".to_owned());
@@ -66,15 +66,12 @@ fn servers(login: &Config) -> Result<Vec<String>, String> {
     hosts.iter().enumerate().map(server).collect()
 }
 
-impl fmt::Display for LivenessDatabase {
+impl fmt::Display for RemoteDatabase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.login.get_user().unwrap_or_default();
         let database = self.login.get_dbname().unwrap_or(user);
         let servers = self.servers.join(", ");
-        write!(
-            formatter,
-            "volt_liveness in database {database} of {servers}, as {user}"
-        )
+        write!(formatter, "database {database} of {servers}, as {user}")
     }
 }
 
@@ -83,14 +80,14 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> String {
-        LivenessDatabase::new(url, None).unwrap_err()
+        RemoteDatabase::new(url, None).unwrap_err()
     }
 
     #[test]
     fn servers_in_their_order() {
-        let database = LivenessDatabase::new("postgres://a@one:5433,two:5434/x", None).unwrap();
+        let database = RemoteDatabase::new("postgres://a@one:5433,two:5434/x", None).unwrap();
         assert_eq!(database.servers, ["one:5433", "two:5434"]);
-        let database = LivenessDatabase::new("postgresql://a@[::1]/x", None).unwrap();
+        let database = RemoteDatabase::new("postgresql://a@[::1]/x", None).unwrap();
         assert_eq!(database.servers, ["[::1]:5432"]);
     }
 
