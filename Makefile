@@ -1,11 +1,12 @@
 # What people do here. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint soak bench kube-up kube-down
+.PHONY: help run test lint soak endure bench kube-up kube-down
 
 ARGS ?= --nodes 3 --data ./data
 NODES ?= 3
 SEEDS ?= 1000
+MINUTES ?= 10
 FROM ?= 1
 
 help: ## this list
@@ -24,6 +25,9 @@ lint: ## formatting, clippy, documentation
 
 soak: ## seeds of the simulation, any number: make soak SEEDS=10000 FROM=301
 	@SEEDS=$(SEEDS) FROM=$(FROM) cargo test --workspace --test simulation many::soak -- --ignored --exact --nocapture
+
+endure: ## real processes under faults for minutes, their histories checked: make endure MINUTES=10 FROM=7
+	@VOLT_ENDURE_SECONDS=$$(( $(MINUTES) * 60 )) VOLT_ENDURE_SEED=$(FROM) cargo test --workspace --test cluster endurance -- --nocapture
 
 bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover (psql, pgbench, a JDK, Maven)
 	cargo bench -p volt-engine

@@ -9,6 +9,7 @@ mod columns;
 mod complex;
 mod detection;
 mod dev;
+mod endurance;
 mod failures;
 mod golden;
 mod idempotency;

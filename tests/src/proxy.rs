@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use procfs::process::{FDTarget, Process};
@@ -24,6 +25,8 @@ struct Cuts {
     /// Connections of a node that are older than this number are dead, though nobody says so.
     vanished: BTreeMap<u32, u64>,
     connections: u64,
+    /// What passes to or from a node comes so much later.
+    slow: BTreeMap<u32, Duration>,
 }
 
 /// A connection: the nodes at its ends, who opened it first, and its number.
@@ -42,6 +45,11 @@ impl Cuts {
         };
         let deaf = ends.nodes.last().is_some_and(|target| self.deaf.contains(target));
         !deaf && !ends.nodes.iter().any(cut) && !self.pairs.iter().any(parted)
+    }
+
+    fn delay(&self, ends: &Ends) -> Duration {
+        let delays = ends.nodes.iter().filter_map(|node| self.slow.get(node));
+        delays.sum()
     }
 }
 
@@ -108,6 +116,14 @@ impl Proxies {
     /// What waited passes, and everything after it.
     pub fn undeafen(&self, node: u32) {
         self.cuts.send_modify(|cuts| _ = cuts.deaf.remove(&node));
+    }
+
+    /// From now on everything to the node and from it comes later, each piece that is read at a time; nothing: at once again.
+    pub fn slow_down(&self, node: u32, by: Duration) {
+        self.cuts.send_modify(|cuts| match by.is_zero() {
+            true => drop(cuts.slow.remove(&node)),
+            false => drop(cuts.slow.insert(node, by)),
+        });
     }
 
     /// Nothing passes on the connections that the node has now, for ever, and nobody hears that they ended. New ones are
@@ -188,6 +204,10 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cuts: watch::
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
+        let delay = cuts.borrow().delay(&ends);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         // Also the end of a connection does not pass while a node is cut off.
         passes(&mut cuts, &ends).await;
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
