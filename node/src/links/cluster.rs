@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use tokio_postgres::{Client, Statement};
-use volt_engine::{Lsn, PartitionId, TableId};
+use volt_engine::{PartitionId, TableId};
 
 use super::postgres::table_of;
 use super::progress::{Progress, not_told};
-use super::target::{NotTold, Piece, Target};
+use super::target::{Mark, NotTold, Piece, Target};
 use super::wire::{Told, told_change, told_table};
 use crate::metadata::map::ClusterMap;
 use crate::peers::remote::Carrier;
@@ -67,7 +67,7 @@ impl Cluster {
 
 #[async_trait]
 impl Target for Cluster {
-    async fn take_over(&self, partition: PartitionId) -> Result<Option<Lsn>, NotTold> {
+    async fn take_over(&self, partition: PartitionId) -> Result<Option<Mark>, NotTold> {
         self.progress.take_over(&self.client, partition).await
     }
 

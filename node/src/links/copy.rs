@@ -5,7 +5,7 @@ use volt_engine::partition::RowsCursor;
 use volt_engine::{Epoch, Lsn};
 
 use super::sender::{Place, Sender, news};
-use super::target::{NotTold, Piece, Target};
+use super::target::{Mark, NotTold, Piece, Target};
 use crate::metadata::map::ClusterMap;
 use crate::replication::{Slot, lock};
 
@@ -59,7 +59,7 @@ impl Sender {
         self.states.change(self.link.id, partition, begin);
         let mut after: Option<RowsCursor> = None;
         loop {
-            let told = {
+            let (told, epoch) = {
                 let replica = lock(pinned.slot);
                 let reign = replica.reign().map(|reign| reign.began_epoch);
                 if reign != Some(pinned.began_epoch) {
@@ -67,14 +67,15 @@ impl Sender {
                 }
                 let (span, limits) = ((since, snapshot), (COPY_ROWS, COPY_BYTES));
                 let tables = &self.link.tables;
-                replica.engine.tell_rows(tables, span, after.as_ref(), limits)
+                let told = replica.engine.tell_rows(tables, span, after.as_ref(), limits);
+                (told, replica.history.epoch_at(snapshot))
             };
             after = told.more;
             let changes = news(target, told.changes);
             let piece = Piece {
                 partition,
                 changes: &changes,
-                told: after.is_none().then_some(snapshot),
+                told: after.is_none().then_some(Mark { lsn: snapshot, epoch }),
             };
             if !piece.changes.is_empty() || piece.told.is_some() {
                 self.tell_piece(target, map, piece).await?;

@@ -13,10 +13,10 @@ use volt_engine::changes::Change;
 use volt_engine::key::decode_key;
 use volt_engine::row::RowRef;
 use volt_engine::value::{Value, ValueRef};
-use volt_engine::{Lsn, PartitionId, TableId};
+use volt_engine::{PartitionId, TableId};
 
 use super::progress::{Progress, not_told};
-use super::target::{NotTold, Piece, Target};
+use super::target::{Mark, NotTold, Piece, Target};
 use crate::metadata::map::ClusterMap;
 use crate::peers::remote::Carrier;
 use crate::statement::json;
@@ -182,7 +182,7 @@ fn upsert(table: &Table) -> String {
 
 #[async_trait]
 impl Target for Postgres {
-    async fn take_over(&self, partition: PartitionId) -> Result<Option<Lsn>, NotTold> {
+    async fn take_over(&self, partition: PartitionId) -> Result<Option<Mark>, NotTold> {
         self.progress.take_over(&self.client, partition).await
     }
 

@@ -15,7 +15,7 @@ use super::outgoing::{self, Outgoing};
 use super::postgres::Postgres;
 use super::progress::{Progress, not_told};
 use super::states::LinkStates;
-use super::target::{NotTold, Piece, Target};
+use super::target::{Mark, NotTold, Piece, Target};
 use crate::config::RemoteDatabase;
 use crate::metadata::link::{Link, LinkTarget};
 use crate::metadata::map::ClusterMap;
@@ -84,7 +84,7 @@ pub(super) struct Place {
 /// What a partition has to tell next.
 enum Work {
     Nothing,
-    Tell(Outgoing),
+    Tell(Outgoing, Epoch),
     Copy { snapshot: Lsn, since: Lsn },
 }
 
@@ -192,7 +192,14 @@ impl Sender {
                 return Ok(false);
             }
             Work::Copy { snapshot, since } => self.copy(target, map, slot, place, (since, snapshot)).await?,
-            Work::Tell(outgoing) => self.tell_records(target, map, (partition, place), outgoing).await?,
+            Work::Tell(outgoing, epoch) => {
+                let to = Mark {
+                    lsn: outgoing.to,
+                    epoch,
+                };
+                self.tell_records(target, map, (partition, place), (outgoing.changes, to))
+                    .await?
+            }
         };
         places.insert(partition, place);
         let mut replica = lock(slot);
@@ -224,18 +231,19 @@ impl Sender {
     ) -> Result<Place, NotTold> {
         let partition = lock(slot).partition;
         let noted = target.take_over(partition).await?;
+        // Of an asynchronous partition records may have been told that are lost here: what came in their places is told from there on.
+        let told = noted.map_or(0, |noted| {
+            let replica = lock(slot);
+            noted.lsn.min(replica.history.end_of(noted.epoch, replica.committed))
+        });
         let place = Place {
             began_epoch,
-            told: noted.unwrap_or(0),
-            noted: noted.unwrap_or(0),
+            told,
+            noted: told,
             noted_at: Instant::now(),
         };
-        tracing::debug!(
-            link = self.link.name,
-            partition,
-            ?noted,
-            "a partition is told from here"
-        );
+        let link = &self.link.name;
+        tracing::debug!(link, partition, ?noted, told, "a partition is told from here");
         if noted.is_some() {
             return Ok(place);
         }
@@ -272,7 +280,10 @@ impl Sender {
         let outgoing = records.and_then(|records| outgoing::next(&self.link.tables, span, records));
         match outgoing {
             Some(outgoing) if outgoing.to == place.told => Ok(Work::Nothing),
-            Some(outgoing) => Ok(Work::Tell(outgoing)),
+            Some(outgoing) => {
+                let epoch = replica.history.epoch_at(outgoing.to);
+                Ok(Work::Tell(outgoing, epoch))
+            }
             None if replica.engine.forgotten() > place.told => Err(NotTold::Forgotten(partition)),
             None => Ok(Work::Copy {
                 snapshot: self.pin(replica, place.began_epoch)?,
@@ -286,10 +297,10 @@ impl Sender {
         target: &dyn Target,
         map: &ClusterMap,
         (partition, mut place): (PartitionId, Place),
-        outgoing: Outgoing,
+        (changes, to): (Vec<Change>, Mark),
     ) -> Result<Place, NotTold> {
-        let changes = news(target, outgoing.changes);
-        place.told = outgoing.to;
+        let changes = news(target, changes);
+        place.told = to.lsn;
         let is_due = place.noted_at.elapsed() >= NOTE_EVERY || place.told - place.noted >= NOTE_RECORDS;
         if changes.is_empty() && !is_due {
             return Ok(place);
@@ -297,7 +308,7 @@ impl Sender {
         let piece = Piece {
             partition,
             changes: &changes,
-            told: Some(place.told),
+            told: Some(to),
         };
         self.tell_piece(target, map, piece).await?;
         (place.noted, place.noted_at) = (place.told, Instant::now());

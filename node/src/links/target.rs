@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use volt_engine::changes::Change;
-use volt_engine::{Lsn, PartitionId};
+use volt_engine::{Epoch, Lsn, PartitionId};
 
 use crate::metadata::map::ClusterMap;
 
@@ -30,14 +30,21 @@ pub(super) struct Piece<'a> {
     pub(super) partition: PartitionId,
     pub(super) changes: &'a [Change],
     /// All up to here is told with it; None: more of the same follows, as of a copy.
-    pub(super) told: Option<Lsn>,
+    pub(super) told: Option<Mark>,
+}
+
+/// A record, by its place and the epoch of the primary that made it: together they name it for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) lsn: Lsn,
+    pub(super) epoch: Epoch,
 }
 
 /// Another database, of one connection.
 #[async_trait]
 pub(super) trait Target: Send + Sync {
     /// Makes this connection the one that tells a partition, and returns how far it was told; None: nothing of it.
-    async fn take_over(&self, partition: PartitionId) -> Result<Option<Lsn>, NotTold>;
+    async fn take_over(&self, partition: PartitionId) -> Result<Option<Mark>, NotTold>;
 
     /// Tells a part; the changes that met others there.
     async fn tell(&self, map: &ClusterMap, piece: Piece<'_>) -> Result<u64, NotTold>;
