@@ -20,5 +20,7 @@ COPY --from=build /out/volt-operator /usr/local/bin/
 ENTRYPOINT ["/usr/local/bin/volt-operator"]
 
 FROM base AS volt-node
+# Whom object stores are signed by, for archives.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/volt-node /usr/local/bin/
 ENTRYPOINT ["/usr/local/bin/volt-node"]

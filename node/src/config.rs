@@ -16,6 +16,7 @@ use crate::balancing::queue::QueueSettings;
 use crate::balancing::spool::SpoolSettings;
 use crate::statement::ReadSettings;
 
+pub(crate) use archive::store_url;
 pub use archive::{ArchiveArguments, ArchiveConfig, RestoreArguments, url as archive_url};
 pub use balancing::BalancingArguments;
 pub use detection::{DataChangeDetection, Detection, DetectionArguments, HeartbeatDetection, IntervalDetection};

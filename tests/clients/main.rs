@@ -2,15 +2,13 @@
 //!
 //! A client that is not installed is reported as skipped, unless VOLT_REQUIRE_CLIENTS is set, as `make test` does.
 
-mod tools;
-
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tools::{Tool, cache, finish};
 use volt_tests::operator;
 use volt_tests::processes::Nodes;
+use volt_tests::tools::{self, Tool, cache, finish};
 
 const WHOLE: Duration = Duration::from_secs(60);
 

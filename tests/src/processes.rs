@@ -83,6 +83,7 @@ pub struct NodeProcess {
     /// The address under which others reach its peer port.
     pub advertise: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     data: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -100,6 +101,7 @@ impl NodeProcess {
                 "RUST_LOG",
                 std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
             )
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -217,6 +219,16 @@ impl Nodes {
 
     /// The same, each with more arguments of `volt-node start`.
     pub fn start_with(count: u32, advertise: impl Fn(u32) -> String, more: &[&str]) -> Result<Self> {
+        Self::start_in(&[], count, advertise, more)
+    }
+
+    /// The same, with more variables in their environment.
+    pub fn start_in(
+        environment: &[(String, String)],
+        count: u32,
+        advertise: impl Fn(u32) -> String,
+        more: &[&str],
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let ports = free_ports(3 * count as usize);
         let port = |node: u32, which: usize| ports[3 * (node as usize - 1) + which];
@@ -247,6 +259,7 @@ impl Nodes {
                     .flat_map(|(name, value)| [name.to_owned(), value])
                     .chain(more.iter().map(|&argument| argument.to_owned()))
                     .collect(),
+                environment: environment.to_vec(),
                 data,
                 log: folder.path().join(format!("node-{node}.log")),
                 child: None,

@@ -30,6 +30,9 @@ use crate::config::ArchiveConfig;
 use crate::replication::Replicas;
 use crate::txn::Coordinator;
 
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub use objects::contract;
 pub(crate) use read::load_newest;
 pub(crate) use restore::{begin as begin_restoration, run as restore_what_is_left};
 pub(crate) use ship::Archiver;

@@ -278,7 +278,14 @@ impl Archiver {
                 }
             }
             let path = base.chunks(partition, objects);
-            self.put(&path, Kind::BaseChunks, &chunks).await?;
+            match self.put(&path, Kind::BaseChunks, &chunks).await {
+                // Of a try that came to no end, before a table was dropped: a base that is not whole is none.
+                Err(ArchiveError::Taken(_)) => {
+                    self.store.remove(&path).await?;
+                    self.put(&path, Kind::BaseChunks, &chunks).await?;
+                }
+                done => done?,
+            }
             objects += 1;
             if cursor.is_none() {
                 break;

@@ -27,6 +27,9 @@ pub(crate) enum ArchiveError {
     /// It says so itself, or can't be reached.
     #[error("the archive can't be used: {0}")]
     Store(String),
+    /// An object of this name is there, with other content. Nothing was written.
+    #[error("the archive's object {0} is there already, with other content")]
+    Taken(String),
     /// An object is not what was written.
     #[error("the archive's object {object} is damaged: {damage}")]
     Damaged {
@@ -44,24 +47,38 @@ pub(crate) enum ArchiveError {
 #[derive(Clone)]
 pub(crate) struct Store {
     objects: Arc<dyn Objects>,
+    /// Where they are, for errors.
+    place: Arc<str>,
     /// Below this.
     root: PathBuf,
     pub(super) cluster: Uuid,
 }
 
 /// Waits no longer than that.
-async fn within<T>(limit: Duration, what: &Path, work: impl Future<Output = io::Result<T>>) -> Result<T, ArchiveError> {
-    let done = timeout(limit, work).await;
-    let failed = |error: &dyn std::fmt::Display| ArchiveError::Store(format!("{}: {error}", what.display()));
-    done.map_err(|_| failed(&"no answer"))?.map_err(|error| failed(&error))
+async fn within<T>(
+    limit: Duration,
+    (place, what): (&str, &Path),
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, ArchiveError> {
+    let object = || format!("{place}/{}", what.display());
+    match timeout(limit, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => Err(ArchiveError::Taken(object())),
+        Ok(Err(error)) => Err(ArchiveError::Store(format!("{}: {error}", object()))),
+        Err(_) => Err(ArchiveError::Store(format!("{}: no answer in {limit:?}", object()))),
+    }
 }
 
 impl Store {
     /// Of this cluster, at this URL.
     pub(crate) fn new(world: &World, url: &str, cluster: Uuid) -> Result<Self, ArchiveError> {
         let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
-        let root = PathBuf::from(cluster.to_string());
-        Ok(Self { objects, root, cluster })
+        Ok(Self {
+            objects,
+            place: url.into(),
+            root: PathBuf::from(cluster.to_string()),
+            cluster,
+        })
     }
 
     /// The archive that is at this URL; of several the one whose UUID the URL ends with.
@@ -72,7 +89,7 @@ impl Store {
             return Self::new(world, place, cluster);
         }
         let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
-        let names = within(LIST_WAIT, Path::new(""), objects.names(Path::new(""))).await?;
+        let names = within(LIST_WAIT, (url, Path::new("")), objects.names(Path::new(""))).await?;
         let cluster = |name: &String| {
             let (uuid, ending) = name.split_once('.')?;
             Uuid::try_parse(uuid).ok().filter(|_| ending == CLUSTER)
@@ -103,7 +120,7 @@ impl Store {
     /// Says that there is one.
     pub(super) async fn sign(&self) -> Result<(), ArchiveError> {
         let name = PathBuf::from(format!("{}.{CLUSTER}", self.cluster));
-        within(OBJECT_WAIT, &name, self.objects.put(&name, Bytes::new())).await
+        within(OBJECT_WAIT, (&self.place, &name), self.objects.put(&name, Bytes::new())).await
     }
 
     /// Writes an object, whole or not at all; its size.
@@ -111,27 +128,27 @@ impl Store {
         let object = seal(kind, self.cluster, content).map_err(|error| ArchiveError::Store(error.to_string()))?;
         let bytes = object.len() as u64;
         let path = self.root.join(path);
-        within(OBJECT_WAIT, &path, self.objects.put(&path, object)).await?;
+        within(OBJECT_WAIT, (&self.place, &path), self.objects.put(&path, object)).await?;
         Ok(bytes)
     }
 
     /// Reads an object.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &Path, kind: Kind) -> Result<T, ArchiveError> {
         let path = self.root.join(path);
-        let object = within(OBJECT_WAIT, &path, self.objects.get(&path)).await?;
+        let object = within(OBJECT_WAIT, (&self.place, &path), self.objects.get(&path)).await?;
         open(kind, self.cluster, &object).map_err(|damage| damaged(&path, damage))
     }
 
     /// The names of what is in a folder, sorted.
     pub(super) async fn names(&self, folder: &Path) -> Result<Vec<String>, ArchiveError> {
         let folder = self.root.join(folder);
-        within(LIST_WAIT, &folder, self.objects.names(&folder)).await
+        within(LIST_WAIT, (&self.place, &folder), self.objects.names(&folder)).await
     }
 
     /// Removes an object; one that isn't there is no error.
     pub(super) async fn remove(&self, path: &Path) -> Result<(), ArchiveError> {
         let path = self.root.join(path);
-        within(OBJECT_WAIT, &path, self.objects.remove(&path)).await
+        within(OBJECT_WAIT, (&self.place, &path), self.objects.remove(&path)).await
     }
 
     /// What there is of a partition.

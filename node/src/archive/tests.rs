@@ -24,7 +24,7 @@ use crate::world::simulated::{NoNetwork, SimulatedClock, SimulatedDisk, Simulate
 const URL: &str = "file:///backups";
 const CLUSTER: Uuid = Uuid::from_u128(7);
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let clock = SimulatedClock::new(Duration::ZERO, 0);
     let random = SimulatedRandom::new(1);
     World::simulated(

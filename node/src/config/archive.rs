@@ -1,6 +1,9 @@
 //! Where the cluster is archived, and how often.
 
 use clap::Args;
+use object_store::ObjectStoreScheme;
+use object_store::path::Path as ObjectPath;
+use reqwest::Url;
 use tokio::time::Duration;
 
 /// Milliseconds within which a committed record is archived, unless another number is given.
@@ -17,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// An archive, the same for all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveConfig {
-    /// `file:///PATH` of a directory that the nodes share.
+    /// `file:///PATH` of a directory that the nodes share, or an object store's.
     pub url: String,
     /// A committed record waits no longer.
     pub interval: Duration,
@@ -32,7 +35,8 @@ pub struct ArchiveConfig {
 /// The arguments that say so; each may also come from the environment.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct ArchiveArguments {
-    /// Archives the cluster in this directory, which the nodes share: file:///PATH, the same for all nodes
+    /// Archives the cluster here, the same for all nodes: file:///PATH of a directory that they share, s3://BUCKET/PATH, gs://BUCKET/PATH or
+    /// az://CONTAINER/PATH, whose credentials come from the environment
     #[arg(long, env = "VOLT_ARCHIVE", value_name = "URL", value_parser = url)]
     archive: Option<String>,
     /// Milliseconds within which a committed write is archived
@@ -49,11 +53,36 @@ pub struct ArchiveArguments {
     archive_keep_hours: u64,
 }
 
+/// What is said of a URL that an archive can't have.
+const URLS: &str = "an archive lies in a directory, file:///PATH, or in an object store: s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH";
+
 /// A URL that an archive may have.
 pub fn url(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
     match text.strip_prefix("file:///") {
-        Some(path) if !path.trim_matches('/').is_empty() => Ok(text.trim_end_matches('/').to_owned()),
-        _ => Err("an archive lies in a directory, whose URL is file:///PATH".to_owned()),
+        Some(path) if path.trim_matches('/').is_empty() => Err(URLS.to_owned()),
+        Some(_) => Ok(trimmed.to_owned()),
+        None => store_url(trimmed).map(|_| trimmed.to_owned()),
+    }
+}
+
+/// The object store that a URL names, and the path in its bucket.
+pub(crate) fn store_url(text: &str) -> Result<(ObjectStoreScheme, ObjectPath), String> {
+    let parsed = Url::parse(text).map_err(|error| format!("{text}: {error}: {URLS}"))?;
+    // Credentials in a URL would be shown wherever it is.
+    if parsed.password().is_some() || parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(format!(
+            "credentials and options of an object store come from the environment, not from its URL: {URLS}"
+        ));
+    }
+    match ObjectStoreScheme::parse(&parsed) {
+        Ok((
+            scheme @ (ObjectStoreScheme::AmazonS3
+            | ObjectStoreScheme::GoogleCloudStorage
+            | ObjectStoreScheme::MicrosoftAzure),
+            path,
+        )) => Ok((scheme, path)),
+        _ => Err(URLS.to_owned()),
     }
 }
 
@@ -167,11 +196,24 @@ mod tests {
             "/backups",
             "file://relative",
             "file:///",
-            "s3://bucket/path",
+            "s3:///path",
+            "s3://name:password@bucket/path",
+            "az://container/path?sig=secret",
+            "memory:///",
+            "https://example.com/backups",
             "postgres://x",
         ] {
             assert!(url(text).is_err(), "{text}");
         }
-        assert_eq!(url("file:///backups/"), Ok("file:///backups".to_owned()));
+        for text in [
+            "file:///backups",
+            "s3://bucket",
+            "s3://bucket/a/b",
+            "gs://bucket/a",
+            "az://container/a",
+            "https://account.blob.core.windows.net/container/a",
+        ] {
+            assert_eq!(url(&format!("{text}/")), Ok(text.to_owned()));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The clients themselves: found, or fetched once into the cache.
+//! Programs that tests work with: clients, and servers of object stores. Found, or fetched once into the cache.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,6 +9,11 @@ use anyhow::{Context, Result, ensure};
 const PSYCOPG: &str = "psycopg[binary]==3.2.9";
 /// The JDBC driver that is fetched when none is cached.
 const JDBC_VERSION: &str = "42.7.7";
+
+/// What speaks S3 when none is cached: moto, without what it needs for the other services.
+const MOTO: [&str; 3] = ["moto[s3]==5.2.3", "flask==3.1.3", "flask-cors==6.0.2"];
+/// What speaks as Azure's blob storage when none is cached.
+const AZURITE: &str = "azurite@3.35.0";
 
 /// What came of a client.
 pub enum Tool {
@@ -54,19 +59,38 @@ pub fn cache() -> Result<PathBuf> {
 
 /// A Python that has psycopg, in an environment of its own.
 pub fn python_with_psycopg(cache: &Path) -> Option<PathBuf> {
-    let environment = cache.join("psycopg");
+    python_with(&cache.join("psycopg"), "psycopg", &[PSYCOPG])
+}
+
+/// A Python that has moto's server, in an environment of its own.
+pub fn python_with_moto(cache: &Path) -> Option<PathBuf> {
+    python_with(&cache.join("moto"), "moto.server, flask_cors", &MOTO)
+}
+
+fn python_with(environment: &Path, modules: &str, packages: &[&str]) -> Option<PathBuf> {
     let python = environment.join("bin").join("python3");
-    let works = || finish(Command::new(&python).args(["-c", "import psycopg"])).is_ok();
+    let works = || finish(Command::new(&python).args(["-c", &format!("import {modules}")])).is_ok();
     if !works() {
+        finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment)).ok()?;
         finish(
-            Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&environment),
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(packages),
         )
         .ok()?;
-        finish(Command::new(&python).args(["-m", "pip", "install", "--quiet", PSYCOPG])).ok()?;
     }
     works().then_some(python)
+}
+
+/// Azurite's blob service, a script for Node.js.
+pub fn azurite(cache: &Path) -> Option<PathBuf> {
+    let folder = cache.join("azurite");
+    let program = folder.join("node_modules").join(".bin").join("azurite-blob");
+    if !program.is_file() {
+        let quiet = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+        finish(Command::new("npm").args(quiet).arg(&folder).arg(AZURITE)).ok()?;
+    }
+    program.is_file().then_some(program)
 }
 
 /// The JDBC driver's archive.

@@ -1,4 +1,4 @@
-//! Where objects lie: a directory that the nodes share, behind what an object store can do too.
+//! A directory, through the world's disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,41 +7,32 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::{Objects, must_be_the_same};
 use crate::world::{Disk, World};
 
-/// Objects by name. Nothing is ever written again with other content, so that whoever reads needs no more than this.
-#[async_trait]
-pub(crate) trait Objects: Send + Sync {
-    /// Writes one, whole or not at all, for good when this returns.
-    async fn put(&self, path: &Path, content: Bytes) -> io::Result<()>;
-    /// Reads one.
-    async fn get(&self, path: &Path) -> io::Result<Bytes>;
-    /// The names of those in a folder, sorted, others among them; none if there is no such folder.
-    async fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
-    /// Removes one; that it isn't there is no error.
-    async fn remove(&self, path: &Path) -> io::Result<()>;
-}
-
-/// A directory.
-struct Directory {
+/// A directory. A file appears under its name when it is whole; of two that are written at the same moment under one name, which nodes of
+/// one cluster do only with the same content, the later one stays.
+pub(super) struct Directory {
     disk: Arc<dyn Disk>,
     root: PathBuf,
 }
 
-/// What this URL means, or why not.
-pub(super) fn open(world: &World, url: &str) -> Result<Arc<dyn Objects>, String> {
-    let Some(directory) = url.strip_prefix("file://") else {
-        return Err(format!("{url}: an archive lies in a directory: file:///PATH"));
-    };
-    Ok(Arc::new(Directory {
-        disk: Arc::clone(&world.disk),
-        root: PathBuf::from(directory),
-    }))
+impl Directory {
+    pub(super) fn new(world: &World, root: &str) -> Self {
+        Self {
+            disk: Arc::clone(&world.disk),
+            root: PathBuf::from(root),
+        }
+    }
 }
 
 #[async_trait]
 impl Objects for Directory {
     async fn put(&self, path: &Path, content: Bytes) -> io::Result<()> {
+        match must_be_the_same(self, path, &content).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            there => return there,
+        }
         let path = self.root.join(path);
         match self.disk.write_atomic(&path, content.clone()).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

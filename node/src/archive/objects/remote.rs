@@ -1,0 +1,169 @@
+//! An object store: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage.
+//!
+//! Credentials, endpoint and region come from the environment, under the names that the stores' own tools use: `AWS_*`, `GOOGLE_*`,
+//! `AZURE_*`. Whatever fails is tried again by the client, a bounded number of times with jitter, and in the end by who asked for it.
+
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, RetryConfig,
+};
+
+use super::{Objects, must_be_the_same};
+use crate::config::store_url;
+
+/// Longest wait for a connection.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait for one request: an object of 8 MiB over a slow line.
+const REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// How often a request is tried again.
+const RETRIES: usize = 4;
+/// No try begins after so long.
+const RETRY_WITHIN: Duration = Duration::from_secs(25);
+/// Waits between tries grow from this, with jitter,
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Objects below a prefix of a bucket or container.
+pub(super) struct Remote {
+    store: Box<dyn ObjectStore>,
+    prefix: ObjectPath,
+}
+
+/// What of the environment a store's client heeds.
+fn settings<K: FromStr>(prefix: &'static str) -> impl Iterator<Item = (K, String)> {
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let ours = texts.filter(move |(name, _)| name.starts_with(prefix));
+    ours.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)))
+}
+
+/// What the environment says of the same is heeded later, and counts.
+fn client() -> ClientOptions {
+    ClientOptions::new()
+        .with_connect_timeout(CONNECT_WAIT)
+        .with_timeout(REQUEST_WAIT)
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: FIRST_PAUSE,
+            max_backoff: LONGEST_PAUSE,
+            ..BackoffConfig::default()
+        },
+        max_retries: RETRIES,
+        retry_timeout: RETRY_WITHIN,
+    }
+}
+
+/// The client that this URL needs.
+fn store(scheme: &ObjectStoreScheme, url: &str) -> object_store::Result<Box<dyn ObjectStore>> {
+    Ok(match scheme {
+        ObjectStoreScheme::AmazonS3 => {
+            let builder = AmazonS3Builder::new()
+                .with_client_options(client())
+                .with_retry(retries());
+            let settings = settings::<AmazonS3ConfigKey>("AWS_");
+            let builder = settings.fold(builder, |builder, (key, value)| builder.with_config(key, value));
+            Box::new(builder.with_url(url).build()?)
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            let builder = GoogleCloudStorageBuilder::new()
+                .with_client_options(client())
+                .with_retry(retries());
+            let settings = settings::<GoogleConfigKey>("GOOGLE_");
+            let builder = settings.fold(builder, |builder, (key, value)| builder.with_config(key, value));
+            Box::new(builder.with_url(url).build()?)
+        }
+        _ => {
+            let builder = MicrosoftAzureBuilder::new()
+                .with_client_options(client())
+                .with_retry(retries());
+            let settings = settings::<AzureConfigKey>("AZURE_");
+            let builder = settings.fold(builder, |builder, (key, value)| builder.with_config(key, value));
+            Box::new(builder.with_url(url).build()?)
+        }
+    })
+}
+
+impl Remote {
+    pub(super) fn open(url: &str) -> Result<Self, String> {
+        let (scheme, prefix) = store_url(url)?;
+        let store = store(&scheme, url).map_err(|error| format!("{url}: {error}"))?;
+        Ok(Self { store, prefix })
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_memory() -> Self {
+        Self {
+            store: Box::new(object_store::memory::InMemory::new()),
+            prefix: ObjectPath::from("a/b"),
+        }
+    }
+
+    /// Names are ours: nothing in them needs to be escaped.
+    fn path(&self, path: &Path) -> ObjectPath {
+        let parts = path.components().filter_map(|part| part.as_os_str().to_str());
+        parts.fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+}
+
+fn failed(error: Error) -> io::Error {
+    let kind = match &error {
+        Error::NotFound { .. } => io::ErrorKind::NotFound,
+        Error::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+#[async_trait]
+impl Objects for Remote {
+    async fn put(&self, path: &Path, content: Bytes) -> io::Result<()> {
+        let at = self.path(path);
+        match self
+            .store
+            .put_opts(&at, content.clone().into(), PutMode::Create.into())
+            .await
+        {
+            // Also what an earlier try of this very call wrote, whose answer was lost.
+            Err(Error::AlreadyExists { .. }) => must_be_the_same(self, path, &content).await,
+            done => done.map(|_| ()).map_err(failed),
+        }
+    }
+
+    async fn get(&self, path: &Path) -> io::Result<Bytes> {
+        let found = self.store.get(&self.path(path)).await.map_err(failed)?;
+        found.bytes().await.map_err(failed)
+    }
+
+    async fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let listed = self.store.list_with_delimiter(Some(&self.path(folder))).await;
+        let objects = listed.map_err(failed)?.objects;
+        let mut names: Vec<String> = objects
+            .iter()
+            .filter_map(|object| object.location.filename().map(str::to_owned))
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.store.delete(&self.path(path)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
