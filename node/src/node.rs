@@ -372,6 +372,10 @@ impl DataPlane for Data {
         reports::serve(&self.parts()?.0)
     }
 
+    fn archive_report(&self) -> Result<archive::Report, Status> {
+        Ok(archive::own_report(&self.parts()?.0))
+    }
+
     async fn compare(&self, request: v1::CompareRequest) -> Result<v1::CompareResponse, Status> {
         scrub::serve(&self.parts()?.0, &request).await
     }

@@ -7,6 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use volt_engine::PartitionId;
 
 use super::layout::{CUTS, Cut, Kind, catalog, cuts_of_name, cuts_path};
+use super::ship::Archiver;
 use super::store::{ArchiveError, Store};
 use crate::config::ArchiveConfig;
 use crate::error::SqlError;
@@ -20,7 +21,7 @@ const MAX_WAITING: usize = 3_600;
 const OVERLAPPING: usize = 2;
 
 /// Takes cuts while this node leads the metadata group, and archives them and their catalogs.
-pub(super) async fn run(config: ArchiveConfig, store: Store, coordinator: Arc<Coordinator>) {
+pub(super) async fn run(config: ArchiveConfig, store: Store, coordinator: Arc<Coordinator>, archiver: Arc<Archiver>) {
     let mut ticks = interval(config.cut_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut waiting: Vec<Cut> = Vec::new();
@@ -41,7 +42,10 @@ pub(super) async fn run(config: ArchiveConfig, store: Store, coordinator: Arc<Co
         let path = cuts_path(last.at_micros, coordinator.boot_id());
         archived = Instant::now();
         match store.put(&path, Kind::Cuts, &waiting).await {
-            Ok(_) => waiting.clear(),
+            Ok(_) => {
+                archiver.note_cut(last.at_micros);
+                waiting.clear();
+            }
             Err(why) => tracing::debug!(%why, "the cuts are not archived yet"),
         }
     }
@@ -62,7 +66,7 @@ enum NoCut {
 /// `catalog_version`: the map's version under which the catalog was archived, and the catalog's.
 async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Option<(u64, u64)>) -> Result<Cut, NoCut> {
     let before = coordinator.cluster_map();
-    if before.restoration.is_some() {
+    if before.restoring().is_some() {
         return Err(NoCut::Restoring);
     }
     let partitions: Vec<PartitionId> = before.partitions.keys().copied().collect();

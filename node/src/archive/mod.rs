@@ -17,6 +17,7 @@ mod cuts;
 mod layout;
 mod objects;
 mod read;
+mod report;
 mod restore;
 mod retain;
 mod ship;
@@ -34,6 +35,8 @@ use crate::txn::Coordinator;
 #[doc(hidden)]
 pub use objects::contract;
 pub(crate) use read::load_newest;
+pub use report::{Archived, Report};
+pub(crate) use report::{of_all as reports_of_all, own as own_report, serve as serve_report};
 pub(crate) use restore::{begin as begin_restoration, run as restore_what_is_left};
 pub(crate) use ship::Archiver;
 pub use ship::Figures;
@@ -48,8 +51,15 @@ pub(crate) fn start(
 ) -> Arc<Archiver> {
     let _ = replicas.archive.set(store.clone());
     let archiver = Archiver::new(config.clone(), store.clone(), Arc::clone(replicas));
+    let _ = replicas.archiver.set(Arc::downgrade(&archiver));
     tokio::spawn(Arc::clone(&archiver).run());
-    tokio::spawn(cuts::run(config.clone(), store.clone(), Arc::clone(coordinator)));
+    let cuts = cuts::run(
+        config.clone(),
+        store.clone(),
+        Arc::clone(coordinator),
+        Arc::clone(&archiver),
+    );
+    tokio::spawn(cuts);
     tokio::spawn(retain::run(config.clone(), store, Arc::clone(replicas)));
     archiver
 }

@@ -88,15 +88,19 @@ pub(crate) async fn run(replicas: Arc<Replicas>) {
         }
         let map = replicas.metadata.map();
         for (partition, restoration) in led_and_left(&replicas, &map) {
-            if let Err(why) = restore(&replicas, partition, restoration).await {
+            let restored = restore(&replicas, partition, restoration).await;
+            if let Err(why) = &restored {
                 tracing::warn!(partition, %why, "the partition is not restored yet; it is tried again");
             }
+            let problem = restored.err().map(|why| why.to_string());
+            replicas.note_restoration_problem(partition, problem);
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
-fn led_and_left<'a>(replicas: &Replicas, map: &'a ClusterMap) -> Vec<(PartitionId, &'a Restoration)> {
+/// Partitions that are led here and not restored yet.
+pub(super) fn led_and_left<'a>(replicas: &Replicas, map: &'a ClusterMap) -> Vec<(PartitionId, &'a Restoration)> {
     let Some(restoration) = &map.restoration else {
         return Vec::new();
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, sleep};
 use volt_engine::{Epoch, Lsn, PartitionId};
 
 use super::layout::{ArchivedRecord, Base, BaseEnd, Kind, Segment};
+use super::report::Archived;
 use super::store::{ArchiveError, Store};
 use crate::config::ArchiveConfig;
 use crate::replication::epochs::EpochHistory;
@@ -42,6 +43,10 @@ struct Reached {
     sealed: Instant,
     /// When its newest base was taken, as far as this process knows.
     base: Instant,
+    /// Since when there has been something to archive; None: there is nothing.
+    behind: Option<Instant>,
+    /// When the last object was written, in microseconds since 1970.
+    last_object_micros: Option<i64>,
 }
 
 /// What there is to do for a partition.
@@ -83,6 +88,10 @@ pub(crate) struct Archiver {
     bytes: AtomicU64,
     failures: AtomicU64,
     error: Mutex<Option<String>>,
+    /// Why a partition's last try failed.
+    errors: Mutex<BTreeMap<PartitionId, String>>,
+    /// The newest cut that was archived by this process; 0: none.
+    newest_cut: AtomicI64,
 }
 
 impl Archiver {
@@ -96,7 +105,53 @@ impl Archiver {
             bytes: AtomicU64::default(),
             failures: AtomicU64::default(),
             error: Mutex::default(),
+            errors: Mutex::default(),
+            newest_cut: AtomicI64::default(),
         })
+    }
+
+    pub(super) fn url(&self) -> String {
+        self.store.url(&self.config.url)
+    }
+
+    pub(super) fn newest_cut_micros(&self) -> Option<i64> {
+        Some(self.newest_cut.load(Relaxed)).filter(|micros| *micros != 0)
+    }
+
+    /// A cut was archived.
+    pub(super) fn note_cut(&self, at_micros: i64) {
+        self.newest_cut.store(at_micros, Relaxed);
+    }
+
+    /// How far each partition led here is archived.
+    pub(super) fn archived_here(&self) -> Vec<Archived> {
+        let reached = self.reached().clone();
+        let errors = self.errors().clone();
+        let of_all = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let archived = |slot: Slot| {
+            let replica = lock(&slot);
+            let began_epoch = replica.reign()?.began_epoch;
+            let partition = replica.partition;
+            let reached = reached
+                .get(&partition)
+                .filter(|reached| reached.began_epoch == began_epoch);
+            // What nobody can write, none of them can.
+            let error = errors.get(&partition).or(of_all.as_ref().filter(|_| reached.is_none()));
+            let behind = reached.and_then(|reached| reached.behind);
+            Some(Archived {
+                partition,
+                sealed: reached.map(|reached| reached.lsn),
+                committed: replica.committed,
+                behind_micros: behind.map_or(0, |since| since.elapsed().as_micros() as u64),
+                last_object_micros: reached.and_then(|reached| reached.last_object_micros),
+                error: error.cloned(),
+            })
+        };
+        self.replicas.all().into_iter().filter_map(archived).collect()
+    }
+
+    fn errors(&self) -> MutexGuard<'_, BTreeMap<PartitionId, String>> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn figures(&self) -> Figures {
@@ -129,7 +184,7 @@ impl Archiver {
         loop {
             sleep(LOOK_EVERY).await;
             let slots = futures::stream::iter(self.replicas.all());
-            let work = slots.map(|slot| self.archive(slot)).buffer_unordered(AT_ONCE);
+            let work = slots.map(|slot| self.try_archive(slot)).buffer_unordered(AT_ONCE);
             let failed = work.filter_map(|done| std::future::ready(done.err()));
             let failed: Vec<ArchiveError> = failed.collect().await;
             self.note(failed.first());
@@ -148,6 +203,16 @@ impl Archiver {
             _ => {}
         }
         *error = failed.map(ArchiveError::to_string);
+    }
+
+    async fn try_archive(&self, slot: Slot) -> Result<(), ArchiveError> {
+        let partition = lock(&slot).partition;
+        let done = self.archive(slot).await;
+        match &done {
+            Ok(()) => self.errors().remove(&partition),
+            Err(why) => self.errors().insert(partition, why.to_string()),
+        };
+        done
     }
 
     /// Does what there is to do for a replica, until there is nothing.
@@ -171,6 +236,8 @@ impl Archiver {
                         lsn,
                         sealed: now,
                         base: now,
+                        behind: (committed > lsn).then_some(now),
+                        last_object_micros: None,
                     };
                     self.reached().insert(partition, reached);
                 }
@@ -212,6 +279,8 @@ impl Archiver {
         if let Some(reached) = self.reached().get_mut(&replica.partition) {
             reached.lsn = reached.lsn.max(lsn);
             reached.sealed = Instant::now();
+            reached.behind = (replica.committed > reached.lsn).then_some(reached.sealed);
+            reached.last_object_micros = Some(self.replicas.world.clock.unix_micros());
             if is_base {
                 reached.base = reached.sealed;
             }
@@ -234,6 +303,11 @@ impl Archiver {
         };
         if replica.committed == reached.lsn {
             return Work::Nothing;
+        }
+        if reached.behind.is_none()
+            && let Some(noted) = self.reached().get_mut(&replica.partition)
+        {
+            noted.behind = Some(Instant::now());
         }
         let is_due = reached.sealed.elapsed() >= self.config.interval;
         if replica.tail.after(reached.lsn).is_none() || (is_due && reached.base.elapsed() >= self.config.base_every) {

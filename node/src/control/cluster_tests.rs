@@ -23,6 +23,7 @@ use crate::membership::{Membership, ReplicaReport};
 use crate::metadata::Metadata;
 use crate::metadata::command::{Applied, Command, NewTable, PartitionChange};
 use crate::metadata::failure::Strategy;
+use crate::metadata::identity::Founding;
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationMode};
 use crate::metadata::placement::target_primaries;
 use crate::peers::Peers;
@@ -48,6 +49,9 @@ impl DataPlane for NoData {
         Err(Status::unimplemented("no data here"))
     }
     fn recoveries(&self) -> Result<RecoveriesResponse, Status> {
+        Err(Status::unimplemented("no data here"))
+    }
+    fn archive_report(&self) -> Result<crate::archive::Report, Status> {
         Err(Status::unimplemented("no data here"))
     }
     async fn compare(&self, _: CompareRequest) -> Result<CompareResponse, Status> {
@@ -284,10 +288,14 @@ impl Node {
     }
 
     fn initialise(&self) {
+        let founding = Founding {
+            partitions: 12,
+            awaits_restoration: false,
+        };
         self.runtime
             .as_ref()
             .unwrap()
-            .block_on(self.metadata.initialise("", 12))
+            .block_on(self.metadata.initialise("", founding))
             .unwrap();
     }
 }

@@ -28,6 +28,7 @@ use volt_proto::v1::{
     ReplicateResponse, ReplyBatch,
 };
 
+use crate::archive::Report as ArchiveReport;
 use crate::balancing::queue::QueueCounts;
 use crate::balancing::spool::SpoolCounts;
 use crate::txn::MemoryFigures;
@@ -86,6 +87,8 @@ pub trait DataPlane: Send + Sync {
     async fn fill(&self, requests: Streaming<FillRequest>) -> Result<Answers<FillChunk>, Status>;
     /// The fills of its replicas.
     fn recoveries(&self) -> Result<RecoveriesResponse, Status>;
+    /// How far the partitions led here are archived, and restored.
+    fn archive_report(&self) -> Result<ArchiveReport, Status>;
     /// The checksums of a backup here, for its primary.
     async fn compare(&self, request: CompareRequest) -> Result<CompareResponse, Status>;
     /// Requests of transactions and queries.

@@ -11,12 +11,13 @@ use volt_engine::NodeId;
 use volt_proto::v1;
 use volt_proto::v1::control_server::Control;
 
-use super::Answers;
 use super::status::status;
+use super::{Answers, DataPlane};
 use crate::archive;
 use crate::config::archive_url;
 use crate::membership::Membership;
 use crate::metadata::command::{Applied, Command};
+use crate::metadata::identity::Founding;
 use crate::metadata::map::{ClusterMap, Restoration};
 use crate::metadata::{EnterError, Metadata};
 use crate::peers::Peers;
@@ -35,6 +36,7 @@ const REPORT_LIMIT: Duration = Duration::from_secs(2);
 /// Answers the operator.
 pub(super) struct ControlService {
     pub metadata: Arc<Metadata>,
+    pub data: Arc<dyn DataPlane>,
     pub membership: Arc<Membership>,
     pub peers: Arc<Peers>,
     /// As `NodeConfig::started_at`.
@@ -67,6 +69,12 @@ impl ControlService {
         Ok(client.report_failure(report).await?.into_inner().changed)
     }
 
+    /// The moment that this cluster began with, if that is on record: the request is one that is repeated.
+    fn restored_already(&self, cluster_uuid: &str) -> Option<i64> {
+        let map = self.metadata.map();
+        map.restored_micros.filter(|_| map.cluster_uuid == cluster_uuid)
+    }
+
     /// What makes a new cluster what the one of this archive was.
     async fn restoration(&self, url: &str, until_micros: i64) -> Result<(ClusterMap, Restoration), Status> {
         let url = archive_url(url).map_err(Status::invalid_argument)?;
@@ -91,17 +99,23 @@ impl Control for ControlService {
             restore_until_micros,
         } = request.into_inner();
         // First of all: what can't be restored must not leave an empty cluster behind.
-        let restoration = match restore_from.as_str() {
-            "" => None,
-            url => Some(self.restoration(url, restore_until_micros).await?),
+        let awaits_restoration = !restore_from.is_empty();
+        let already = self.restored_already(&cluster_uuid);
+        let restoration = match (awaits_restoration, already) {
+            (true, None) => Some(self.restoration(&restore_from, restore_until_micros).await?),
+            _ => None,
         };
-        let cluster_uuid = match self.metadata.initialise(&cluster_uuid, partitions).await {
+        let founding = Founding {
+            partitions,
+            awaits_restoration,
+        };
+        let cluster_uuid = match self.metadata.initialise(&cluster_uuid, founding).await {
             Ok(cluster_uuid) => cluster_uuid,
             Err(error @ EnterError::AlreadyInitialised(_)) => return Err(Status::already_exists(error.to_string())),
             Err(error @ EnterError::Invalid(_)) => return Err(Status::invalid_argument(error.to_string())),
             Err(error) => return Err(Status::internal(error.to_string())),
         };
-        let mut restored_micros = 0;
+        let mut restored_micros = already.unwrap_or(0);
         if let Some((archived, restoration)) = restoration {
             restored_micros = restoration.at_micros;
             let archived = Box::new(archived);
@@ -116,7 +130,7 @@ impl Control for ControlService {
     }
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
-        Ok(Response::new(status(&self.metadata)))
+        Ok(Response::new(status(&self.metadata, &*self.data)))
     }
 
     async fn watch_heartbeats(

@@ -8,12 +8,14 @@ use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 use volt_proto::v1::peer_server::Peer;
 use volt_proto::v1::{
-    CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest, HeartbeatRequest, HeartbeatResponse,
-    HelloRequest, HelloResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, RaftMessage,
-    RecoveriesRequest, RecoveriesResponse, ReplicateRequest, ReplicateResponse, ReplyBatch,
+    ArchiveRequest, ArchiveResponse, CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest,
+    HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse, JoinRequest, JoinResponse, ProposeRequest,
+    ProposeResponse, RaftMessage, RecoveriesRequest, RecoveriesResponse, ReplicateRequest, ReplicateResponse,
+    ReplyBatch,
 };
 
 use super::{Answers, DataPlane};
+use crate::archive;
 use crate::membership::Membership;
 use crate::metadata::Metadata;
 use crate::metadata::raft::{Group, MemberId, node_of};
@@ -127,6 +129,10 @@ impl Peer for PeerService {
 
     async fn recoveries(&self, _: Request<RecoveriesRequest>) -> Result<Response<RecoveriesResponse>, Status> {
         self.data.recoveries().map(Response::new)
+    }
+
+    async fn archive(&self, _: Request<ArchiveRequest>) -> Result<Response<ArchiveResponse>, Status> {
+        archive::serve_report(&self.data.archive_report()?).map(Response::new)
     }
 
     async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareResponse>, Status> {

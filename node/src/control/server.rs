@@ -61,6 +61,7 @@ pub async fn serve(listener: Box<dyn Listener>, services: Services) -> Result<()
     let health = tokio::spawn(health::report(reporter, Arc::clone(&metadata), Arc::clone(&data)));
     let control = ControlService {
         metadata: Arc::clone(&metadata),
+        data: Arc::clone(&data),
         membership: Arc::clone(&membership),
         peers,
         started_at,

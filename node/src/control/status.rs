@@ -2,11 +2,12 @@
 
 use volt_proto::v1;
 
+use super::DataPlane;
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo};
 
 /// What this node knows of itself and of the cluster.
-pub(super) fn status(metadata: &Metadata) -> v1::GetStatusResponse {
+pub(super) fn status(metadata: &Metadata, data: &dyn DataPlane) -> v1::GetStatusResponse {
     let map = metadata.map();
     let identity = metadata.identity();
     v1::GetStatusResponse {
@@ -26,7 +27,21 @@ pub(super) fn status(metadata: &Metadata) -> v1::GetStatusResponse {
         metadata_voters: metadata.voters().into_iter().collect(),
         recovering: map.recovering.iter().copied().collect(),
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        restored_micros: map.restored_micros.unwrap_or(0),
+        awaits_restoration: map.awaits_restoration,
+        restoration: map.restoration.as_ref().map(|restoration| v1::Restoration {
+            partitions: restoration.partitions,
+            left: restoration.left.len() as u32,
+            problem: problem(data),
+        }),
     }
+}
+
+/// Why partitions led here can't be restored.
+fn problem(data: &dyn DataPlane) -> String {
+    let restoring = data.archive_report().map(|report| report.restoring).unwrap_or_default();
+    let problems = restoring.into_iter().filter_map(|(_, problem)| problem);
+    problems.min().unwrap_or_default()
 }
 
 fn node_status(map: &ClusterMap, node: &NodeInfo) -> v1::NodeStatus {

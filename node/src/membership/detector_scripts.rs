@@ -46,6 +46,7 @@ impl Observer {
             cluster_uuid: "u".to_owned(),
             partitions: 1,
             node: node(1),
+            awaits_restoration: false,
         };
         for command in [first, Command::Join(node(2)), Command::Join(node(3))] {
             apply(&mut map, command).expect("it can be made");

@@ -180,6 +180,7 @@ mod tests {
             cluster_uuid: "u".to_owned(),
             partitions: 1,
             node: node(1),
+            awaits_restoration: false,
         };
         apply(&mut map, first).unwrap();
         for node_id in 2..=nodes {

@@ -205,6 +205,7 @@ mod tests {
             cluster_uuid: "u".to_owned(),
             partitions: 1,
             node: node(10),
+            awaits_restoration: false,
         };
         apply(&mut map, first).unwrap();
         let (mut foresight, sightings) = (Foresight::default(), Sightings::default());

@@ -69,6 +69,7 @@ impl goldenscript::Runner for Cluster {
                     cluster_uuid: "u".to_owned(),
                     partitions,
                     node,
+                    awaits_restoration: false,
                 }))
             }
             "join" => {

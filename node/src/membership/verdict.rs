@@ -330,6 +330,7 @@ mod tests {
             cluster_uuid: "u".to_owned(),
             partitions: 1,
             node: node(1),
+            awaits_restoration: false,
         };
         apply(&mut map, init).unwrap();
         apply(&mut map, Command::Join(node(2))).unwrap();

@@ -57,6 +57,8 @@ pub enum Command {
         partitions: u32,
         /// The first node; its incarnation is 1.
         node: Joining,
+        /// Nobody is served, and no catalog made, before `Restore` has said what the cluster begins as.
+        awaits_restoration: bool,
     },
     /// A node comes, or comes back.
     Join(Joining),

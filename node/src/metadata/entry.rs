@@ -8,7 +8,7 @@ use volt_proto::v1::{JoinRequest, JoinResponse};
 
 use super::command::{Applied, Command, Joining, MAX_PARTITIONS, Refusal};
 use super::handle::{Metadata, OpenError};
-use super::identity::Identity;
+use super::identity::{Founding, Identity};
 use super::propose::ProposeError;
 
 /// Pause between two attempts to come in.
@@ -35,8 +35,9 @@ pub enum EnterError {
 
 impl Metadata {
     /// Makes a new cluster with this node as its first. Repeating it with the same UUID is no error.
-    pub async fn initialise(&self, cluster_uuid: &str, partitions: u32) -> Result<String, EnterError> {
+    pub async fn initialise(&self, cluster_uuid: &str, founding: Founding) -> Result<String, EnterError> {
         let _one_at_a_time = self.entering.lock().await;
+        let partitions = founding.partitions;
         if partitions > MAX_PARTITIONS {
             return Err(EnterError::Invalid(format!(
                 "at most {MAX_PARTITIONS} partitions, not {partitions}"
@@ -46,8 +47,8 @@ impl Metadata {
             if identity.cluster_uuid != cluster_uuid {
                 return Err(EnterError::AlreadyInitialised(identity.cluster_uuid));
             }
-            if let Some(partitions) = identity.founded_with {
-                self.found(&identity, partitions).await?;
+            if let Some(founding) = identity.founded_with {
+                self.found(&identity, founding).await?;
             }
             return Ok(identity.cluster_uuid);
         }
@@ -56,10 +57,10 @@ impl Metadata {
             cluster_uuid: cluster_uuid.clone(),
             node_id: self.node_id(),
             incarnation: 1,
-            founded_with: Some(partitions),
+            founded_with: Some(founding),
         };
         self.become_somebody(identity.clone()).await?;
-        self.found(&identity, partitions).await?;
+        self.found(&identity, founding).await?;
         Ok(cluster_uuid)
     }
 
@@ -97,7 +98,7 @@ impl Metadata {
         let _one_at_a_time = self.entering.lock().await;
         let introduction = self.introduction();
         if let Some(identity) = self.identity()
-            && let Some(partitions) = identity.founded_with
+            && let Some(founding) = identity.founded_with
             && self.is_leader()
             && self.map().cluster_uuid.is_empty()
         {
@@ -108,8 +109,9 @@ impl Metadata {
             };
             let command = Command::Initialise {
                 cluster_uuid: identity.cluster_uuid,
-                partitions,
+                partitions: founding.partitions,
                 node,
+                awaits_restoration: founding.awaits_restoration,
             };
             return self.propose_as_leader(command).await.map(drop).map_err(failed);
         }

@@ -13,7 +13,7 @@ use volt_engine::changes::origin_of;
 
 use super::command::Joining;
 use super::hazard::Hazard;
-use super::identity::{self, Identity};
+use super::identity::{self, Founding, Identity};
 use super::lease::Lease;
 use super::map::ClusterMap;
 use super::raft::log::Log;
@@ -104,8 +104,8 @@ impl Metadata {
         tokio::spawn(Arc::clone(&metadata.peers).follow(metadata.watch()));
         if let Some(identity) = identity {
             metadata.start_member(&identity).await?;
-            if let Some(partitions) = identity.founded_with {
-                metadata.found(&identity, partitions).await?;
+            if let Some(founding) = identity.founded_with {
+                metadata.found(&identity, founding).await?;
             }
         }
         Ok(metadata)
@@ -305,7 +305,7 @@ impl Metadata {
     }
 
     /// Makes this node the group's first and only member, and the map's first entry. May be repeated.
-    pub(super) async fn found(&self, identity: &Identity, partitions: u32) -> Result<(), OpenError> {
+    pub(super) async fn found(&self, identity: &Identity, founding: Founding) -> Result<(), OpenError> {
         let Some(raft) = self.raft() else {
             return Err(OpenError::Raft("it isn't running".to_owned()));
         };
@@ -327,8 +327,9 @@ impl Metadata {
         let cluster_uuid = identity.cluster_uuid.clone();
         let command = super::command::Command::Initialise {
             cluster_uuid,
-            partitions,
+            partitions: founding.partitions,
             node,
+            awaits_restoration: founding.awaits_restoration,
         };
         // On a restart the others may be needed for this, and then it was done long ago.
         if is_made {

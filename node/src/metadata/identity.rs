@@ -23,9 +23,17 @@ pub struct Identity {
     pub node_id: NodeId,
     /// New with every empty data directory.
     pub incarnation: u64,
-    /// Set on the first node: the partitions that it made the cluster with, so that an initialisation that a crash
-    /// interrupted is finished.
-    pub founded_with: Option<u32>,
+    /// Set on the first node: what it made the cluster with, so that an initialisation that a crash interrupted is finished.
+    pub founded_with: Option<Founding>,
+}
+
+/// What a cluster begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founding {
+    /// Partitions of each replication group; 0: the default.
+    pub partitions: u32,
+    /// It is to become what an archived one was.
+    pub awaits_restoration: bool,
 }
 
 /// Reads it; None: the data directory has none.
@@ -73,7 +81,10 @@ mod tests {
             cluster_uuid,
             node_id: 3,
             incarnation: 2,
-            founded_with: Some(12),
+            founded_with: Some(Founding {
+                partitions: 12,
+                awaits_restoration: true,
+            }),
         };
         let bytes = encode(&identity).unwrap();
         assert_eq!(decode(&bytes), Some(identity));

@@ -67,6 +67,8 @@ pub struct ClusterMap {
     pub failures: VecDeque<Failure>,
     /// The last `Failure::failure_id`.
     pub last_failure: u64,
+    /// The cluster was made to be restored, and what from is not on record yet.
+    pub awaits_restoration: bool,
     /// What the cluster is being restored from; until that is done it serves nobody.
     pub restoration: Option<Restoration>,
     /// The moment of an archived cluster with which this one began, in microseconds since 1970.
@@ -398,6 +400,17 @@ impl ClusterMap {
             .filter(|partition| partition.primary == Some(node));
         held.filter(|partition| partition.sound_members().any(|node| able(&node)))
             .count()
+    }
+
+    /// Why nobody is served yet, if the cluster is to be, or is being, restored.
+    pub fn restoring(&self) -> Option<String> {
+        if self.awaits_restoration {
+            let uuid = &self.cluster_uuid;
+            return Some(format!(
+                "the database is to be restored, and what from is not on record yet: repeat `volt-node init --restore` with --uuid {uuid}"
+            ));
+        }
+        self.restoration.as_ref().map(Restoration::to_string)
     }
 
     /// The largest REPLICATION that a table asks for; 0 without tables.

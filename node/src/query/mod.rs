@@ -61,7 +61,7 @@ use volt_engine::value::{DataType, Value};
 use crate::balancing::spool::SpoolView;
 use crate::error::SqlError;
 use crate::metadata::Metadata;
-use crate::metadata::map::{ClusterMap, Restoration};
+use crate::metadata::map::ClusterMap;
 use crate::statement::{
     CHANGED_RESULT, CommitWait, Completion, Database, Options, Prepared, RowSink, SessionValues, Transaction,
     TransactionModes,
@@ -199,8 +199,8 @@ impl SqlEngine {
     async fn planned(&self, sql: &str, types: &[Option<DataType>]) -> Result<Arc<Planned>, SqlError> {
         let key = (sql.to_owned(), types.to_vec());
         let map = self.metadata.map();
-        if let Some(restoration) = &map.restoration {
-            return self.planned_without_tables(sql, types, &map, restoration).await;
+        if let Some(why) = map.restoring() {
+            return self.planned_without_tables(sql, types, &map, why).await;
         }
         if let Some(planned) = self.cached(&key, map.catalog_version) {
             return Ok(planned);
@@ -230,7 +230,7 @@ impl SqlEngine {
         sql: &str,
         types: &[Option<DataType>],
         map: &ClusterMap,
-        restoration: &Restoration,
+        why: String,
     ) -> Result<Arc<Planned>, SqlError> {
         let bare = ClusterMap {
             catalog_version: map.catalog_version,
@@ -240,7 +240,7 @@ impl SqlEngine {
         let planned = self.plan_aside(sql, types, &bare).await.map_err(|error| {
             let is_missing = matches!(error.sqlstate.as_str(), "42P01" | "42883" | "42704");
             match is_missing {
-                true => SqlError::new("57P03", restoration.to_string()),
+                true => SqlError::new("57P03", why),
                 false => error,
             }
         });

@@ -1,5 +1,6 @@
 //! `system.*`: the cluster map, and what this node sees, as tables.
 
+mod archive;
 mod balancing;
 mod failures;
 mod links;
@@ -190,6 +191,7 @@ pub(super) fn system_tables(
     };
     tables.push(("peers", Arc::new(peers)));
     tables.push(("recoveries", Arc::new(recoveries_of_all(here))));
+    tables.push(("archive", Arc::new(archive::archive(here))));
     let here = Arc::clone(here);
     let replicas = SystemTable {
         schema: system_schema(balancing::REPLICAS),

@@ -34,14 +34,14 @@ mod tail;
 mod tick;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use tokio::sync::Notify;
 use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::archive::Store;
+use crate::archive::{Archiver, Store};
 use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
@@ -83,6 +83,10 @@ pub struct Replicas {
     awaiting_disk: Mutex<VecDeque<AwaitingDisk>>,
     /// The cluster's archive, if it has one.
     pub(crate) archive: OnceLock<Store>,
+    /// What archives the partitions led here, if anything does.
+    pub(crate) archiver: OnceLock<Weak<Archiver>>,
+    /// Why partitions led here could not be restored the last time.
+    restoration_problems: Mutex<BTreeMap<PartitionId, String>>,
     /// Wakes the tick early: a learner may have caught up.
     nudge: Notify,
 }
@@ -122,6 +126,8 @@ impl Replicas {
             outboxes: RwLock::default(),
             awaiting_disk: Mutex::default(),
             archive: OnceLock::new(),
+            archiver: OnceLock::new(),
+            restoration_problems: Mutex::default(),
             nudge: Notify::new(),
         });
         for mut replica in recovered {
@@ -145,6 +151,21 @@ impl Replicas {
     /// The replica of `partition`, if this node has one.
     pub(crate) fn slot(&self, partition: PartitionId) -> Option<Slot> {
         lock_read(&self.slots).get(partition as usize).and_then(Clone::clone)
+    }
+
+    /// Why partitions led here could not be restored the last time.
+    pub(crate) fn restoration_problems(&self) -> BTreeMap<PartitionId, String> {
+        let problems = self.restoration_problems.lock();
+        problems.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A partition could not be restored, or could.
+    pub(crate) fn note_restoration_problem(&self, partition: PartitionId, problem: Option<String>) {
+        let mut problems = self.restoration_problems.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => problems.insert(partition, problem),
+            None => problems.remove(&partition),
+        };
     }
 
     /// Runs `look` on the replica of `partition` under its mutex, without counting references: the hot path.

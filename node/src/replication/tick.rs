@@ -299,6 +299,7 @@ mod tests {
             cluster_uuid: "u".to_owned(),
             partitions: 1,
             node: joining(1),
+            awaits_restoration: false,
         };
         for command in [first]
             .into_iter()

@@ -21,6 +21,8 @@ const SWITCH_LIMIT: Duration = Duration::from_secs(15);
 const PROMOTE_LIMIT: Duration = Duration::from_secs(2);
 /// Most time for anything else that the metadata group commits.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+/// Most time for finding out what an archive has of a moment; its rows are read afterwards.
+const RESTORE_LIMIT: Duration = Duration::from_secs(600);
 
 /// For a pod that has nothing to hand over. No grace at all would take the pod off the books before its process has
 /// ended, and two processes could have one volume.
@@ -164,14 +166,22 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
         Action::Initialise {
             cluster_uuid,
             partitions,
+            restore,
             ..
         } => {
+            let limit = match restore {
+                Some(_) => RESTORE_LIMIT,
+                None => COMMIT_LIMIT,
+            };
+            let (restore_from, restore_until_micros) =
+                restore.map_or_else(Default::default, |restore| (restore.url, restore.until_micros));
             let message = v1::InitialiseRequest {
                 cluster_uuid,
                 partitions,
-                ..Default::default()
+                restore_from,
+                restore_until_micros,
             };
-            node.initialise(request(message, COMMIT_LIMIT)).await?;
+            node.initialise(request(message, limit)).await?;
         }
         Action::ReportFailure {
             node_id,

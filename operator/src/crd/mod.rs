@@ -2,6 +2,7 @@
 //!
 //! `volt-operator crd` prints the manifest; `crds/voltclusters.yaml` and the chart's copy are held equal to it by a test.
 
+mod archive;
 mod failure_detection;
 mod load_balancing;
 mod recovery;
@@ -10,6 +11,7 @@ mod status;
 
 use kube::CustomResourceExt;
 
+pub use archive::{Archive, Restore};
 pub use failure_detection::{Detect, FailureDetection, LivenessDatabase, SecretKey};
 pub use load_balancing::{LoadBalancing, Queue, ReadFrom, Spool, Strategy};
 pub use recovery::{Recovery, RecoveryStrategy, Replication};

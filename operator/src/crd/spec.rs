@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::archive::{Archive, Restore};
 use super::failure_detection::FailureDetection;
 use super::load_balancing::LoadBalancing;
 use super::recovery::{Recovery, Replication};
@@ -59,7 +60,11 @@ use super::status::VoltClusterStatus;
     validation = Rule::new("!self.metadata.name.contains('.')")
         .message("the name must have no dots: its Services are named after it"),
     validation = Rule::new("self.metadata.name >= 'a'")
-        .message("the name must begin with a letter: its Services are named after it")
+        .message("the name must begin with a letter: its Services are named after it"),
+    validation = Rule::new("!has(self.spec.archive) || !has(self.spec.restore) || !has(self.spec.archive.secretName) || !has(self.spec.restore.secretName) || self.spec.archive.secretName == self.spec.restore.secretName")
+        .message("archive and restore name one Secret: a node has one environment"),
+    validation = Rule::new("!has(self.spec.restore) || (has(oldSelf.spec.restore) && self.spec.restore == oldSelf.spec.restore)")
+        .message("restore says what a new cluster begins as: it can't be set or changed later")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VoltClusterSpec {
@@ -99,6 +104,13 @@ pub struct VoltClusterSpec {
     /// Where reads go; to primaries unless more is asked for.
     #[serde(default)]
     pub load_balancing: LoadBalancing,
+    /// Where the cluster is archived; nowhere by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// Begins as another cluster was that was archived. Only a new VoltCluster may say so, and it may be removed when the condition
+    /// `Restored` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// The volume of each node.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self.size == oldSelf.size && has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("a volume's size and class are fixed once it is made"))]

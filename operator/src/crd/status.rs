@@ -38,7 +38,8 @@ pub struct VoltClusterStatus {
     /// The disruptive work that is under way: one at a time. An operator that takes over goes on with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
-    /// `Ready`, `Initialised`, `FullyReplicated`, `Scaled`, `Updated`: each says why it is not so.
+    /// `Ready`, `Initialised`, `FullyReplicated`, `Scaled`, `Updated`, and `Restored` of a cluster that began as another one was: each says why
+    /// it is not so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -49,6 +50,8 @@ pub enum Phase {
     /// Its pods are made and the database is initialised.
     #[default]
     Creating,
+    /// It becomes what an archived cluster was, and serves nobody until then.
+    Restoring,
     /// All is as it should be.
     Running,
     /// It serves, with less redundancy than wanted.

@@ -1,10 +1,14 @@
 //! What is said of the cluster: five conditions and a phase. Each says why it is not so.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
 
-use super::initialise::{CONDITION as INITIALISED, first_problem, is_initialised};
+use super::initialise::{CONDITION as INITIALISED, RESTORING, Restoration, first_problem, is_initialised, restoration};
 use super::{Scene, Work};
 use crate::crd::{OperationKind, Phase, VoltClusterStatus};
+
+/// The condition of a cluster that begins as another one was.
+const RESTORED: &str = "Restored";
 
 /// True, or why not.
 type Verdict = Result<(), (&'static str, String)>;
@@ -28,12 +32,44 @@ pub(super) fn write(
     set(scene, status, "Scaled", with_refusal(scene, scaled(scene, scaling)));
     let updated = updating.remark.clone().map_or(Ok(()), Err);
     set(scene, status, "Updated", with_refusal(scene, updated));
+    restored(scene, status, founding);
     status.phase = phase(scene, status, ready.is_ok(), replicated.is_ok());
+}
+
+/// Said only of a cluster that began, or is to begin, as another one was.
+fn restored(scene: &Scene<'_>, status: &mut VoltClusterStatus, founding: &Work) {
+    let verdict = match restoration(scene) {
+        // Who does not answer has been restored all the same, if that was so.
+        Restoration::None => return,
+        Restoration::Asked if is_initialised(&scene.before) => return,
+        Restoration::Done(_) => Ok(()),
+        Restoration::Runs(why) => Err((RESTORING, why)),
+        Restoration::Asked => with_refusal(
+            scene,
+            Err(founding
+                .remark
+                .clone()
+                .unwrap_or((RESTORING, "what from is not on record yet".to_owned()))),
+        ),
+    };
+    set(scene, status, RESTORED, verdict);
+    if let Restoration::Done(micros) = restoration(scene)
+        && let Ok(moment) = Timestamp::from_microsecond(micros)
+        && let Some(condition) = status
+            .conditions
+            .iter_mut()
+            .find(|condition| condition.type_ == RESTORED)
+    {
+        condition.message = format!("it began as the archived cluster was at {moment}");
+    }
 }
 
 fn phase(scene: &Scene<'_>, status: &VoltClusterStatus, ready: bool, replicated: bool) -> Phase {
     if !is_initialised(status) {
-        return Phase::Creating;
+        return match restoration(scene) {
+            Restoration::Runs(_) => Phase::Restoring,
+            _ => Phase::Creating,
+        };
     }
     let all = scene
         .database
@@ -58,7 +94,7 @@ fn initialised(scene: &Scene<'_>, founding: &Work) -> Verdict {
 
 /// What is being done and was refused says so.
 fn with_refusal(scene: &Scene<'_>, verdict: Verdict) -> Verdict {
-    let Err((reason @ ("InProgress" | "Initialising"), why)) = verdict else {
+    let Err((reason @ ("InProgress" | "Initialising" | RESTORING), why)) = verdict else {
         return verdict;
     };
     let refusal = scene.world.refused.action.as_ref();

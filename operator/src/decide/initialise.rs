@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Scene, Work, names};
+use super::{Action, RestoreFrom, Scene, Work, names};
 use crate::crd::VoltClusterStatus;
 use crate::observe::Ordinal;
+use crate::resources::RESTORE as MOUNTED_RESTORE;
 
 pub(super) const CONDITION: &str = "Initialised";
 
@@ -34,19 +35,77 @@ pub(super) fn initialise(scene: &Scene<'_>, status: &mut VoltClusterStatus) -> W
         );
         return waits("ForeignVolume", why);
     }
-    if is_initialised(&scene.before) || identities(scene).next().is_some() {
+    if is_initialised(&scene.before) {
         return Work::default();
     }
-    if !scene.world.answers.contains_key(&0) {
+    let is_founded = identities(scene).next().is_some();
+    let standing = restoration(scene);
+    let remark = match standing {
+        // A cluster that is to be restored is made when it says so, whatever it is by then.
+        Restoration::None if is_founded => return Work::default(),
+        Restoration::Done(_) => return Work::default(),
+        Restoration::Runs(why) => return waits(RESTORING, why),
+        Restoration::None => ("Initialising", "the first node is being initialised".to_owned()),
+        Restoration::Asked => (RESTORING, "the archive is being looked at".to_owned()),
+    };
+    let Some(first) = scene.world.answers.get(&0) else {
         return waits("WaitingForPods", missing(scene, &[0]));
+    };
+    if is_founded && first.cluster_uuid != ours {
+        let why =
+            "it was made, but the first node's volume is empty: what it was to begin as can't be told to it any more";
+        return waits(RESTORING, why.to_owned());
     }
     Work {
         actions: vec![Action::Initialise {
             ordinal: 0,
             cluster_uuid: ours,
             partitions: scene.cluster.spec.partitions.unsigned_abs(),
+            restore: scene.cluster.spec.restore.as_ref().map(|restore| RestoreFrom {
+                url: restore.url(MOUNTED_RESTORE),
+                until_micros: restore.until_micros(),
+            }),
         }],
-        ..waits("Initialising", "the first node is being initialised".to_owned())
+        remark: Some(remark),
+        ..Work::default()
+    }
+}
+
+/// The reason of a condition while the cluster becomes what another one was.
+pub(super) const RESTORING: &str = "Restoring";
+
+/// How far a cluster is that begins as another one was.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Restoration {
+    /// It begins with nothing.
+    None,
+    /// It is to be told what to begin as, again if need be.
+    Asked,
+    /// Its partitions take what the archive has; how far they are.
+    Runs(String),
+    /// It is what it was at this moment, in microseconds since 1970.
+    Done(i64),
+}
+
+pub(super) fn restoration(scene: &Scene<'_>) -> Restoration {
+    let database = scene.database;
+    if let Some(running) = database.and_then(|database| database.restoration.as_ref()) {
+        let problems = scene.world.answers.values();
+        let problems = problems.filter_map(|answer| Some(answer.restoration.as_ref()?.problem.as_str()));
+        let how_far = format!(
+            "{} of {} partitions are not restored yet",
+            running.left, running.partitions
+        );
+        return Restoration::Runs(match problems.filter(|problem| !problem.is_empty()).min() {
+            Some(problem) => format!("{how_far}: {problem}"),
+            None => how_far,
+        });
+    }
+    match database.map_or(0, |database| database.restored_micros) {
+        0 if database.is_some_and(|database| database.awaits_restoration) => Restoration::Asked,
+        0 if scene.cluster.spec.restore.is_some() => Restoration::Asked,
+        0 => Restoration::None,
+        moment => Restoration::Done(moment),
     }
 }
 

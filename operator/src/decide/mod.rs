@@ -34,6 +34,15 @@ const LATER: Duration = Duration::from_secs(15);
 /// A process gets so long to come up, or back, by itself, seconds.
 const STARTING_S: i64 = 20;
 
+/// An archive, and a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreFrom {
+    /// As a node sees it.
+    pub url: String,
+    /// In microseconds since 1970; 0: the newest moment.
+    pub until_micros: i64,
+}
+
 /// One request, to a node or to Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -45,6 +54,8 @@ pub enum Action {
         cluster_uuid: String,
         /// Of each replication group.
         partitions: u32,
+        /// What it begins as.
+        restore: Option<RestoreFrom>,
     },
     /// Tells the metadata group what was seen of a node.
     ReportFailure {

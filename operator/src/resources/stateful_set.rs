@@ -6,10 +6,10 @@ use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, GRPCAction, KeyToPath, ObjectFieldSelector,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume,
-    VolumeMount, VolumeResourceRequirements,
+    Capabilities, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, GRPCAction, KeyToPath,
+    ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretEnvSource, SecretVolumeSource,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -28,6 +28,12 @@ const LIVENESS_VOLUME: &str = "liveness";
 /// Where files are that are to be loaded, and the volume's name in the pod.
 const SPOOL: &str = "/var/lib/volt-spool";
 const SPOOL_VOLUME: &str = "spool";
+/// Where the cluster is archived, and the volume's name in the pod.
+const ARCHIVE: &str = "/var/lib/volt-archive";
+const ARCHIVE_VOLUME: &str = "archive";
+/// Where the archive is that the cluster begins with, and the volume's name in the pod.
+pub(crate) const RESTORE: &str = "/var/lib/volt-restore";
+const RESTORE_VOLUME: &str = "restore";
 /// Where the password of the database is that has their rows, its file, and the volume's name in the pod.
 const PASSWORD: &str = "/var/run/volt-liveness-database";
 const PASSWORD_FILE: &str = "password";
@@ -141,6 +147,7 @@ fn container(cluster: &VoltCluster, defaults: &Defaults) -> Container {
             .or_else(|| defaults.image_pull_policy.clone()),
         args: Some(vec!["start".to_owned()]),
         env: Some(environment(cluster)),
+        env_from: secret_environment(cluster),
         ports: Some(vec![
             port("peer", PEER_PORT),
             port("sql", SQL_PORT),
@@ -172,9 +179,10 @@ fn mounts(cluster: &VoltCluster) -> Vec<VolumeMount> {
         mount_path: path.to_owned(),
         ..VolumeMount::default()
     };
-    let shared = shared_claims(cluster)
-        .into_iter()
-        .map(|shared| mount(shared.volume, shared.path));
+    let shared = shared_claims(cluster).into_iter().map(|shared| VolumeMount {
+        read_only: shared.read_only.then_some(true),
+        ..mount(shared.volume, shared.path)
+    });
     let password = cluster.spec.failure_detection.password_secret();
     let password = password.map(|_| VolumeMount {
         read_only: Some(true),
@@ -192,21 +200,48 @@ struct SharedClaim<'a> {
     volume: &'static str,
     path: &'static str,
     claim: &'a str,
+    read_only: bool,
 }
 
 fn shared_claims(cluster: &VoltCluster) -> Vec<SharedClaim<'_>> {
     let liveness = cluster.spec.failure_detection.liveness_claim_name.as_deref();
     let spool = cluster.spec.load_balancing.spool.as_ref();
     let spool = spool.map(|spool| spool.claim_name.as_str());
-    let shared = [(LIVENESS_VOLUME, LIVENESS, liveness), (SPOOL_VOLUME, SPOOL, spool)];
+    let archive = cluster.spec.archive.as_ref();
+    let archive = archive.and_then(|archive| archive.claim_name.as_deref());
+    let restore = cluster.spec.restore.as_ref();
+    let restore = restore.and_then(|restore| restore.claim_name.as_deref());
+    let shared = [
+        (LIVENESS_VOLUME, LIVENESS, liveness),
+        (SPOOL_VOLUME, SPOOL, spool),
+        (ARCHIVE_VOLUME, ARCHIVE, archive),
+        (RESTORE_VOLUME, RESTORE, restore),
+    ];
     let claimed = shared.into_iter().filter_map(|(volume, path, claim)| {
         Some(SharedClaim {
             volume,
             path,
             claim: claim?,
+            read_only: volume == RESTORE_VOLUME,
         })
     });
     claimed.collect()
+}
+
+/// Variables of object stores, by the Secret that has them; with both, both name the same one.
+fn secret_environment(cluster: &VoltCluster) -> Option<Vec<EnvFromSource>> {
+    let archive = cluster.spec.archive.as_ref();
+    let restore = cluster.spec.restore.as_ref();
+    let name = archive
+        .and_then(|archive| archive.secret_name.as_ref())
+        .or(restore.and_then(|restore| restore.secret_name.as_ref()))?;
+    Some(vec![EnvFromSource {
+        secret_ref: Some(SecretEnvSource {
+            name: name.clone(),
+            ..SecretEnvSource::default()
+        }),
+        ..EnvFromSource::default()
+    }])
 }
 
 /// What the pods share; each has a volume of its own by the claim's template.
@@ -292,6 +327,9 @@ fn environment(cluster: &VoltCluster) -> Vec<EnvVar> {
     if let Some(spool) = &spec.load_balancing.spool {
         handed_on.push(("VOLT_SPOOL", SPOOL.to_owned()));
         handed_on.extend(spool.variables());
+    }
+    if let Some(archive) = &spec.archive {
+        handed_on.extend(archive.variables(ARCHIVE));
     }
     handed_on.extend(spec.recovery.variables());
     handed_on.extend(spec.replication.variables());

@@ -31,17 +31,18 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         cluster_uuid,
         partitions,
         node,
+        awaits_restoration,
     } = command
     {
-        return nodes::initialise(map, cluster_uuid, partitions, node);
+        return nodes::initialise(map, (cluster_uuid, partitions), node, awaits_restoration);
     }
     if map.cluster_uuid.is_empty() {
         return Err(Refusal::NotInitialised);
     }
-    if let Some(restoration) = &map.restoration
+    if let Some(why) = map.restoring()
         && restoration::changes_catalog(&command)
     {
-        return Err(Refusal::Restoring(restoration.to_string()));
+        return Err(Refusal::Restoring(why));
     }
     match command {
         Command::Initialise { .. } => Ok(Applied::Unchanged),

@@ -14,7 +14,12 @@ use crate::metadata::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo, Repli
 /// A node's weight in placement, unless somebody says otherwise.
 const NORMAL_WEIGHT: u32 = 100;
 
-pub(super) fn initialise(map: &mut ClusterMap, uuid: String, partitions: u32, first: Joining) -> CommandResult {
+pub(super) fn initialise(
+    map: &mut ClusterMap,
+    (uuid, partitions): (String, u32),
+    first: Joining,
+    awaits_restoration: bool,
+) -> CommandResult {
     if !map.cluster_uuid.is_empty() {
         return match map.cluster_uuid == uuid {
             true => Ok(Applied::Unchanged),
@@ -36,6 +41,7 @@ pub(super) fn initialise(map: &mut ClusterMap, uuid: String, partitions: u32, fi
     }
     map.cluster_uuid = uuid.clone();
     map.partitions_per_group = partitions;
+    map.awaits_restoration = awaits_restoration;
     map.next_table = 1;
     map.next_procedure = 1;
     map.next_group = 1;

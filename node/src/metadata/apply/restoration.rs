@@ -55,6 +55,7 @@ pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Res
         let partition = first_partition(map, group, index, id);
         map.partitions.insert(id, partition);
     }
+    map.awaits_restoration = false;
     map.restored_micros = Some(restoration.at_micros);
     map.restoration = (!restoration.left.is_empty()).then_some(restoration);
     Ok(Applied::Done)

@@ -38,11 +38,16 @@ fn finding(strategy: Strategy) -> Finding {
 
 /// Three living nodes, each with boot id 1, and four partitions a group.
 pub(super) fn cluster() -> ClusterMap {
+    founded(false)
+}
+
+pub(super) fn founded(awaits_restoration: bool) -> ClusterMap {
     let mut map = ClusterMap::default();
     let initialise = Command::Initialise {
         cluster_uuid: "one".to_owned(),
         partitions: 4,
         node: joining(1, 1, 0),
+        awaits_restoration,
     };
     apply(&mut map, initialise).expect("the first node");
     for node in 2..=3 {
@@ -52,6 +57,13 @@ pub(super) fn cluster() -> ClusterMap {
 }
 
 pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> TableId {
+    match apply(map, create_table(name, replication)) {
+        Ok(Applied::TableCreated(table)) => table.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) fn create_table(name: &str, replication: u32) -> Command {
     let column = Column {
         name: "id".to_owned(),
         data_type: DataType::Int,
@@ -74,14 +86,10 @@ pub(super) fn create(map: &mut ClusterMap, name: &str, replication: u32) -> Tabl
         "majority" => ReplicationMode::SemiSync,
         _ => ReplicationMode::Sync,
     };
-    let command = Command::CreateTable {
+    Command::CreateTable {
         table,
         replication,
         mode,
-    };
-    match apply(map, command) {
-        Ok(Applied::TableCreated(table)) => table.id,
-        other => panic!("{other:?}"),
     }
 }
 

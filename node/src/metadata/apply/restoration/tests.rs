@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use volt_engine::PartitionId;
 
 use super::super::apply;
-use super::super::tests::{cluster, create};
+use super::super::tests::{cluster, create, create_table, founded};
 use crate::metadata::command::{Applied, Command, Refusal};
 use crate::metadata::map::{ClusterMap, Restoration};
 
@@ -67,6 +67,20 @@ fn only_a_cluster_that_has_nothing_is_restored() {
         Err(Refusal::NotAllowed(_))
     ));
     assert_eq!((map.tables, map.restoration), (before.tables, None));
+}
+
+#[test]
+fn a_cluster_that_is_to_be_restored_has_nothing_of_its_own_before() {
+    let mut map = founded(true);
+    let before = map.catalog_version;
+    let refused = apply(&mut map, create_table("volt_queue", 1));
+    assert!(matches!(refused, Err(Refusal::Restoring(_))), "{refused:?}");
+    assert_eq!((map.tables.len(), map.catalog_version), (0, before));
+    assert!(map.restoring().is_some_and(|why| why.contains(&map.cluster_uuid)));
+
+    apply(&mut map, restore(&archived())).expect("it is empty");
+    assert!(!map.awaits_restoration);
+    assert!(map.restoring().is_some_and(|why| why.contains("partitions are left")));
 }
 
 #[test]
