@@ -1,5 +1,6 @@
 //! The archive: a cluster as it was at a moment, after work through which nodes were killed.
 
+mod damaged;
 mod object_stores;
 mod work;
 

@@ -9,7 +9,7 @@ use volt_node::world::World;
 use volt_tests::object_stores::{BUCKET, Server};
 use volt_tests::tools::finish;
 
-use super::{Place, session};
+use super::{Place, damaged, session};
 use crate::{alone, block_on};
 
 /// Tells the test below which URL to try: what is in a process's environment is read when a store is opened.
@@ -57,7 +57,23 @@ fn a_cluster_is_restored_from_s3() {
             environment: server.environment.clone(),
         };
         holds_contract(&place)?;
-        session(&place).await
+        session(&place).await?;
+        let other = Place {
+            url: format!("s3://{BUCKET}/volt/other"),
+            environment: server.environment.clone(),
+        };
+        damaged::is_shown(&other, async || {
+            let keys = server.keys("volt/other/").await?;
+            let of_rows = keys
+                .iter()
+                .filter(|key| key.contains("/log/") || key.contains("/base/"));
+            ensure!(of_rows.clone().count() > 0, "nothing is archived");
+            for key in of_rows {
+                server.bend(key).await?;
+            }
+            Ok(())
+        })
+        .await
     });
 }
 
