@@ -25,7 +25,7 @@ use crate::metadata::command::{Applied, Command, NewTable, PartitionChange};
 use crate::metadata::failure::Strategy;
 use crate::metadata::identity::Founding;
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationMode};
-use crate::metadata::placement::target_primaries;
+use crate::metadata::placement::{Placements, target_primaries};
 use crate::peers::Peers;
 use crate::world::World;
 
@@ -236,7 +236,7 @@ async fn play_primary(metadata: Arc<Metadata>) {
             continue;
         }
         let map = metadata.map();
-        let targets = target_primaries(&map);
+        let targets = target_primaries(&map, &Placements::new(&map));
         let own = map
             .partitions
             .values()

@@ -10,6 +10,7 @@ use goldenscript::{Command as Line, Context};
 use volt_engine::NodeId;
 
 use super::interval::{DiskTrouble, DiskWatch, Mark};
+use super::neighbours::Neighbours;
 use super::verdict::{Ended, Judge, Sightings, revived, verdicts};
 use crate::config::{Detection, HeartbeatDetection, IntervalDetection};
 use crate::metadata::apply::apply;
@@ -52,7 +53,7 @@ impl Observer {
             apply(&mut map, command).expect("it can be made");
         }
         let mut sightings = Sightings::default();
-        sightings.expect(&map, Duration::ZERO);
+        sightings.expect(&map, &Neighbours::new(&map, 1, &[1].into()), Duration::ZERO);
         Self {
             map,
             sightings,

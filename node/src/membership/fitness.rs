@@ -5,7 +5,7 @@
 //! others had none from it (`deafness`). Or it hears nothing at all: then no majority confirms that it leads
 //! (`QuorumWatch`). Either way it stops leading the metadata group, and the next leader finds it by its silence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,9 +55,17 @@ impl Told {
     }
 }
 
-/// Why this node is deaf: fewer than a majority of the living reach it, itself among them.
-pub fn deafness(map: &ClusterMap, own: NodeId, told: &BTreeMap<NodeId, Told>, now: Duration) -> Option<String> {
-    let living: Vec<NodeId> = map.nodes.keys().copied().filter(|node| map.is_alive(*node)).collect();
+/// Why this node is deaf: fewer than a majority of the living that it asks reach it, itself among them.
+pub fn deafness(
+    map: &ClusterMap,
+    own: NodeId,
+    asks: &BTreeSet<NodeId>,
+    told: &BTreeMap<NodeId, Told>,
+    now: Duration,
+) -> Option<String> {
+    let is_asked = |node: &NodeId| *node == own || asks.contains(node);
+    let nodes = map.nodes.keys().copied().filter(is_asked);
+    let living: Vec<NodeId> = nodes.filter(|node| map.is_alive(*node)).collect();
     if living.len() < LEAST_NODES {
         return None;
     }
@@ -120,7 +128,8 @@ impl Membership {
             return Some(trouble.evidence);
         }
         let (map, now) = (self.metadata.map(), self.now());
-        deafness(&map, self.metadata.node_id(), &self.lock().told, now)
+        let state = self.lock();
+        deafness(&map, self.metadata.node_id(), &state.neighbours.asks, &state.told, now)
     }
 
     /// While this node is unfit it has no lease, and neither leads the metadata group nor wants to.
@@ -199,7 +208,7 @@ mod tests {
     }
 
     fn is_deaf(nodes: NodeId, told: &BTreeMap<NodeId, Told>, now: u64) -> bool {
-        deafness(&map(nodes), 1, told, ms(now)).is_some()
+        deafness(&map(nodes), 1, &(2..=nodes).collect(), told, ms(now)).is_some()
     }
 
     #[test]

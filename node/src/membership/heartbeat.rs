@@ -15,6 +15,7 @@ use volt_proto::v1::{HeartbeatRequest, HeartbeatResponse, HelloRequest, ReplicaE
 
 use super::fitness::Told;
 use super::interval::DiskTrouble;
+use super::neighbours::{ALL_WITH_ALL, Neighbours};
 use super::promotion::End;
 use super::verdict::Ended;
 use super::{Membership, State};
@@ -24,6 +25,8 @@ use crate::metadata::failure::Strategy;
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// but no longer than this.
 const LONGEST_ANSWER_LIMIT: Duration = Duration::from_millis(2_000);
+/// How often a large cluster's node looks who votes in the metadata group. Well before a new voter could find who has not spoken to it silent.
+const LOOK_AT_VOTERS: Duration = Duration::from_millis(250);
 /// Longest wait for an answer while a node is examined.
 const EXAMINE_LIMIT: Duration = Duration::from_millis(200);
 /// Looks at a node whose connection broke, before it is left to the other detectors.
@@ -40,23 +43,38 @@ const VOTE_PATIENCE: u32 = 8;
 const VOTE_AGAIN: Duration = Duration::from_millis(5);
 
 impl Membership {
-    /// Keeps a heartbeat and a watch for every other node of the map.
+    /// Keeps a heartbeat and a watch for every node that this one is to talk with.
     pub(super) async fn follow_nodes(self: Arc<Self>) {
         let mut map = self.metadata.watch();
         let mut tasks: BTreeMap<NodeId, Tasks> = BTreeMap::new();
+        // Voters change without the map.
+        let mut ticks = interval(LOOK_AT_VOTERS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let nodes: Vec<NodeId> = map.borrow_and_update().nodes.keys().copied().collect();
-            tasks.retain(|node, _| nodes.contains(node));
-            for node in nodes.into_iter().filter(|node| *node != self.metadata.node_id()) {
+            let newest = Arc::clone(&map.borrow_and_update());
+            let neighbours = Neighbours::new(&newest, self.metadata.node_id(), &self.metadata.voters());
+            tasks.retain(|node, _| neighbours.asks.contains(node));
+            for node in neighbours.asks.iter().copied() {
                 tasks.entry(node).or_insert_with(|| Tasks {
                     heart: tokio::spawn(Arc::clone(&self).beat(node)),
                     watch: tokio::spawn(Arc::clone(&self).watch_connection(node)),
                     probes: tokio::spawn(Arc::clone(&self).probe_node(node)),
                 });
             }
+            self.lock().neighbours = neighbours;
             self.nudge.notify_one();
-            if map.changed().await.is_err() {
-                return;
+            loop {
+                tokio::select! {
+                    biased;
+                    changed = map.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    _ = ticks.tick() => {}
+                }
+                if newest.nodes.len() > ALL_WITH_ALL {
+                    break;
+                }
             }
         }
     }

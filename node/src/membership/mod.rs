@@ -12,6 +12,7 @@ mod heartbeat;
 pub mod interval;
 pub mod liveness;
 pub(crate) mod majority;
+pub mod neighbours;
 pub mod preempt;
 mod probe;
 pub mod promotion;
@@ -32,11 +33,13 @@ use crate::config::{Durability, FailoverMode, NodeConfig};
 use crate::metadata::Metadata;
 use crate::metadata::failure::{Finding, Medium};
 use crate::metadata::lease::LeaseBook;
+use crate::metadata::placement::Placements;
 use crate::peers::Peers;
 use crate::world::World;
 use fitness::{QuorumWatch, Told};
 use foresight::Foresight;
 use interval::{DiskTrouble, DiskWatch};
+use neighbours::Neighbours;
 use promotion::{End, Wait};
 use verdict::{Judge, Sightings};
 
@@ -87,6 +90,10 @@ struct State {
     quorum: QuorumWatch,
     /// How this node and the others have been.
     foresight: Foresight,
+    /// The nodes whose heartbeats come here, as the newest map says.
+    neighbours: Neighbours,
+    /// Where partitions belong.
+    placements: Placements,
 }
 
 /// What the group's leader keeps for as long as it leads.

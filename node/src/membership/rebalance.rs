@@ -8,20 +8,20 @@ use volt_engine::NodeId;
 
 use crate::metadata::command::PartitionChange;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, ReplicationMode};
-use crate::metadata::placement::desired_holders;
+use crate::metadata::placement::Placements;
 
 /// Most learners that a node gets at a time, so that a new node is filled in portions.
 pub const MAX_LEARNERS_PER_NODE: u32 = 8;
 
-/// The next steps; none when all is where it belongs.
-pub fn rebalance(map: &ClusterMap) -> Vec<PartitionChange> {
+/// The next steps; none when all is where it belongs. `placements` follow this map.
+pub fn rebalance(map: &ClusterMap, placements: &Placements) -> Vec<PartitionChange> {
     let mut learners: BTreeMap<NodeId, u32> = BTreeMap::new();
     for learner in map.partitions.values().flat_map(|partition| &partition.learners) {
         *learners.entry(*learner).or_default() += 1;
     }
     let partitions = map.partitions.values();
     partitions
-        .filter_map(|partition| step(map, partition, &mut learners))
+        .filter_map(|partition| step(map, placements, partition, &mut learners))
         .collect()
 }
 
@@ -35,9 +35,14 @@ pub fn drained(map: &ClusterMap) -> Vec<NodeId> {
         .collect()
 }
 
-fn step(map: &ClusterMap, partition: &PartitionInfo, busy: &mut BTreeMap<NodeId, u32>) -> Option<PartitionChange> {
+fn step(
+    map: &ClusterMap,
+    placements: &Placements,
+    partition: &PartitionInfo,
+    busy: &mut BTreeMap<NodeId, u32>,
+) -> Option<PartitionChange> {
     let primary = map.living_primary(partition)?;
-    let desired: BTreeSet<NodeId> = desired_holders(map, partition).into_iter().collect();
+    let desired: BTreeSet<NodeId> = placements.of(partition.partition_id).iter().copied().collect();
     let sound: BTreeSet<NodeId> = partition.sound_members().chain([primary]).collect();
     let whole = desired.is_subset(&sound);
     let mut in_sync = partition.in_sync.clone();

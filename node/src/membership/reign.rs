@@ -17,7 +17,7 @@ use crate::metadata::ProposeError;
 use crate::metadata::command::{Applied, Command, FailoverNote, PartitionChange};
 use crate::metadata::failure::{Failure, Finding};
 use crate::metadata::lease::LeaseBook;
-use crate::metadata::map::ClusterMap;
+use crate::metadata::map::{ClusterMap, PartitionInfo};
 
 /// The leader looks around so often, should nothing have woken it.
 const TICK: Duration = Duration::from_millis(50);
@@ -65,7 +65,10 @@ impl Membership {
         let (term, is_unfit) = (self.metadata.term_as_leader(), self.unfitness().is_some());
         let (now, map) = (self.now(), self.metadata.map());
         let mut state = self.lock();
-        state.sightings.expect(&map, now);
+        let State {
+            sightings, neighbours, ..
+        } = &mut *state;
+        sightings.expect(&map, neighbours, now);
         // Who can't write, or can't be reached, can't decide: another one will lead.
         let rests = state.quorum.rests(now);
         let term = term.filter(|_| !is_unfit && !rests);
@@ -203,8 +206,20 @@ impl Membership {
             .iter()
             .map(|verdict| (verdict.node_id, verdict.process_ended))
             .collect();
-        let seen = ends.iter().map(|(replica, (_, _, seen))| (*replica, *seen)).collect();
-        let ends = ends.iter().map(|(replica, (_, end, _))| (*replica, *end)).collect();
+        // Only who is without a primary gets one; as a rule that is nobody, and the ends are many.
+        let leads = |partition: &PartitionInfo| map.living_primary(partition).filter(|node| !dead.contains_key(node));
+        let vacant: BTreeSet<PartitionId> = map
+            .partitions
+            .values()
+            .filter(|partition| leads(partition).is_none())
+            .map(|partition| partition.partition_id)
+            .collect();
+        let matter = || ends.iter().filter(|((_, partition), _)| vacant.contains(partition));
+        let (mut reach, mut seen) = (BTreeMap::new(), BTreeMap::new());
+        if !vacant.is_empty() {
+            reach = matter().map(|(replica, (_, end, _))| (*replica, *end)).collect();
+            seen = matter().map(|(replica, (_, _, seen))| (*replica, *seen)).collect();
+        }
         let lease_over = map
             .nodes
             .keys()
@@ -217,7 +232,7 @@ impl Membership {
             dead: &dead,
             heard: &heard,
             lease_over: &lease_over,
-            ends: &ends,
+            ends: &reach,
             seen: &seen,
             restarts_keep: self.config.durability == Durability::Fsync,
             waited: &reign.waited(now),
@@ -302,7 +317,11 @@ impl Membership {
             return;
         }
         let mut changed = false;
-        let changes = rebalance(map);
+        let changes = {
+            let mut state = self.lock();
+            state.placements.follow(map);
+            rebalance(map, &state.placements)
+        };
         if !changes.is_empty() {
             let command = Command::ChangePartitions {
                 term,

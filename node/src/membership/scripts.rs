@@ -17,7 +17,7 @@ use crate::metadata::apply::apply;
 use crate::metadata::command::{Command, CommandResult, Joining, NewTable, PartitionChange};
 use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, ReplicationMode};
-use crate::metadata::placement::target_primaries;
+use crate::metadata::placement::{Placements, target_primaries};
 use crate::world::Planted;
 
 #[test]
@@ -294,7 +294,7 @@ impl Cluster {
     }
 
     fn rebalance(&mut self) -> String {
-        let changes = rebalance(&self.map);
+        let changes = rebalance(&self.map, &Placements::new(&self.map));
         let result = self.apply(Command::ChangePartitions {
             term: 1,
             changes,
@@ -339,7 +339,7 @@ impl Cluster {
 
     /// Every primary looks at its target and hands over.
     fn hand_over(&mut self) -> String {
-        for (id, to) in target_primaries(&self.map) {
+        for (id, to) in target_primaries(&self.map, &Placements::new(&self.map)) {
             let partition = self.map.partitions[&id].clone();
             let Some(by) = self.map.living_primary(&partition) else {
                 continue;

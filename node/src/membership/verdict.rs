@@ -8,6 +8,7 @@ use volt_engine::NodeId;
 use super::detector::Phi;
 use super::fitness::UNREACHED_AFTER;
 use super::interval::{DiskTrouble, Mark, MarkWatch, Probes};
+use super::neighbours::Neighbours;
 use crate::config::{Detection, IntervalDetection};
 use crate::metadata::failure::{Finding, Medium, Strategy};
 use crate::metadata::map::{ClusterMap, NodeState};
@@ -117,9 +118,14 @@ impl Sightings {
         true
     }
 
-    /// Whoever the map knows and was never heard of is silent from now on, not since ever.
-    pub fn expect(&mut self, map: &ClusterMap, now: Duration) {
-        for node in map.nodes.values() {
+    /// Whoever the map knows and was never heard of is silent from now on, not since ever. Of those who need not speak to this node nothing is
+    /// expected, and nothing kept: should they have to one day, because it votes in the metadata group by then, their silence begins then.
+    pub fn expect(&mut self, map: &ClusterMap, neighbours: &Neighbours, now: Duration) {
+        for node in map
+            .nodes
+            .values()
+            .filter(|node| neighbours.hears.contains(&node.node_id))
+        {
             let sighting = self
                 .0
                 .entry(node.node_id)
@@ -128,7 +134,8 @@ impl Sightings {
                 *sighting = Sighting::new(node.boot_id, now);
             }
         }
-        self.0.retain(|node, _| map.nodes.contains_key(node));
+        let is_due = |node: &NodeId| neighbours.hears.contains(node) || neighbours.asks.contains(node);
+        self.0.retain(|node, _| map.nodes.contains_key(node) && is_due(node));
     }
 
     /// The observer stood still.
@@ -347,6 +354,22 @@ mod tests {
         super::verdicts(map, judge, sightings, now)
     }
 
+    fn all(map: &ClusterMap) -> Neighbours {
+        Neighbours::new(map, 1, &[1].into())
+    }
+
+    #[test]
+    fn of_whom_one_need_not_hear_nothing_is_kept() {
+        let (map, mut sightings) = (map(), Sightings::default());
+        sightings.heard(2, 20, ms(0));
+        sightings.expect(&map, &Neighbours::default(), ms(10_000));
+        assert_eq!(verdicts(&map, &sightings, ms(10_000)), []);
+        // It votes from now on, and is spoken to.
+        sightings.expect(&map, &all(&map), ms(10_000));
+        assert_eq!(verdicts(&map, &sightings, ms(11_000)), []);
+        assert_eq!(verdicts(&map, &sightings, ms(20_000)).len(), 1);
+    }
+
     fn ended() -> Ended {
         Ended {
             strategy: Strategy::Connection,
@@ -357,7 +380,7 @@ mod tests {
     #[test]
     fn silence_and_evidence() {
         let (map, mut sightings) = (map(), Sightings::default());
-        sightings.expect(&map, ms(0));
+        sightings.expect(&map, &all(&map), ms(0));
         for beat in 1..20 {
             sightings.heard(2, 20, ms(beat * 100));
             sightings.reached(2, 20, ms(beat * 100));
@@ -375,7 +398,7 @@ mod tests {
     #[test]
     fn who_speaks_and_answers_nothing_is_found() {
         let (map, mut sightings) = (map(), Sightings::default());
-        sightings.expect(&map, ms(0));
+        sightings.expect(&map, &all(&map), ms(0));
         sightings.heard(2, 20, ms(100));
         sightings.reached(2, 20, ms(1_000));
         for beat in 1..40 {
@@ -409,7 +432,7 @@ mod tests {
     #[test]
     fn who_is_only_expected_is_not_heard() {
         let (map, mut sightings) = (map(), Sightings::default());
-        sightings.expect(&map, ms(0));
+        sightings.expect(&map, &all(&map), ms(0));
         assert!(!sightings.is_heard(2, 20, ms(1)));
         sightings.heard(2, 20, ms(5));
         assert!(sightings.is_heard(2, 20, ms(6)));

@@ -21,7 +21,7 @@ use super::sequence::Sequence;
 use crate::config::RecoveryOrder;
 
 /// Most partitions of a replication group.
-pub const MAX_PARTITIONS: u32 = 1024;
+pub const MAX_PARTITIONS: u32 = 16_384;
 /// Partitions of a replication group, unless the cluster was made with another number.
 pub const DEFAULT_PARTITIONS: u32 = 12;
 

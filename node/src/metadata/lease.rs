@@ -70,7 +70,7 @@ fn nanos(time: Duration) -> u64 {
 
 /// What the group's leader has granted during one term of its own. All times are its boot time.
 #[derive(Clone, Debug)]
-pub(crate) struct LeaseBook {
+pub struct LeaseBook {
     length: Duration,
     /// When the term began for this leader: leases of its predecessors may have been granted until then.
     since: Duration,
@@ -83,7 +83,8 @@ pub(crate) struct LeaseBook {
 }
 
 impl LeaseBook {
-    pub(crate) fn new(length: Duration, since: Duration) -> Self {
+    /// Of a leader whose term began at `since`; a lease lasts for `length`.
+    pub fn new(length: Duration, since: Duration) -> Self {
         let (confirmed, over_at, condemned) = (None, BTreeMap::new(), BTreeSet::new());
         Self {
             length,
@@ -95,12 +96,12 @@ impl LeaseBook {
     }
 
     /// A majority has confirmed the leader, after it had been asked at `asked`.
-    pub(crate) fn confirm(&mut self, asked: Duration) {
+    pub fn confirm(&mut self, asked: Duration) {
         self.confirmed = self.confirmed.max(Some(asked));
     }
 
     /// Grants a lease to whoever asked and was heard at `now`; None: not now. The length counts from the asking.
-    pub(crate) fn grant(&mut self, node: NodeId, boot_id: u64, now: Duration) -> Option<Duration> {
+    pub fn grant(&mut self, node: NodeId, boot_id: u64, now: Duration) -> Option<Duration> {
         if self.condemned.contains(&(node, boot_id)) {
             return None;
         }
@@ -116,17 +117,17 @@ impl LeaseBook {
     }
 
     /// From now on this process gets no lease.
-    pub(crate) fn condemn(&mut self, node: NodeId, boot_id: u64) {
+    pub fn condemn(&mut self, node: NodeId, boot_id: u64) {
         self.condemned.insert((node, boot_id));
     }
 
     /// The decision came to nothing.
-    pub(crate) fn pardon(&mut self, node: NodeId, boot_id: u64) {
+    pub fn pardon(&mut self, node: NodeId, boot_id: u64) {
         self.condemned.remove(&(node, boot_id));
     }
 
     /// True when no lease of this node's can be valid any more, wherever it was granted.
-    pub(crate) fn is_over(&self, node: NodeId, now: Duration) -> bool {
+    pub fn is_over(&self, node: NodeId, now: Duration) -> bool {
         let inherited = self.since + self.length + self.length * DRIFT_PERCENT / 100;
         let granted = self.over_at.get(&node).copied().unwrap_or_default();
         now > inherited.max(granted)

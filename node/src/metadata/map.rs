@@ -462,6 +462,27 @@ pub struct Roles {
 }
 
 impl PartitionInfo {
+    /// One that nobody holds.
+    #[cfg(test)]
+    pub(crate) fn new(partition_id: PartitionId) -> Self {
+        Self {
+            partition_id,
+            group: 1,
+            index: 0,
+            epoch: 1,
+            mode: ReplicationMode::Sync,
+            was_async: false,
+            primary: None,
+            primary_boot: 0,
+            in_sync: BTreeSet::new(),
+            learners: BTreeSet::new(),
+            in_doubt: BTreeSet::new(),
+            restarted: BTreeSet::new(),
+            emptied: BTreeSet::new(),
+            wanted: None,
+        }
+    }
+
     /// What a node is to this partition; None: nothing.
     pub fn role(&self, node: NodeId) -> Option<Role> {
         if self.primary == Some(node) {

@@ -16,6 +16,7 @@ pub mod lease;
 pub mod link;
 pub mod map;
 pub mod placement;
+mod placements;
 mod propose;
 pub(crate) mod raft;
 pub mod sequence;

@@ -1,11 +1,13 @@
 //! Which nodes should hold which partition, and which of its members should be its primary: functions of the map.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use volt_engine::placement::place;
 use volt_engine::{NodeId, PartitionId};
 
 use super::map::{ClusterMap, NodeInfo, PartitionInfo};
+pub use super::placements::Placements;
 
 /// The nodes that should hold a partition, best first; the dead count, for they come back.
 pub fn desired_holders(map: &ClusterMap, partition: &PartitionInfo) -> Vec<NodeId> {
@@ -29,9 +31,9 @@ fn choose<'a>(partition: PartitionId, nodes: impl Iterator<Item = &'a NodeInfo>,
 }
 
 /// Which member should be each partition's primary, as far as that differs from who is: what a primary looks at to
-/// know that it should hand over. Moves as few as will do; never to a node that is dead, restarted, or leaving.
-pub fn target_primaries(map: &ClusterMap) -> BTreeMap<PartitionId, NodeId> {
-    let mut targets = Targets::new(map);
+/// know that it should hand over. Moves as few as will do; never to a node that is dead, restarted, or leaving. `placements` follow this map.
+pub fn target_primaries(map: &ClusterMap, placements: &Placements) -> BTreeMap<PartitionId, NodeId> {
+    let mut targets = Targets::new(map, placements);
     targets.wanted();
     targets.leave();
     targets.balance();
@@ -40,26 +42,22 @@ pub fn target_primaries(map: &ClusterMap) -> BTreeMap<PartitionId, NodeId> {
 
 struct Targets<'a> {
     map: &'a ClusterMap,
-    desired: BTreeMap<PartitionId, Vec<NodeId>>,
+    placements: &'a Placements,
     counts: BTreeMap<NodeId, u32>,
     moves: BTreeMap<PartitionId, NodeId>,
 }
 
 impl<'a> Targets<'a> {
-    fn new(map: &'a ClusterMap) -> Self {
+    fn new(map: &'a ClusterMap, placements: &'a Placements) -> Self {
         let mut counts: BTreeMap<NodeId, u32> = map.nodes.keys().map(|node| (*node, 0)).collect();
         for partition in map.partitions.values() {
             if let Some(primary) = map.living_primary(partition) {
                 *counts.entry(primary).or_default() += 1;
             }
         }
-        let partitions = map.partitions.values();
-        let desired = partitions
-            .map(|partition| (partition.partition_id, desired_holders(map, partition)))
-            .collect();
         Self {
             map,
-            desired,
+            placements,
             counts,
             moves: BTreeMap::new(),
         }
@@ -97,32 +95,50 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// Then from the fullest to the emptiest, while that makes them more equal.
+    /// Then from the fullest to the emptiest, while that makes them more equal. A move changes what is gained only by those partitions of which
+    /// one of the two nodes is a member, so that only these are looked at again.
     fn balance(&mut self) {
-        // Every move makes the sum of the squares smaller, so that it ends; the bound is for peace of mind.
-        for _ in 0..self.map.partitions.len() {
-            let Some((partition, to)) = self.best_move() else {
-                return;
+        let mut of_nodes: BTreeMap<NodeId, Vec<&'a PartitionInfo>> = BTreeMap::new();
+        for partition in self.map.partitions.values() {
+            for node in &partition.in_sync {
+                of_nodes.entry(*node).or_default().push(partition);
+            }
+        }
+        let gains = |targets: &Self, partition: &'a PartitionInfo| {
+            let (gain, _) = targets.best_move(partition)?;
+            Some((gain, Reverse(partition.partition_id)))
+        };
+        let partitions = self.map.partitions.values();
+        let mut best: BinaryHeap<_> = partitions.filter_map(|partition| gains(self, partition)).collect();
+        while let Some((gain, Reverse(number))) = best.pop() {
+            let partition = &self.map.partitions[&number];
+            // What was looked at again stands in there with what it gains now.
+            let Some((_, to)) = self.best_move(partition).filter(|(now, _)| *now == gain) else {
+                continue;
             };
+            let from = self.primary(partition);
             self.move_to(partition, to);
+            let changed = [from, Some(to)].into_iter().flatten();
+            for partition in changed.filter_map(|node| of_nodes.get(&node)).flatten() {
+                best.extend(gains(self, partition));
+            }
         }
     }
 
-    fn best_move(&self) -> Option<(&'a PartitionInfo, NodeId)> {
-        let mut best: Option<(u32, &'a PartitionInfo, NodeId)> = None;
-        for partition in self.map.partitions.values() {
-            if partition.wanted.is_some() || self.moves.contains_key(&partition.partition_id) {
-                continue;
-            }
-            let Some(from) = self.primary(partition) else { continue };
-            for to in self.eligible(partition).filter(|node| self.belongs(partition, *node)) {
-                let gain = self.count(from).saturating_sub(self.count(to));
-                if gain >= 2 && best.is_none_or(|(most, ..)| gain > most) {
-                    best = Some((gain, partition, to));
-                }
+    /// What is gained by a move of this primary at most, and where to.
+    fn best_move(&self, partition: &PartitionInfo) -> Option<(u32, NodeId)> {
+        if partition.wanted.is_some() || self.moves.contains_key(&partition.partition_id) {
+            return None;
+        }
+        let from = self.count(self.primary(partition)?);
+        let mut best: Option<(u32, NodeId)> = None;
+        for to in self.eligible(partition).filter(|node| self.belongs(partition, *node)) {
+            let gain = from.saturating_sub(self.count(to));
+            if gain >= 2 && best.is_none_or(|(most, _)| gain > most) {
+                best = Some((gain, to));
             }
         }
-        best.map(|(_, partition, to)| (partition, to))
+        best
     }
 
     fn primary(&self, partition: &PartitionInfo) -> Option<NodeId> {
@@ -139,9 +155,7 @@ impl<'a> Targets<'a> {
     }
 
     fn belongs(&self, partition: &PartitionInfo, node: NodeId) -> bool {
-        self.desired
-            .get(&partition.partition_id)
-            .is_some_and(|desired| desired.contains(&node))
+        self.placements.of(partition.partition_id).contains(&node)
     }
 
     /// Members that could be the primary and aren't.

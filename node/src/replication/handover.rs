@@ -57,7 +57,12 @@ pub(super) struct Successor {
 impl Replicas {
     /// Begins to hand over every partition that this node leads and another one should.
     pub(super) fn hand_over_where_asked(self: &Arc<Self>, map: &ClusterMap) {
-        for (partition, successor) in target_primaries(map) {
+        let targets = {
+            let mut placements = self.placements.lock().expect("no panic under this lock");
+            placements.follow(map);
+            target_primaries(map, &placements)
+        };
+        for (partition, successor) in targets {
             let Some(info) = map.partitions.get(&partition) else {
                 continue;
             };

@@ -45,6 +45,7 @@ use crate::archive::{Archiver, Store};
 use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
+use crate::metadata::placement::Placements;
 use crate::peers::Peers;
 use crate::recovery::log::{Log, LogEntry, OF_THE_NODE, Ticket};
 use crate::statement::CommitWait;
@@ -89,6 +90,8 @@ pub struct Replicas {
     restoration_problems: Mutex<BTreeMap<PartitionId, String>>,
     /// Wakes the tick early: a learner may have caught up.
     nudge: Notify,
+    /// Where partitions belong.
+    placements: Mutex<Placements>,
 }
 
 /// A record on its way to the disk.
@@ -129,6 +132,7 @@ impl Replicas {
             archiver: OnceLock::new(),
             restoration_problems: Mutex::default(),
             nudge: Notify::new(),
+            placements: Mutex::default(),
         });
         for mut replica in recovered {
             replica.is_from_log = true;

@@ -1,5 +1,5 @@
-//! Who should vote: three members, five from five nodes on, fewer when there are fewer nodes. A function of the map
-//! and of what the group's leader knows.
+//! Who should vote: three members, five from five nodes on, fewer when there are fewer nodes; and in as many zones as there are, so that
+//! a zone that is lost takes no majority with it. A function of the map and of what the group's leader knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -31,14 +31,18 @@ pub(crate) fn desired_voters(
         .copied()
         .filter(|voter| keeps(map, *voter, dead_for))
         .collect();
-    let mut spare = map
+    let mut spare: BTreeSet<MemberId> = map
         .nodes
         .values()
         .filter(|node| node.state == NodeState::Active)
         .map(|node| member(node.node_id, node.incarnation))
-        .filter(|candidate| ready.contains(candidate) && !voters.contains(candidate));
+        .filter(|candidate| ready.contains(candidate) && !voters.contains(candidate))
+        .collect();
     while desired.len() < wanted {
-        let Some(next) = spare.next() else { break };
+        let Some(next) = loneliest(map, &desired, &spare) else {
+            break;
+        };
+        spare.remove(&next);
         desired.insert(next);
     }
     // Nobody took their place: the dead stay, so that the group's majority doesn't shrink to those who happen to live.
@@ -49,12 +53,39 @@ pub(crate) fn desired_voters(
         }
     }
     while desired.len() > wanted {
-        let Some(last) = desired.iter().next_back().copied() else {
+        let Some(last) = most_crowded(map, &desired) else {
             break;
         };
         desired.remove(&last);
     }
+    // Each exchange leaves zones that are more equal.
+    while let (Some(next), Some(last)) = (loneliest(map, &desired, &spare), most_crowded(map, &desired)) {
+        if in_zone_of(map, &desired, next) + 1 >= in_zone_of(map, &desired, last) {
+            break;
+        }
+        spare.remove(&next);
+        desired.remove(&last);
+        desired.insert(next);
+    }
     if desired.is_empty() { voters.clone() } else { desired }
+}
+
+/// Of these members, so many are in the zone of that one.
+fn in_zone_of(map: &ClusterMap, members: &BTreeSet<MemberId>, member: MemberId) -> usize {
+    let zone = |member: MemberId| map.nodes.get(&node_of(member)).map(|node| node.zone.as_str());
+    members.iter().filter(|other| zone(**other) == zone(member)).count()
+}
+
+/// The spare one in whose zone the fewest are, then the lowest.
+fn loneliest(map: &ClusterMap, members: &BTreeSet<MemberId>, spare: &BTreeSet<MemberId>) -> Option<MemberId> {
+    let rank = |candidate: &MemberId| (in_zone_of(map, members, *candidate), *candidate);
+    spare.iter().copied().min_by_key(rank)
+}
+
+/// The member in whose zone the most are, then the highest.
+fn most_crowded(map: &ClusterMap, members: &BTreeSet<MemberId>) -> Option<MemberId> {
+    let rank = |member: &MemberId| (in_zone_of(map, members, *member), *member);
+    members.iter().copied().max_by_key(rank)
 }
 
 fn is_current(map: &ClusterMap, voter: MemberId) -> bool {
@@ -139,6 +170,26 @@ mod tests {
         assert_eq!(
             nodes(&map(&[active, active, NodeState::Drained]), &[1, 2, 3], 0),
             [1, 2]
+        );
+    }
+
+    #[test]
+    fn a_zone_has_no_more_votes_than_another_if_that_can_be() {
+        let mut map = map(&[NodeState::Active; 9]);
+        for node in map.nodes.values_mut() {
+            // Three zones of three: 1 to 3, 4 to 6, 7 to 9.
+            node.zone = format!("z{}", (node.node_id - 1) / 3);
+        }
+        assert_eq!(nodes(&map, &[1], 0), [1, 2, 4, 5, 7]);
+        assert_eq!(
+            nodes(&map, &[1, 2, 3, 4, 5], 0),
+            [1, 2, 4, 5, 7],
+            "the others came later"
+        );
+        assert_eq!(
+            nodes(&map, &[1, 4, 5, 7, 8], 0),
+            [1, 4, 5, 7, 8],
+            "nothing is gained by another"
         );
     }
 
