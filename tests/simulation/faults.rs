@@ -1,12 +1,13 @@
 //! What goes wrong, done to the simulated cluster, and put right again.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use volt_node::world::simulated::{DiskFault, SimulatedDisk};
 
 use crate::host::name;
-use crate::plan::{AtPoint, Fault, FaultKind};
+use crate::plan::{self, AtPoint, Fault, FaultKind, OVERLAPPED, UPON_IT};
 use crate::run::{CLIENT_HOST, Cluster, MAX_LATENCY, MET};
 use crate::shared::{Armed, Ended};
 
@@ -33,7 +34,8 @@ impl Cluster {
             kind,
             ..fault
         };
-        self.go_wrong(met)
+        self.begin(met);
+        met
     }
 
     fn note(&self, what: &str) {
@@ -53,12 +55,42 @@ impl Cluster {
         self.nodes().filter(|other| *other != node).map(name).collect()
     }
 
-    /// Does it, to a node that belongs to the cluster; tells what was done.
-    pub(crate) fn go_wrong(&mut self, mut fault: Fault) -> Fault {
+    /// Does it, to a node that belongs to the cluster and has nothing wrong with it yet; tells what was done, None if there is no such node.
+    pub(crate) fn go_wrong(&mut self, mut fault: Fault, active: &[Fault]) -> Option<Fault> {
         let members = self.shared.members();
-        if !members.contains(&fault.node) {
-            fault.node = members[0];
+        let busy: BTreeSet<u32> = active.iter().flat_map(|fault| self.hit(*fault)).collect();
+        let is_free = |node: &u32| members.contains(node) && !busy.contains(node);
+        fault.node = [fault.node].into_iter().chain(members.iter().copied()).find(is_free)?;
+        if !busy.is_empty() {
+            let mut run = self.shared.run();
+            run.happened.insert(OVERLAPPED.to_owned());
+            if (busy.len() + 1) * 2 > members.len() {
+                run.happened.insert(UPON_IT.to_owned());
+            }
         }
+        self.begin(fault);
+        Some(fault)
+    }
+
+    /// The nodes that have something wrong with them because of this.
+    fn hit(&self, fault: Fault) -> Vec<u32> {
+        match fault.kind {
+            FaultKind::PowerCutOfAll => self.shared.members(),
+            FaultKind::ZoneLost => self.neighbours(fault.node),
+            // Who comes to a point is known when that happens.
+            FaultKind::At { .. } | FaultKind::SlowNetwork { .. } => Vec::new(),
+            _ => vec![fault.node],
+        }
+    }
+
+    /// The members of the node's zone, itself among them.
+    fn neighbours(&self, node: u32) -> Vec<u32> {
+        let of = |node| plan::zone(self.seed, node);
+        let members = self.shared.members().into_iter();
+        members.filter(|other| of(*other) == of(node)).collect()
+    }
+
+    fn begin(&mut self, fault: Fault) {
         self.note(&format!(
             "FAULT {:?} of node {} for {:?}",
             fault.kind, fault.node, fault.lasts
@@ -73,7 +105,10 @@ impl Cluster {
                 self.shared.run().rotten = rotten.map(|file| (fault.node, file));
             }
             FaultKind::PowerCut => self.power_off(fault.node),
-            FaultKind::PowerCutOfAll => members.into_iter().for_each(|node| self.power_off(node)),
+            FaultKind::PowerCutOfAll | FaultKind::ZoneLost => {
+                self.hit(fault).into_iter().for_each(|node| self.power_off(node));
+            }
+            FaultKind::StandsStill => self.stand_still(fault.node, true),
             FaultKind::SlowDisk { longest_flush } => self.disk(fault.node).set_longest_flush(Some(longest_flush)),
             FaultKind::DiskFails { how } => {
                 self.disk(fault.node).set_fault(how);
@@ -84,13 +119,24 @@ impl Cluster {
                     calendar.fetch_add(by_seconds * 1_000_000, Ordering::Relaxed);
                 }
             }
-            FaultKind::At { point, passes, how } => {
-                self.shared.run().armed = Some(Armed { point, passes, how });
+            FaultKind::At {
+                point,
+                passes,
+                how,
+                only_here,
+            } => {
+                let node = only_here.then_some(fault.node);
+                self.shared.run().armed = Some(Armed {
+                    point,
+                    passes,
+                    how,
+                    node,
+                });
             }
             FaultKind::Broken => self.links.break_connections(&name(fault.node)),
             FaultKind::SlowNetwork { longest } => self.sim.set_max_message_latency(longest),
-            // Begins at once, see `flap`.
-            FaultKind::Flapping { .. } => {}
+            // They begin at once, see `flap`.
+            FaultKind::Flapping { .. } | FaultKind::Breaking { .. } => {}
             FaultKind::Apart | FaultKind::Deaf { .. } | FaultKind::CutOff { .. } => self.cut(fault, true),
             FaultKind::Joins => self.add_node(),
             FaultKind::Replaced => {
@@ -98,14 +144,27 @@ impl Cluster {
                 self.shared.run().leaving = Some(fault.node);
             }
         }
-        fault
+    }
+
+    /// The process does nothing more, or goes on.
+    fn stand_still(&mut self, node: u32, is_still: bool) {
+        match is_still {
+            true => self.links.stand_still(&name(node)),
+            false => self.links.go_on(&name(node)),
+        }
+        self.disk(node).set_still(is_still);
+        let mut run = self.shared.run();
+        run.still.entry(node).or_default().store(is_still, Ordering::Relaxed);
     }
 
     pub(crate) fn put_right(&mut self, fault: Fault) {
         self.note(&format!("OVER {:?} of node {}", fault.kind, fault.node));
         match fault.kind {
             FaultKind::Kill | FaultKind::PowerCut | FaultKind::Rot => self.start(fault.node),
-            FaultKind::PowerCutOfAll => self.shared.members().into_iter().for_each(|node| self.start(node)),
+            FaultKind::PowerCutOfAll | FaultKind::ZoneLost => {
+                self.hit(fault).into_iter().for_each(|node| self.start(node));
+            }
+            FaultKind::StandsStill => self.stand_still(fault.node, false),
             FaultKind::SlowDisk { .. } => self.disk(fault.node).set_longest_flush(None),
             FaultKind::DiskFails { .. } => {
                 self.disk(fault.node).set_fault(DiskFault::None);
@@ -116,7 +175,7 @@ impl Cluster {
             // Nobody sets it right.
             FaultKind::CalendarJump { .. } => {}
             // They have happened, or go on by themselves.
-            FaultKind::Broken | FaultKind::Joins | FaultKind::Replaced => {}
+            FaultKind::Broken | FaultKind::Breaking { .. } | FaultKind::Joins | FaultKind::Replaced => {}
             // Nobody came there.
             FaultKind::At { .. } => self.shared.run().armed = None,
             FaultKind::SlowNetwork { .. } => self.sim.set_max_message_latency(MAX_LATENCY),
@@ -149,21 +208,37 @@ impl Cluster {
             _ => self.others(fault.node),
         };
         for other in both_ways {
-            match is_cut {
-                true => self.sim.hold(node.as_str(), other),
-                false => self.sim.release(node.as_str(), other),
-            }
+            self.hold(fault.node, &node, &other, is_cut);
         }
     }
 
-    /// A cut that comes and goes is there in every other period.
+    /// Two hosts' messages are held for as long as any node's fault wants that.
+    fn hold(&mut self, wants: u32, one: &str, other: &str, is_cut: bool) {
+        let (low, high) = if one < other { (one, other) } else { (other, one) };
+        let held = self.held.entry((low.to_owned(), high.to_owned())).or_default();
+        let was_held = !held.is_empty();
+        match is_cut {
+            true => _ = held.insert(wants),
+            false => _ = held.remove(&wants),
+        }
+        match (was_held, held.is_empty()) {
+            (false, false) => self.sim.hold(one, other),
+            (true, true) => self.sim.release(one, other),
+            _ => {}
+        }
+    }
+
+    /// A cut that comes and goes is there in every other period; connections that break again and again do at the end of each.
     pub(crate) fn flap(&mut self, fault: Fault, age: Duration) {
-        let FaultKind::Flapping { period } = fault.kind else {
-            return;
-        };
         let passed = (age - fault.at).as_millis();
-        if passed.is_multiple_of(period.as_millis()) {
-            self.cut(fault, (passed / period.as_millis()).is_multiple_of(2));
+        match fault.kind {
+            FaultKind::Flapping { period } if passed.is_multiple_of(period.as_millis()) => {
+                self.cut(fault, (passed / period.as_millis()).is_multiple_of(2));
+            }
+            FaultKind::Breaking { period } if passed.is_multiple_of(period.as_millis()) => {
+                self.links.break_connections(&name(fault.node));
+            }
+            _ => {}
         }
     }
 
@@ -207,6 +282,13 @@ impl Cluster {
         self.sim.crash(name(node));
         for peer in &peers {
             self.sim.repair(name(node), peer.as_str());
+        }
+        // What turmoil has repaired is cut all the same where others want that.
+        let is_held = |(pair, wants): &(&(String, String), &BTreeSet<u32>)| {
+            !wants.is_empty() && (pair.0 == name(node) || pair.1 == name(node))
+        };
+        for (pair, _) in self.held.iter().filter(is_held) {
+            self.sim.hold(pair.0.as_str(), pair.1.as_str());
         }
         self.disk(node).crash();
     }

@@ -41,7 +41,7 @@ pub async fn process(
 ) -> turmoil::Result {
     // Calendars are wrong by some seconds, each by its own.
     let skew_micros = (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000;
-    let (start, calendar) = {
+    let (start, calendar, is_still) = {
         let mut run = shared.run();
         let calendar = run.calendars.entry(node);
         let calendar = Arc::clone(calendar.or_insert_with(|| Arc::new(AtomicI64::new(skew_micros))));
@@ -51,11 +51,11 @@ pub async fn process(
         if disk.fault() == DiskFault::None {
             run.failing = run.failing.filter(|failing| *failing != node);
         }
-        (starts, calendar)
+        (starts, calendar, Arc::clone(run.still.entry(node).or_default()))
     };
     let age = turmoil::sim_elapsed().unwrap_or_default();
     let mut world = World::simulated(
-        SimulatedClock::with_calendar(age, calendar),
+        SimulatedClock::with_calendar(age, calendar).standing_still_with(is_still),
         Arc::new(SimulatedNetwork::new(&name(node), faults)),
         Arc::clone(&disk),
         SimulatedRandom::new(mix(seed ^ (u64::from(node) << 40) ^ (start << 48))),
@@ -74,6 +74,7 @@ pub async fn process(
     config.tail_margin_bytes = TAIL_MARGIN_BYTES;
     config.fill_chunk_bytes = FILL_CHUNK_BYTES;
     config.checkpoint_bytes = CHECKPOINT_BYTES;
+    config.zone = plan::zone(seed, node);
     config.join = (1..=plan::nodes(seed))
         .map(|other| format!("{}:{PEER_PORT}", name(other)))
         .collect();
@@ -128,7 +129,7 @@ struct Ends {
 impl Fate for Ends {
     fn ends_at(&self, point: CrashPoint) -> bool {
         let mut run = self.shared.run();
-        let Some(armed) = run.armed.as_mut().filter(|armed| armed.point == point) else {
+        let Some(armed) = run.armed.as_mut().filter(|armed| armed.is_for(self.node, point)) else {
             return false;
         };
         if armed.passes > 0 {

@@ -15,16 +15,19 @@ mod many;
 mod plan;
 mod planted;
 mod run;
+mod scale;
 mod serializable;
 mod shared;
 mod sql;
 mod steady;
 mod tables;
+mod voter;
 mod witness;
 mod workload;
+mod zones;
 
 use determinism::on_seeded_thread;
-use many::{Together, seed_in_its_own_process};
+use many::{Together, Traces, seed_in_its_own_process};
 use run::{did_something, run, trace_file};
 
 const DEFAULT_SEEDS: u64 = 300;
@@ -102,7 +105,7 @@ fn seeds() {
         println!("{bug:?} is found by seed {first}: {what}");
         return;
     }
-    let together = Together::run(1..=count, PARALLEL);
+    let together = Together::run(1..=count, PARALLEL, Traces::Kept);
     assert_eq!(together.failures(), None);
     assert_eq!(together.missed().filter(|_| count >= DEFAULT_SEEDS), None);
 }

@@ -70,6 +70,28 @@ fn number_before(summary: &str, what: &str) -> Option<u64> {
     word_before(summary, what)?.parse().ok()
 }
 
+/// Which traces stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traces {
+    /// All of them.
+    Kept,
+    /// Only those of the seeds that failed: a soak would fill the disk.
+    OfFailures,
+}
+
+/// What a seed that failed had violated, in short.
+fn violated(seed: u64, said: &str) -> String {
+    let words = said
+        .lines()
+        .find_map(|line| line.split_once(VIOLATED).map(|(_, what)| what));
+    let too_little = || {
+        said.lines()
+            .find(|line| line.starts_with(&format!("seed {seed}: only")))
+    };
+    let words = words.or_else(too_little).unwrap_or("it died");
+    words.chars().take(LONGEST_WORDS).collect()
+}
+
 /// What seeds came to.
 #[derive(Default)]
 pub struct Together {
@@ -79,13 +101,13 @@ pub struct Together {
     loads: u64,
     met: BTreeSet<String>,
     happened: BTreeSet<String>,
-    /// What was said by those that failed.
+    /// What those that failed had violated, in short.
     failed: BTreeMap<u64, String>,
 }
 
 impl Together {
     /// Runs them, so many at a time. One that fails says so at once, and stops nothing.
-    pub fn run(seeds: RangeInclusive<u64>, at_a_time: usize) -> Self {
+    pub fn run(seeds: RangeInclusive<u64>, at_a_time: usize, kept: Traces) -> Self {
         let traces = run::traces();
         let next = Mutex::new(seeds);
         let together = Mutex::new(Self::default());
@@ -97,6 +119,10 @@ impl Together {
                             return;
                         };
                         let did = seed_in_its_own_process(seed, &traces, None);
+                        if did.is_ok() && kept == Traces::OfFailures {
+                            // One that is not there takes no room either.
+                            let _ = std::fs::remove_file(run::trace_file(seed));
+                        }
                         together.lock().expect("no panic").add(seed, did);
                     }
                 });
@@ -116,28 +142,27 @@ impl Together {
             }
             Err(said) => {
                 println!("{said}");
-                self.failed.insert(seed, said);
+                let words = violated(seed, &said);
+                println!("FAILED seed {seed}: {words}\n  again: {}", again(seed));
+                self.failed.insert(seed, words);
             }
         }
     }
 
     /// One line for each seed that failed, and how to see it again; None: none did.
     pub fn failures(&self) -> Option<String> {
-        let line = |(seed, said): (&u64, &String)| {
-            let words = said
-                .lines()
-                .find_map(|line| line.split_once(VIOLATED).map(|(_, what)| what));
-            let too_little = || {
-                said.lines()
-                    .find(|line| line.starts_with(&format!("seed {seed}: only")))
-            };
-            let words = words.or_else(too_little).unwrap_or("it died");
-            let violated: String = words.chars().take(LONGEST_WORDS).collect();
-            format!("  seed {seed}: {violated}\n    again: {}\n", again(*seed))
-        };
+        let line =
+            |(seed, violated): (&u64, &String)| format!("  seed {seed}: {violated}\n    again: {}\n", again(*seed));
         let lines: String = self.failed.iter().map(line).collect();
         let (failed, count) = (self.failed.len(), self.count);
         (failed > 0).then(|| format!("{failed} of {count} seeds failed:\n{lines}"))
+    }
+
+    /// What they came to, in a line.
+    fn came_to(&self) -> String {
+        let (fills, loads) = (self.fills, self.loads);
+        let events: Vec<&str> = self.happened.iter().chain(&self.met).map(String::as_str).collect();
+        format!("{fills} fills, {loads} starts from a checkpoint, {}", events.join(" "))
     }
 
     /// What none of them came to, though so many should have.
@@ -162,9 +187,13 @@ impl Together {
 fn soak() {
     let count = crate::number("SEEDS").unwrap_or(crate::DEFAULT_SEEDS);
     let from = crate::number("FROM").unwrap_or(1);
-    let at_a_time = std::thread::available_parallelism().map_or(1, usize::from);
-    let together = Together::run(from..=from.saturating_add(count).saturating_sub(1), at_a_time);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let at_a_time = crate::number("AT_A_TIME").map_or(cores, |number| number.max(1) as usize);
+    let last = from.saturating_add(count).saturating_sub(1);
+    let together = Together::run(from..=last, at_a_time, Traces::OfFailures);
     let failures = together.failures();
-    println!("{}", failures.as_deref().unwrap_or("every seed passed"));
+    let all_well = format!("all of {} seeds passed", together.count);
+    println!("{}", failures.as_deref().unwrap_or(&all_well));
+    println!("what they came to: {}", together.came_to());
     assert!(failures.is_none(), "the seeds that failed are above");
 }

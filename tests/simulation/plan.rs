@@ -19,6 +19,16 @@ const LARGE_EVERY: u64 = 48;
 const LONG_EVERY: u64 = 10;
 /// One seed in so many has those who change tables, who cost as much as all others.
 const CHANGING_EVERY: u64 = 5;
+/// Two seeds in so many have faults that overlap, one of them with a point for its last.
+const OVERLAPPING_EVERY: u64 = 8;
+/// One seed in so many has faults of all kinds, one upon the other.
+const WILD_EVERY: u64 = 40;
+/// Faults of such a run.
+const WILD_FAULTS: usize = 6;
+/// Clusters of so many nodes are in zones,
+const NODES_IN_ZONES: u32 = 5;
+/// of which there are so many.
+pub const ZONES: u32 = 3;
 
 /// Nodes with which this seed's cluster is made: 3 or 4, now and then up to 9. Planted bugs are found in the smallest.
 pub fn nodes(seed: u64) -> u32 {
@@ -43,6 +53,27 @@ fn is_long(seed: u64) -> bool {
     seed.is_multiple_of(LONG_EVERY)
 }
 
+fn is_wild(seed: u64) -> bool {
+    seed % WILD_EVERY == 17
+}
+
+fn is_overlapping(seed: u64) -> bool {
+    is_wild(seed) || matches!(seed % OVERLAPPING_EVERY, 3 | 6)
+}
+
+/// Whether this seed's nodes are in zones.
+pub fn has_zones(seed: u64) -> bool {
+    nodes(seed) >= NODES_IN_ZONES
+}
+
+/// The zone of a node; empty where there are none.
+pub fn zone(seed: u64, node: u32) -> String {
+    match has_zones(seed) {
+        true => format!("zone-{}", node % ZONES),
+        false => String::new(),
+    }
+}
+
 /// One thing that goes wrong, and is put right after `lasts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -54,6 +85,8 @@ pub struct Fault {
     pub node: u32,
     /// What.
     pub kind: FaultKind,
+    /// It begins at its time, whatever else is wrong with other nodes; else when all is put right.
+    pub overlaps: bool,
 }
 
 /// What can go wrong.
@@ -65,6 +98,10 @@ pub enum FaultKind {
     PowerCut,
     /// All machines lose power at once.
     PowerCutOfAll,
+    /// All machines of the node's zone do.
+    ZoneLost,
+    /// The process stands still, and then goes on: its clocks have jumped, and what it was about to do it does.
+    StandsStill,
     /// The node and the others don't hear each other; what was sent arrives when that is over.
     CutOff {
         /// Clients don't reach it either.
@@ -89,6 +126,11 @@ pub enum FaultKind {
     },
     /// Every connection of the node breaks; what was under way in them is lost.
     Broken,
+    /// The same again and again: answers are lost, and requests come again that were carried out.
+    Breaking {
+        /// From one break to the next.
+        period: Duration,
+    },
     /// The node's disk takes its time.
     SlowDisk {
         /// The longest that a flush takes.
@@ -118,6 +160,8 @@ pub enum FaultKind {
         passes: u64,
         /// What happens to it.
         how: AtPoint,
+        /// Only to this fault's node.
+        only_here: bool,
     },
 }
 
@@ -140,12 +184,15 @@ pub const EVENTS: &[&str] = &[
     "Kill",
     "PowerCut",
     "PowerCutOfAll",
+    "ZoneLost",
+    "StandsStill",
     "CutOff",
     "Apart",
     "Deaf",
     "Flapping",
     "SlowNetwork",
     "Broken",
+    "Breaking",
     "SlowDisk",
     "DiskFails",
     "Rot",
@@ -156,7 +203,13 @@ pub const EVENTS: &[&str] = &[
     ENDED_BY_DISK,
     ROT_FOUND,
     LEFT,
+    OVERLAPPED,
+    UPON_IT,
 ];
+/// Two things were wrong at a time, with different nodes.
+pub const OVERLAPPED: &str = "Overlapped";
+/// More than half of the nodes were wrong at a time.
+pub const UPON_IT: &str = "MoreThanHalf";
 /// A node could not go on without its disk.
 pub const ENDED_BY_DISK: &str = "EndedByDisk";
 /// A start found what had changed.
@@ -187,9 +240,20 @@ impl Fault {
     }
 }
 
+/// A fault that may come upon another one, of another node: it takes no copy away, and is that node's alone.
+fn upon_another(random: &mut StdRng) -> (FaultKind, u64) {
+    loop {
+        let (kind, lasts) = ordinary(random);
+        match kind {
+            FaultKind::PowerCutOfAll | FaultKind::SlowNetwork { .. } | FaultKind::DiskFails { .. } => {}
+            kind => return (kind, lasts),
+        }
+    }
+}
+
 /// A fault that any moment may have, and how many milliseconds it lasts.
 fn ordinary(random: &mut StdRng) -> (FaultKind, u64) {
-    match random.random_range(0..24) {
+    match random.random_range(0..28) {
         0..3 => (FaultKind::Kill, random.random_range(100..2000)),
         3..5 => (FaultKind::PowerCut, random.random_range(500..2500)),
         5 => (FaultKind::PowerCutOfAll, random.random_range(300..1000)),
@@ -220,9 +284,14 @@ fn ordinary(random: &mut StdRng) -> (FaultKind, u64) {
             let how = ways[random.random_range(0..ways.len())];
             (FaultKind::DiskFails { how }, random.random_range(300..2000))
         }
-        _ => {
+        23 => {
             let by_seconds = random.random_range(-3600..3600);
             (FaultKind::CalendarJump { by_seconds }, 100)
+        }
+        24..27 => (FaultKind::StandsStill, random.random_range(150..4000)),
+        _ => {
+            let period = Duration::from_millis(random.random_range(20..300));
+            (FaultKind::Breaking { period }, random.random_range(500..2500))
         }
     }
 }
@@ -252,41 +321,89 @@ fn at_a_point(seed: u64, random: &mut StdRng) -> (FaultKind, u64) {
         // Long enough for others to take over.
         lasts += 1500;
     }
-    (FaultKind::At { point, passes, how }, lasts)
+    let only_here = false;
+    (
+        FaultKind::At {
+            point,
+            passes,
+            how,
+            only_here,
+        },
+        lasts,
+    )
 }
 
-/// The faults of a run, in order; they don't overlap, but the next may come before the cluster is whole.
+/// The faults of a run, in order. As a rule they don't overlap, but the next may come before the cluster is whole.
 pub fn plan(seed: u64) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(mix(seed ^ 0xfa17));
     let count = match random.random_range(0..10) {
+        _ if is_wild(seed) => WILD_FAULTS,
         _ if is_long(seed) => 3,
-        0..4 => 1,
+        0..4 if !is_overlapping(seed) => 1,
         _ => 2,
     };
     let ends_at_a_point = seed.is_multiple_of(2);
     let mut at = Duration::from_millis(random.random_range(200..900));
-    let mut faults = Vec::new();
+    let mut faults: Vec<Fault> = Vec::new();
     for number in 1..=count {
+        let overlaps = number > 1 && is_overlapping(seed);
         let (kind, lasts) = match number {
             _ if number == count && ends_at_a_point => at_a_point(seed, &mut random),
+            _ if overlaps => upon_another(&mut random),
+            1 if has_zones(seed) && random.random_bool(0.5) => (FaultKind::ZoneLost, random.random_range(2000..4000)),
             1 if random.random_range(0..5) == 0 => once(&mut random),
             _ => ordinary(&mut random),
         };
         let lasts = Duration::from_millis(lasts);
+        let node = random.random_range(1..=nodes(seed));
         faults.push(Fault {
             at,
             lasts,
-            node: random.random_range(1..=nodes(seed)),
+            node,
             kind,
+            overlaps,
         });
+        at += lasts;
+        if kind == FaultKind::PowerCut && random.random_range(0..3) == 0 {
+            faults.push(again(&mut random, *faults.last().expect("just pushed")));
+            at += faults.last().map(|again| again.lasts).unwrap_or_default();
+        }
         // Now and then so soon that who was away is still being filled.
         let pause = match random.random_bool(0.4) {
             true => random.random_range(20..400),
             false => random.random_range(500..1500),
         };
-        at += lasts + Duration::from_millis(pause);
+        at += Duration::from_millis(pause);
+        if is_overlapping(seed) {
+            // In the middle of the one before.
+            at -= lasts.mul_f64(random.random_range(0.2..0.9)) + Duration::from_millis(pause);
+        }
     }
     faults
+}
+
+/// The machine loses power once more, when its process has hardly begun with what the first time left: after a moment, or as soon as it has
+/// flushed something behind that.
+fn again(random: &mut StdRng, first: Fault) -> Fault {
+    let (kind, pause) = match random.random_bool(0.5) {
+        true => (first.kind, random.random_range(20..600)),
+        false => {
+            let at_once = FaultKind::At {
+                point: CrashPoint::LogFlushed,
+                passes: random.random_range(0..2),
+                how: AtPoint::WithoutPower,
+                only_here: true,
+            };
+            (at_once, 0)
+        }
+    };
+    Fault {
+        at: first.at + first.lasts + Duration::from_millis(pause),
+        lasts: Duration::from_millis(random.random_range(100..1000)),
+        kind,
+        overlaps: false,
+        ..first
+    }
 }
 
 /// When the last fault is over.
@@ -305,7 +422,7 @@ fn the_seeds_meet_every_kind_of_fault() {
     let how_many = |is_wanted: &dyn Fn(&FaultKind) -> bool| kinds.iter().filter(|kind| is_wanted(kind)).count();
     for name in EVENTS
         .iter()
-        .filter(|name| ![ENDED_BY_DISK, ROT_FOUND, LEFT].contains(name))
+        .filter(|name| ![ENDED_BY_DISK, ROT_FOUND, LEFT, OVERLAPPED, UPON_IT].contains(name))
     {
         assert!(how_many(&|kind| kind.name() == *name) > 1, "{name}");
     }

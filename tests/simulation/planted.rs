@@ -41,7 +41,7 @@ const KNOWN: &[Known] = &[
     (PlantedBug::AckBeforeBackup, 3, &[LOST]),
     (
         PlantedBug::ReadPastCommitted,
-        3,
+        10,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE],
     ),
     (PlantedBug::OldEpochTaken, 3, &[ASSERTED, LOST, STUCK]),
@@ -77,6 +77,12 @@ const KNOWN: &[Known] = &[
         38,
         &[ASSERTED, LOST, NOT_LINEARISABLE, NOT_SERIALISABLE],
     ),
+    (
+        PlantedBug::VoteNotReplicated,
+        1,
+        &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
+    ),
+    (PlantedBug::TornTailKept, 121, &[CANT_GO_ON, LOST, ASSERTED]),
 ];
 
 /// The bug of this process's runs, by `PLANT`.

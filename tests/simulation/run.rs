@@ -1,5 +1,6 @@
 //! One run: a cluster of whole nodes, its clients, its faults, and what must hold.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,8 +28,10 @@ use crate::shared::{Phase, Shared};
 use crate::sql::{self, Session};
 use crate::steady;
 use crate::tables;
+use crate::voter;
 use crate::witness;
 use crate::workload::{self, CLIENTS, REGISTERS};
+use crate::zones;
 
 /// No run may take longer, in simulated time.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -151,6 +154,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     counters::make(&setup, tables::copies(seed, 2)).await?;
     accounts::make(&setup, tables::copies(seed, 3)).await?;
     columns::make(&setup, tables::copies(seed, 4)).await?;
+    voter::make(&setup, tables::copies(seed, 5)).await?;
     clients::make(&setup).await?;
     steady::make(&setup, &shared).await?;
     let recorder = Recorder::new({
@@ -210,6 +214,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     for node in shared.members() {
         read_all_from(node, &shared).await?;
     }
+    zones::check(&shared, seed).await?;
     let checked = serializable::check(&recorder, shared.members()).await?;
     let mut run = shared.run();
     run.checked = checked;
@@ -267,6 +272,7 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
     counters::check(&session, node, shared).await?;
     accounts::check(&client, node, shared).await?;
     columns::check(&client, node).await?;
+    voter::check(&client, node, shared).await?;
     steady::check(&client, node, shared).await?;
     let run = shared.run();
     run.ledger
@@ -319,6 +325,8 @@ pub(crate) struct Cluster {
     pub(crate) disks: Vec<Arc<SimulatedDisk>>,
     pub(crate) links: Arc<Faults>,
     pub(crate) seed: u64,
+    /// Pairs of hosts whose messages are held, and the nodes whose faults want that.
+    pub(crate) held: BTreeMap<(String, String), BTreeSet<u32>>,
     plan: Vec<Fault>,
 }
 
@@ -340,6 +348,7 @@ impl Cluster {
             shared,
             disks: Vec::new(),
             links: Arc::default(),
+            held: BTreeMap::new(),
             seed,
             plan: plan::plan(seed),
         };
@@ -364,7 +373,7 @@ impl Cluster {
     fn run(mut self) -> Result<(Duration, usize), String> {
         let mut work_began = None;
         let mut begun = 0;
-        let mut active: Option<Fault> = None;
+        let mut active: Vec<Fault> = Vec::new();
         let mut end = plan::end(&self.plan) + WORK_AFTER;
         loop {
             let is_over = self.sim.step().map_err(|error| error.to_string())?;
@@ -383,25 +392,25 @@ impl Cluster {
                 continue;
             }
             let age = now - *work_began.get_or_insert(now);
-            active = active.map(|fault| self.met(fault, age));
-            if let Some(fault) = active {
-                self.flap(fault, age);
-            }
-            if let Some(fault) = active.filter(|fault| age >= fault.at + fault.limit()) {
+            active = active.into_iter().map(|fault| self.met(fault, age)).collect();
+            active.iter().for_each(|fault| self.flap(*fault, age));
+            let (over, goes_on): (Vec<_>, Vec<_>) =
+                active.into_iter().partition(|fault| age >= fault.at + fault.limit());
+            active = goes_on;
+            for fault in over {
                 self.put_right(fault);
-                active = None;
                 end = end.max(age + WORK_AFTER);
             }
-            if let Some(fault) = self
-                .plan
-                .get(begun)
-                .copied()
-                .filter(|fault| active.is_none() && age >= fault.at)
-            {
-                active = Some(self.go_wrong(Fault { at: age, ..fault }));
+            while let Some(fault) = self.plan.get(begun).copied() {
+                if age < fault.at || !(active.is_empty() || fault.overlaps) {
+                    break;
+                }
                 begun += 1;
+                let wrong = self.go_wrong(Fault { at: age, ..fault }, &active);
+                active.extend(wrong.inspect(|fault| self.flap(*fault, age)));
+                end = end.max(age + WORK_AFTER);
             }
-            if age >= end && active.is_none() && begun == self.plan.len() {
+            if age >= end && active.is_empty() && begun == self.plan.len() {
                 self.shared.run().phase = Phase::Heal;
             }
         }

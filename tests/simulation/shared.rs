@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rand::Rng;
@@ -17,6 +17,7 @@ use crate::accounts::Moves;
 use crate::counters::Count;
 use crate::plan::AtPoint;
 use crate::tables::Made;
+use crate::voter::Votes;
 
 /// How far the run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,15 @@ pub struct Armed {
     pub passes: u64,
     /// What.
     pub how: AtPoint,
+    /// To which node's process; None: to the first that comes there.
+    pub node: Option<u32>,
+}
+
+impl Armed {
+    /// Whether a process of this node is meant, at this point.
+    pub fn is_for(&self, node: u32, point: CrashPoint) -> bool {
+        self.point == point && self.node.is_none_or(|meant| meant == node)
+    }
 }
 
 /// Why a process may end by itself.
@@ -67,6 +77,8 @@ pub struct Run {
     pub pairs: Vec<(u64, u64)>,
     /// What procedures moved between accounts.
     pub moves: Moves,
+    /// The calls of the voters.
+    pub votes: Votes,
     /// How often each counter is to be counted up by requests that were answered.
     pub counted: BTreeMap<u64, u64>,
     /// The number that each of them was told.
@@ -99,6 +111,8 @@ pub struct Run {
     pub met: Option<u32>,
     /// How wrong each node's calendar is, in microseconds.
     pub calendars: BTreeMap<u32, Arc<AtomicI64>>,
+    /// Which nodes' processes stand still.
+    pub still: BTreeMap<u32, Arc<AtomicBool>>,
     /// Processes started, by node.
     pub starts: BTreeMap<u32, u64>,
     moment: u64,

@@ -202,7 +202,7 @@ pub async fn answer<T>(call: impl Future<Output = Result<T, tokio_postgres::Erro
     result.map_err(|error| match error.code().map(|code| code.code()) {
         // 40003: statement completion unknown. 57P01: the node ends. No SQLSTATE: the connection broke.
         None | Some("40003" | "57P01") => Failure::Unknown,
-        Some(state @ ("57P03" | "40001" | "23505" | "53300")) => Failure::Refused(state.to_owned()),
+        Some(state @ ("57P03" | "40001" | "23505" | "53300" | "P0001")) => Failure::Refused(state.to_owned()),
         Some(state) => panic!("an answer that no fault explains: {state} {error:?}"),
     })
 }

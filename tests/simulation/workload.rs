@@ -12,6 +12,7 @@ use crate::counters::{self, COUNTERS, Count};
 use crate::determinism::mix;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, Session};
+use crate::voter;
 
 /// Registers, from 1.
 pub const REGISTERS: u64 = 6;
@@ -63,6 +64,7 @@ impl Worker {
         while self.is_on() && self.random.random_range(0..200) != 0 {
             let went_on = match self.random.random_range(0..20) {
                 0..8 => self.on_register(session).await,
+                18 => self.vote(session).await,
                 8..10 => self.on_accounts(session).await,
                 10..13 => self.count(session).await,
                 13 => self.read_all(session).await,
@@ -129,7 +131,10 @@ impl Worker {
             }
         };
         self.counting = Some(count.clone());
-        let result = counters::ask(session, &count).await;
+        let result = match self.random.random_range(0..4) {
+            0 => self.ask_twice(session, &count).await,
+            _ => counters::ask(session, &count).await,
+        };
         self.shared
             .note(&format!("client {} {count:?} -> {:?}", self.number, result.is_ok()));
         if let Ok(number) = result {
@@ -147,6 +152,22 @@ impl Worker {
         self.goes_on(result).await
     }
 
+    /// The same request by way of two nodes at a time, as if the network had delivered it twice.
+    async fn ask_twice(&mut self, session: &Session, count: &Count) -> Result<i64, Failure> {
+        let node = self.shared.a_member(&mut self.random);
+        let Some(other) = Session::open(node).await else {
+            return counters::ask(session, count).await;
+        };
+        let (first, second) = tokio::join!(counters::ask(session, count), counters::ask(&other, count));
+        if let (Ok(first), Ok(second)) = (&first, &second) {
+            assert_eq!(first, second, "invariant 7: {count:?} has two numbers");
+        }
+        match (first, second) {
+            (Err(_), Ok(second)) => Ok(second),
+            (first, _) => first,
+        }
+    }
+
     /// Calls a procedure, or looks at all accounts.
     async fn on_accounts(&mut self, session: &Session) -> bool {
         let source = self.random.random_range(1..=ACCOUNTS);
@@ -160,6 +181,11 @@ impl Worker {
             self.number,
             result.is_ok()
         ));
+        self.goes_on(result).await
+    }
+
+    async fn vote(&mut self, session: &Session) -> bool {
+        let result = voter::call(session.client(), &self.shared, &mut self.random).await;
         self.goes_on(result).await
     }
 

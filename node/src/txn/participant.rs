@@ -295,14 +295,19 @@ impl Participant {
             } else {
                 effects = self.track(replica, effects).map_err(Failure::Sql)?;
             }
-            let lsn = self.replicas.append(
-                replica,
-                &LogPayload::Prepared {
+            let lsn = if self.has(PlantedBug::VoteNotReplicated) {
+                if let Some(holder) = replica.hold.held_by(transaction) {
+                    holder.effects = Some(effects);
+                }
+                replica.appended
+            } else {
+                let vote = LogPayload::Prepared {
                     transaction,
                     home,
                     effects,
-                },
-            );
+                };
+                self.replicas.append(replica, &vote)
+            };
             if let Some(holder) = replica.hold.held_by(transaction) {
                 holder.voted = Some((home, lsn));
             }
@@ -326,6 +331,9 @@ impl Participant {
                 // On record already; perhaps not committed yet.
                 return Ok((earlier, commit_wait(replica, partition, replica.appended, true)));
             }
+            if self.has(PlantedBug::VoteNotReplicated) {
+                self.put_vote_on_record(replica, transaction);
+            }
             let prepared = replica
                 .engine
                 .prepared()
@@ -341,6 +349,22 @@ impl Participant {
             Ok((commit, commit_wait(replica, partition, lsn, true)))
         });
         decided.unwrap_or(Err(Failure::NotPrimary))
+    }
+
+    /// Of a planted bug: what should have been on record since the vote.
+    fn put_vote_on_record(&self, replica: &mut Replica, transaction: TransactionId) {
+        let Some(holder) = replica.hold.held_by(transaction) else {
+            return;
+        };
+        let (Some((home, _)), Some(effects)) = (holder.voted, holder.effects.take()) else {
+            return;
+        };
+        let vote = LogPayload::Prepared {
+            transaction,
+            home,
+            effects,
+        };
+        self.replicas.append(replica, &vote);
     }
 
     /// Ends the hold of a transaction that has not voted; false if it had lost it.

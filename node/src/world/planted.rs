@@ -42,11 +42,15 @@ pub enum PlantedBug {
     FillIncomplete,
     /// The longest log is taken of one member, where as many must be asked as meet every majority. Acknowledged writes are lost.
     TooFewAsked,
+    /// A participant keeps its vote to itself, and puts it on record with the decision. Its successor knows nothing of it, and the others commit.
+    VoteNotReplicated,
+    /// What a power cut left half of stays in the log, and what comes later is written behind it. A later start does not find it.
+    TornTailKept,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::AckBeforeBackup,
         Self::ReadPastCommitted,
         Self::OldEpochTaken,
@@ -66,6 +70,8 @@ impl PlantedBug {
         Self::CheckpointBeforeMarks,
         Self::FillIncomplete,
         Self::TooFewAsked,
+        Self::VoteNotReplicated,
+        Self::TornTailKept,
     ];
 
     /// The one of this name, as it is written here.

@@ -376,9 +376,11 @@ impl Segments {
             return Self::begin(world, options, cluster, end.sequence.max(1)).await;
         }
         let path = segment_file(&options.folder, end.sequence);
+        let keeps_all = world.planted.has(PlantedBug::TornTailKept);
+        let cut_to = (!keeps_all).then_some(end.length);
         let file = world
             .disk
-            .open_append(&path, Some(end.length))
+            .open_append(&path, cut_to)
             .await
             .map_err(|error| LogError::io(format!("opening {}", path.display()), &error))?;
         let mut segments = Self {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::SimulatedRandom;
 use crate::world::{AppendFile, Disk};
@@ -38,6 +39,8 @@ pub struct SimulatedDisk {
     takes_time: bool,
     /// The longest that a flush takes.
     max_flush_millis: AtomicU64,
+    /// The process that uses it stands still.
+    is_still: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -63,6 +66,7 @@ impl SimulatedDisk {
             random,
             takes_time,
             max_flush_millis: AtomicU64::new(MAX_FLUSH_MILLIS),
+            is_still: watch::Sender::new(false),
         })
     }
 
@@ -106,6 +110,11 @@ impl SimulatedDisk {
     pub fn set_longest_flush(&self, longest: Option<Duration>) {
         let millis = longest.map_or(MAX_FLUSH_MILLIS, |longest| longest.as_millis() as u64);
         self.max_flush_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// From now on its process gets no answer from it, as it asks nothing; until it goes on.
+    pub fn set_still(&self, is_still: bool) {
+        self.is_still.send_replace(is_still);
     }
 
     /// From now on.
@@ -153,6 +162,8 @@ impl SimulatedDisk {
             let longest = self.max_flush_millis.load(Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(self.random.below(longest + 1))).await;
         }
+        // The sender lives as long as the disk.
+        let _ = self.is_still.subscribe().wait_for(|is_still| !is_still).await;
     }
 }
 

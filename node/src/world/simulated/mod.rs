@@ -8,7 +8,7 @@ mod disk;
 mod network;
 
 use std::io;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +58,10 @@ pub struct SimulatedClock {
     made: Instant,
     /// How wrong the calendar is here.
     skew_micros: Arc<AtomicI64>,
+    /// The process stands still.
+    is_still: Arc<AtomicBool>,
+    /// What the clock said first since then.
+    stood_at: Mutex<Option<Duration>>,
 }
 
 impl SimulatedClock {
@@ -72,13 +76,31 @@ impl SimulatedClock {
             age,
             made: Instant::now(),
             skew_micros,
+            is_still: Arc::default(),
+            stood_at: Mutex::default(),
         }
+    }
+
+    /// While this is true the process stands still, and looks at no clock: what of it goes on all the same sees none go on. Then the
+    /// clock has run through.
+    pub fn standing_still_with(mut self, is_still: Arc<AtomicBool>) -> Self {
+        self.is_still = is_still;
+        self
     }
 }
 
 impl Clock for SimulatedClock {
     fn boot_time(&self) -> Duration {
-        self.age + self.made.elapsed()
+        let now = self.age + self.made.elapsed();
+        let is_still = self.is_still.load(Ordering::Relaxed);
+        let mut stood_at = self.stood_at.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_still {
+            true => *stood_at.get_or_insert(now),
+            false => {
+                *stood_at = None;
+                now
+            }
+        }
     }
 
     fn unix_micros(&self) -> i64 {

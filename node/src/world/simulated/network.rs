@@ -8,7 +8,8 @@
 //! (`turmoil::hold`), which is how TCP looks when a cut heals: everything arrives, late.
 //!
 //! turmoil holds messages both ways. One way only is made here: what has arrived is not read until the cut heals, and no
-//! connection comes about, for that takes both.
+//! connection comes about, for that takes both. A process that stands still neither reads, writes, connects nor accepts, while
+//! its machine goes on: who connects to it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -42,6 +43,8 @@ struct Wrong {
     deaf: BTreeSet<(String, String)>,
     /// How often all connections of a host broke.
     breaks: BTreeMap<String, u64>,
+    /// Hosts whose process stands still.
+    still: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,10 @@ enum Down {
 impl Wrong {
     fn hears(&self, hearer: &str, speaker: &str) -> bool {
         self.deaf.is_empty() || !self.deaf.contains(&(hearer.to_owned(), speaker.to_owned()))
+    }
+
+    fn stands_still(&self, host: &str) -> bool {
+        !self.still.is_empty() && self.still.contains(host)
     }
 
     /// Each hears the other.
@@ -102,6 +109,20 @@ impl Faults {
         });
     }
 
+    /// From now on the host's process does nothing by the network.
+    pub fn stand_still(&self, host: &str) {
+        self.now.send_modify(|wrong| {
+            wrong.still.insert(host.to_owned());
+        });
+    }
+
+    /// It goes on.
+    pub fn go_on(&self, host: &str) {
+        self.now.send_modify(|wrong| {
+            wrong.still.remove(host);
+        });
+    }
+
     /// Every connection that the host has breaks, once; what was under way in it is lost.
     pub fn break_connections(&self, host: &str) {
         self.now.send_modify(|wrong| {
@@ -144,6 +165,11 @@ impl SimulatedNetwork {
         self.faults.until(speaks).await;
     }
 
+    /// Returns when this host's process does not stand still.
+    async fn goes_on(&self) {
+        self.faults.until(|wrong| !wrong.stands_still(&self.host)).await;
+    }
+
     fn is_silent(&self, host: &str) -> bool {
         self.faults.now.borrow().down.get(host) == Some(&Down::Silent)
     }
@@ -161,6 +187,7 @@ impl Network for SimulatedNetwork {
         let (host, port) = parts(address)?;
         let attempt = async {
             loop {
+                self.goes_on().await;
                 self.speaks(host).await;
                 match TcpStream::connect((host, port)).await {
                     // Not the host's word: turmoil lost the attempt together with the host.
@@ -173,6 +200,7 @@ impl Network for SimulatedNetwork {
             biased;
             () = self.refuses(host) => {
                 tokio::time::sleep(REFUSAL_TIME).await;
+                self.goes_on().await;
                 return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address} refuses")));
             }
             connected = tokio::time::timeout(CONNECT_TIMEOUT, attempt) => connected,
@@ -210,6 +238,7 @@ struct SimulatedListener {
 impl Listener for SimulatedListener {
     async fn accept(&self) -> io::Result<(Box<dyn Stream>, String)> {
         let (stream, peer) = self.listener.accept().await?;
+        self.faults.until(|wrong| !wrong.stands_still(&self.host)).await;
         let from = turmoil::reverse_lookup(peer.ip()).unwrap_or_default();
         let line = Line::new(stream, &self.host, &from, &self.faults);
         Ok((Box::new(line), peer.to_string()))
@@ -228,9 +257,13 @@ struct Line {
     faults: Arc<Faults>,
     /// Breaks of both hosts' connections when this one came about.
     breaks: u64,
-    /// Returns when anything has changed of what is wrong.
-    change: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Returns when anything has changed of what is wrong; for who reads,
+    change: Change,
+    /// and for who writes.
+    change_for_writer: Option<Change>,
 }
+
+type Change = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Line {
     fn new(stream: TcpStream, host: &str, peer: &str, faults: &Arc<Faults>) -> Self {
@@ -240,11 +273,12 @@ impl Line {
             host: host.to_owned(),
             peer: peer.to_owned(),
             change: Self::change(faults),
+            change_for_writer: None,
             faults: Arc::clone(faults),
         }
     }
 
-    fn change(faults: &Faults) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn change(faults: &Faults) -> Change {
         let mut now = faults.now.subscribe();
         Box::pin(async move {
             if now.changed().await.is_err() {
@@ -257,8 +291,23 @@ impl Line {
     fn is_open(&self) -> io::Result<bool> {
         let wrong = self.faults.now.borrow();
         match wrong.breaks_between(&self.host, &self.peer) == self.breaks {
-            true => Ok(wrong.hears(&self.host, &self.peer)),
+            true => Ok(wrong.hears(&self.host, &self.peer) && !wrong.stands_still(&self.host)),
             false => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    /// Ready when something may be written; fails when the connection is broken.
+    fn poll_may_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.is_open()?;
+            if !self.faults.now.borrow().stands_still(&self.host) {
+                self.change_for_writer = None;
+                return Poll::Ready(Ok(()));
+            }
+            let faults = &self.faults;
+            let change = self.change_for_writer.get_or_insert_with(|| Self::change(faults));
+            ready!(change.as_mut().poll(cx));
+            self.change_for_writer = None;
         }
     }
 }
@@ -280,7 +329,7 @@ impl AsyncRead for Line {
 
 impl AsyncWrite for Line {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.is_open()?;
+        ready!(self.poll_may_write(cx))?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
