@@ -1,13 +1,14 @@
 //! The simulated doors themselves: who refuses, who is silent, what arrives late, and that a run follows from its seed.
 
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use volt_node::world::Network;
-use volt_node::world::simulated::{Faults, SimulatedNetwork};
+use volt_node::world::simulated::{Faults, SimulatedClock, SimulatedNetwork};
+use volt_node::world::{Clock, Network};
 
 use crate::determinism::on_seeded_thread;
 
@@ -185,6 +186,62 @@ fn what_was_not_heard_arrives_late_and_a_connection_breaks_at_both_ends() {
     let last = seen.last().expect("a line");
     assert!(last.ends_with(&format!("{:?}", ErrorKind::ConnectionReset)), "{seen:?}");
     assert!(is_between(&last, 2999, 3200), "{seen:?}");
+}
+
+#[test]
+fn who_stands_still_answers_late_and_keeps_its_connections() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let faults = Arc::new(Faults::default());
+    let mut sim = turmoil::Builder::new()
+        .max_message_latency(Duration::from_millis(4))
+        .rng_seed(1)
+        .build();
+    sim.host("server", {
+        let faults = Arc::clone(&faults);
+        move || echo(SimulatedNetwork::new("server", Arc::clone(&faults)))
+    });
+    let network = SimulatedNetwork::new("client", Arc::clone(&faults));
+    sim.client("client", one_line(network, Arc::clone(&seen)));
+    loop {
+        match sim.elapsed().as_millis() {
+            1000 => faults.stand_still("server"),
+            2000 => faults.go_on("server"),
+            3000 => faults.break_connections("server"),
+            _ => {}
+        }
+        if sim.step().expect("no error") {
+            break;
+        }
+    }
+    let seen = seen.lock().expect("no panic").clone();
+    let moment = |line: &String| line.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+    let answered = seen.iter().filter(|line| line.ends_with("answered"));
+    let moments: Vec<u64> = answered.filter_map(moment).collect();
+    assert!(
+        moments.iter().any(|at| *at < 1000) && moments.iter().any(|at| *at >= 2000),
+        "{seen:?}"
+    );
+    assert!(!moments.iter().any(|at| (1005..2000).contains(at)), "{seen:?}");
+}
+
+#[test]
+fn a_clock_that_stands_still_has_run_through() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let is_still = Arc::new(AtomicBool::new(false));
+        let clock = SimulatedClock::new(Duration::ZERO, 0).standing_still_with(Arc::clone(&is_still));
+        let pass = || tokio::time::sleep(Duration::from_millis(100));
+        pass().await;
+        is_still.store(true, Ordering::Relaxed);
+        let (stood, stood_micros) = (clock.boot_time(), clock.unix_micros());
+        pass().await;
+        assert_eq!((clock.boot_time(), clock.unix_micros()), (stood, stood_micros));
+        is_still.store(false, Ordering::Relaxed);
+        assert!(clock.boot_time() >= stood + Duration::from_millis(100));
+    });
 }
 
 #[test]
