@@ -79,7 +79,7 @@ const KNOWN: &[Known] = &[
     ),
     (
         PlantedBug::VoteNotReplicated,
-        34,
+        16,
         &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
     ),
     (PlantedBug::TornTailKept, 121, &[CANT_GO_ON, LOST, ASSERTED]),
