@@ -63,7 +63,7 @@ const KNOWN: &[Known] = &[
     (PlantedBug::KeysNotTakenOver, 3, &[ASSERTED, TWICE]),
     (
         PlantedBug::HomeAnswersEarly,
-        146,
+        120,
         &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
     ),
     (PlantedBug::CheckpointBeforeMarks, 188, &[CANT_GO_ON]),
