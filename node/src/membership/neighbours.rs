@@ -65,6 +65,7 @@ mod tests {
             cluster_uuid: "u".to_owned(),
             partitions: 1,
             node: node(1),
+            awaits_restoration: false,
         };
         apply(&mut map, init).unwrap();
         for other in 2..=nodes {
