@@ -107,6 +107,7 @@ impl Plane {
             cluster_uuid: "00000000-0000-4000-8000-00000000cafe".to_owned(),
             partitions,
             node: joining(1),
+            awaits_restoration: false,
         };
         let create = Command::CreateTable {
             table: table(),
