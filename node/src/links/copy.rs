@@ -6,7 +6,6 @@ use volt_engine::{Epoch, Lsn};
 
 use super::sender::{Place, Sender, news};
 use super::target::{Mark, NotTold, Piece, Target};
-use crate::metadata::map::ClusterMap;
 use crate::replication::{Slot, lock};
 
 /// Rows that are looked at in a step of a copy, and bytes that are told in one.
@@ -37,7 +36,6 @@ impl Sender {
     pub(super) async fn copy(
         &self,
         target: &dyn Target,
-        map: &ClusterMap,
         slot: &Slot,
         place: Place,
         (since, snapshot): (Lsn, Lsn),
@@ -78,7 +76,7 @@ impl Sender {
                 told: after.is_none().then_some(Mark { lsn: snapshot, epoch }),
             };
             if !piece.changes.is_empty() || piece.told.is_some() {
-                self.tell_piece(target, map, piece).await?;
+                self.tell_piece(target, piece).await?;
             }
             if after.is_none() {
                 break;

@@ -18,7 +18,6 @@ use super::states::LinkStates;
 use super::target::{Mark, NotTold, Piece, Target};
 use crate::config::RemoteDatabase;
 use crate::metadata::link::{Link, LinkTarget};
-use crate::metadata::map::ClusterMap;
 use crate::peers::remote;
 use crate::peers::retry::half_and_random_half;
 use crate::replication::replica::Replica;
@@ -113,7 +112,7 @@ impl Sender {
                 if !is_linked {
                     continue;
                 }
-                match self.tell(&*target, &map, &slot, &mut places).await {
+                match self.tell(&*target, &slot, &mut places).await {
                     Ok(told) => has_told |= told,
                     // It is looked for again, by whoever leads it.
                     Err(NotTold::Moved(partition)) => drop(places.remove(&partition)),
@@ -167,7 +166,6 @@ impl Sender {
     async fn tell(
         &self,
         target: &dyn Target,
-        map: &ClusterMap,
         slot: &Slot,
         places: &mut BTreeMap<PartitionId, Place>,
     ) -> Result<bool, NotTold> {
@@ -182,7 +180,7 @@ impl Sender {
         };
         let place = match places.get(&partition).filter(|place| place.began_epoch == began_epoch) {
             Some(place) => *place,
-            None => self.take_over(target, map, slot, began_epoch).await?,
+            None => self.take_over(target, slot, began_epoch).await?,
         };
         places.insert(partition, place);
         let work = self.next(&mut lock(slot), &place)?;
@@ -191,13 +189,13 @@ impl Sender {
                 self.note_caught_up(partition, place.told);
                 return Ok(false);
             }
-            Work::Copy { snapshot, since } => self.copy(target, map, slot, place, (since, snapshot)).await?,
+            Work::Copy { snapshot, since } => self.copy(target, slot, place, (since, snapshot)).await?,
             Work::Tell(outgoing, epoch) => {
                 let to = Mark {
                     lsn: outgoing.to,
                     epoch,
                 };
-                self.tell_records(target, map, (partition, place), (outgoing.changes, to))
+                self.tell_records(target, (partition, place), (outgoing.changes, to))
                     .await?
             }
         };
@@ -222,15 +220,10 @@ impl Sender {
     }
 
     /// A partition that was never told is copied first.
-    async fn take_over(
-        &self,
-        target: &dyn Target,
-        map: &ClusterMap,
-        slot: &Slot,
-        began_epoch: Epoch,
-    ) -> Result<Place, NotTold> {
+    async fn take_over(&self, target: &dyn Target, slot: &Slot, began_epoch: Epoch) -> Result<Place, NotTold> {
         let partition = lock(slot).partition;
-        let noted = target.take_over(partition).await?;
+        let noted = timeout(PIECE_LIMIT, target.take_over(partition)).await;
+        let noted = noted.map_err(|_| late())??;
         // Of an asynchronous partition records may have been told that are lost here: what came in their places is told from there on.
         let told = noted.map_or(0, |noted| {
             let replica = lock(slot);
@@ -248,7 +241,7 @@ impl Sender {
             return Ok(place);
         }
         let snapshot = self.pin(&mut lock(slot), began_epoch)?;
-        self.copy(target, map, slot, place, (0, snapshot)).await
+        self.copy(target, slot, place, (0, snapshot)).await
     }
 
     fn pin(&self, replica: &mut Replica, began_epoch: Epoch) -> Result<Lsn, NotTold> {
@@ -295,7 +288,6 @@ impl Sender {
     async fn tell_records(
         &self,
         target: &dyn Target,
-        map: &ClusterMap,
         (partition, mut place): (PartitionId, Place),
         (changes, to): (Vec<Change>, Mark),
     ) -> Result<Place, NotTold> {
@@ -310,25 +302,24 @@ impl Sender {
             changes: &changes,
             told: Some(to),
         };
-        self.tell_piece(target, map, piece).await?;
+        self.tell_piece(target, piece).await?;
         (place.noted, place.noted_at) = (place.told, Instant::now());
         Ok(place)
     }
 
-    pub(super) async fn tell_piece(
-        &self,
-        target: &dyn Target,
-        map: &ClusterMap,
-        piece: Piece<'_>,
-    ) -> Result<(), NotTold> {
+    pub(super) async fn tell_piece(&self, target: &dyn Target, piece: Piece<'_>) -> Result<(), NotTold> {
         let (partition, changes) = (piece.partition, piece.changes.len() as u64);
-        let late = || NotTold::Remote(format!("no answer within {} s", PIECE_LIMIT.as_secs()));
-        let conflicts = timeout(PIECE_LIMIT, target.tell(map, piece))
-            .await
-            .map_err(|_| late())??;
+        // Of now: no row is older than the catalog that this node's primaries wrote it by.
+        let map = self.replicas.metadata.map();
+        let told = timeout(PIECE_LIMIT, target.tell(&map, piece)).await;
+        let conflicts = told.map_err(|_| late())??;
         self.states.count(self.link.id, partition, changes, conflicts);
         Ok(())
     }
+}
+
+fn late() -> NotTold {
+    NotTold::Remote(format!("no answer within {} s", PIECE_LIMIT.as_secs()))
 }
 
 /// The changes but for those that the other cluster has made itself.
