@@ -72,6 +72,9 @@ pub(crate) struct Kept {
     pub(crate) version: RowVersion,
     pub(crate) replaced: RowVersion,
     pub(crate) rank: Vec<u8>,
+    /// The latest time of any version that the row had here: what a column prefers may be earlier than what it takes the place of, and the next
+    /// change is later than both.
+    pub(crate) clock: i64,
 }
 
 impl Kept {
@@ -82,6 +85,7 @@ impl Kept {
             ValueRef::BigInt(self.replaced.micros),
             ValueRef::BigInt(self.replaced.origin.cast_signed()),
             ValueRef::Bytea(&self.rank),
+            ValueRef::BigInt(self.clock),
         ])
     }
 
@@ -102,6 +106,7 @@ impl Kept {
                 ValueRef::Bytea(rank) => rank.to_vec(),
                 _ => Vec::new(),
             },
+            clock: number(5),
         }
     }
 }

@@ -59,6 +59,8 @@ struct Local {
     row: Option<Vec<u8>>,
     version: RowVersion,
     rank: Vec<u8>,
+    /// As `Kept` has it.
+    clock: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,10 +138,12 @@ impl Partition {
                 None if local.row.is_some() => effects.remove(change.table, &change.key),
                 None => {}
             }
+            let clock = local.clock.max(change.version.micros);
             let kept = Kept {
                 version: change.version,
                 replaced: change.replaced,
                 rank: change.rank.clone(),
+                clock,
             };
             if change.version != RowVersion::UNTRACKED {
                 effects.put(
@@ -152,6 +156,7 @@ impl Partition {
                 row: change.row.clone(),
                 version: change.version,
                 rank: remote_rank,
+                clock,
             };
             done.outcome.affected += 1;
         }
@@ -184,6 +189,7 @@ impl Partition {
             row,
             version: kept.version,
             rank,
+            clock: kept.clock,
         }
     }
 

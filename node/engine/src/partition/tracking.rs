@@ -62,17 +62,18 @@ impl Partition {
         }
         let mut tracked = EffectsBuilder::after(Some(effects.clone()));
         for ((table, key), stays) in changed {
-            let replaced = self.row_version(table, key);
+            let before = self.kept_change(table, key).unwrap_or_default();
             let version = RowVersion {
-                micros: now_micros.max(replaced.micros.saturating_add(1)),
+                micros: now_micros.max(before.clock.saturating_add(1)),
                 origin,
             };
             let gone = self.newest_row(table, key).filter(|_| !stays);
             let rank = gone.map(|row| self.rank(table, row)).unwrap_or_default();
             let kept = Kept {
                 version,
-                replaced,
+                replaced: before.version,
                 rank,
+                clock: version.micros,
             };
             tracked.put(ROW_VERSIONS, &place_of(table, key), &kept.encode());
         }
@@ -95,11 +96,6 @@ impl Partition {
     pub(super) fn kept_change(&self, table: TableId, key: &[u8]) -> Option<Kept> {
         let row = self.newest_row(ROW_VERSIONS, &place_of(table, key))?;
         Some(Kept::decode(row))
-    }
-
-    fn row_version(&self, table: TableId, key: &[u8]) -> RowVersion {
-        self.kept_change(table, key)
-            .map_or(RowVersion::UNTRACKED, |kept| kept.version)
     }
 
     /// Rows and tombstones of `tables` at a snapshot, which must be pinned, that were written after `since`: about `max_bytes` of them, having

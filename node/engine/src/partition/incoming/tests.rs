@@ -145,6 +145,26 @@ fn the_greatest_stays_also_against_a_removal() {
     assert_eq!(a.rows()[1].1, None);
 }
 
+/// A column may prefer what is earlier by the clock: what its cluster does next is later than all that the row was.
+#[test]
+fn a_change_is_later_than_whatever_its_row_was() {
+    let (mut a, mut b) = two(ConflictRule::Greatest(0));
+    let mut c = Cluster::new(3, ConflictRule::Greatest(0));
+    a.write(0, 33, Some(&row(4, "late")));
+    let first = a.changes.clone();
+    c.take(&first);
+    b.write(0, 1, Some(&row(7, "early, and greater")));
+    a.take(&b.changes.clone());
+    a.write(0, 1, None);
+    // The removal comes to the third before what it removes.
+    let removal = a.changes[2..].to_vec();
+    c.take(&removal);
+    c.take(&b.changes.clone());
+    b.take(&a.changes.clone());
+    assert_eq!((a.rows(), c.rows()), (b.rows(), b.rows()));
+    assert_eq!(a.rows()[0].1, None);
+}
+
 #[test]
 fn copies_fill_what_is_empty_and_yield_to_what_was_changed() {
     let (_, mut b) = two(ConflictRule::LastWriter);
