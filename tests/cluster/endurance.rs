@@ -26,7 +26,7 @@ use volt_tests::serializable::{check, explain};
 use crate::cluster::Cluster;
 use crate::detection::failures;
 use crate::load::Load;
-use crate::{alone, block_on, connect};
+use crate::{alone, block_on, connect, connect_to_whole};
 
 /// How long it goes on, unless `VOLT_ENDURE_SECONDS` says otherwise.
 const SECONDS: u64 = 40;
@@ -410,7 +410,7 @@ fn whatever_happens_to_its_processes_a_cluster_keeps_its_word() {
         let told = load.stop().await;
         for node in 1..=3 {
             told.assert_all_there(run.cluster.sql(node)).await?;
-            let client = connect(run.cluster.sql(node)).await?;
+            let client = connect_to_whole(run.cluster.sql(node)).await?;
             let session = Session::open(client, &recorder, 100 + node, ANSWER_LIMIT).await;
             let session = session.with_context(|| format!("node {node} takes no session at the end"))?;
             ensure!(

@@ -13,7 +13,7 @@ use volt_tests::postgres::Postgres;
 use volt_tests::processes::Nodes;
 
 use crate::cluster::Cluster;
-use crate::{PARTITIONS, WHOLE, alone, block_on, connect};
+use crate::{PARTITIONS, WHOLE, alone, block_on, connect, connect_to_whole};
 
 /// What was written is there by then, on the other side.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -187,7 +187,7 @@ fn postgresql_has_every_change_once_through_deaths_on_both_sides() {
         cluster.nodes.node(3).start()?;
         let written = writer.end().await?;
         cluster.whole().await?;
-        let here = connect(cluster.sql(1)).await?;
+        let here = connect_to_whole(cluster.sql(1)).await?;
         let there = connect(postgres.port).await?;
         let events = same(&here, &there, ALL_EVENTS).await?;
         ensure!(
@@ -352,7 +352,7 @@ fn two_clusters_that_both_take_writes_come_to_the_same() {
         stop.store(true, SeqCst);
         ensure!(of_a.await? > 100 && of_b.await? > 100, "they hardly wrote");
         operator::whole(&[a_nodes.nodes[0].peer_port], WHOLE).await?;
-        let a = connect(a_nodes.nodes[0].sql_port).await?;
+        let a = connect_to_whole(a_nodes.nodes[0].sql_port).await?;
         same(&a, &b, all).await?;
         // Still the same a moment later: nothing goes to and fro.
         let changes = "SELECT sum(changes)::BIGINT FROM system.links";

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::connect;
+use crate::{connect, connect_to_whole};
 
 /// Writers at a time.
 const WRITERS: usize = 8;
@@ -121,7 +121,7 @@ impl Told {
 
     /// Fails unless the node at this SQL port has every acknowledged row, once.
     pub async fn assert_all_there(&self, port: u16) -> anyhow::Result<()> {
-        let client = connect(port).await?;
+        let client = connect_to_whole(port).await?;
         let rows = client.query("SELECT id FROM load", &[]).await?;
         let there: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         anyhow::ensure!(there.len() == rows.len(), "rows are there more than once");

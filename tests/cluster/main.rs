@@ -69,6 +69,20 @@ fn block_on<T>(steps: impl Future<Output = anyhow::Result<T>>) -> T {
     runtime.block_on(steps).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
+/// A node of a whole cluster serves by then: it may have lost its lease a moment ago, as to an election.
+const SERVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// A session with a node of a whole cluster.
+async fn connect_to_whole(port: u16) -> anyhow::Result<Client> {
+    let limit = tokio::time::Instant::now() + SERVES_WITHIN;
+    loop {
+        match connect(port).await {
+            Err(_) if tokio::time::Instant::now() < limit => tokio::time::sleep(Duration::from_millis(20)).await,
+            connected => return connected,
+        }
+    }
+}
+
 /// A session with the node at this SQL port.
 async fn connect(port: u16) -> anyhow::Result<Client> {
     let text = format!("host=127.0.0.1 port={port} user=volt dbname=volt connect_timeout=5");

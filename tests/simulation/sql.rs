@@ -12,6 +12,8 @@ use volt_tests::history::{Action, Answer};
 pub const SQL_PORT: u16 = 5432;
 /// After this time a client takes an answer for lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for a query of all rows when all is put right: a hold of somebody who is gone lasts for 5 s.
+pub const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A connection with its statements prepared.
 pub struct Session {
@@ -189,14 +191,23 @@ impl Session {
 
     /// The whole ledger.
     pub async fn ledger(&self) -> Result<Vec<u64>, Failure> {
-        let rows = answer(self.client.query("SELECT id FROM ledger", &[])).await?;
+        let rows = self.client.query("SELECT id FROM ledger", &[]);
+        let rows = answer_within(LAST_ANSWER_TIMEOUT, rows).await?;
         Ok(rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect())
     }
 }
 
 /// Waits for an answer and says what an error means.
 pub async fn answer<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
-    let Ok(result) = timeout(ANSWER_TIMEOUT, call).await else {
+    answer_within(ANSWER_TIMEOUT, call).await
+}
+
+/// The same of a call that may take longer.
+pub async fn answer_within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Failure> {
+    let Ok(result) = timeout(limit, call).await else {
         return Err(Failure::Unknown);
     };
     result.map_err(|error| match error.code().map(|code| code.code()) {

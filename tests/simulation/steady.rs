@@ -15,7 +15,7 @@ use volt_tests::history::{Action, Answer, Operation};
 
 use crate::determinism::mix;
 use crate::shared::{Phase, Shared};
-use crate::sql::{Failure, answer, connect};
+use crate::sql::{Failure, LAST_ANSWER_TIMEOUT, answer, answer_within, connect};
 
 /// No answer within this is none: the next request goes another way, if to the same node.
 const PATIENCE: Duration = Duration::from_millis(60);
@@ -184,7 +184,7 @@ fn note(shared: &Shared, node: u32, register: u64, sent: u64, action: Action, an
 /// At the end, read from a node: what was acknowledged is there, and the registers are read for their history.
 pub async fn check(client: &Client, node: u32, shared: &Shared) -> Result<(), String> {
     let sent = shared.moment();
-    let rows = answer(client.query("SELECT id, value FROM lone", &[])).await;
+    let rows = answer_within(LAST_ANSWER_TIMEOUT, client.query("SELECT id, value FROM lone", &[])).await;
     let rows = rows.map_err(|failure| format!("node {node} does not read what stands alone: {failure:?}"))?;
     let rows: Vec<(u64, u64)> = rows
         .iter()
