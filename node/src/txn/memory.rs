@@ -3,7 +3,7 @@
 //! What is compared with the limit is what the kernel says that the process has, looked at now and then and whenever much
 //! was admitted, and what was admitted since. But memory that rows gave back stays with the allocator as long as a row is left in its page, and new
 //! rows take it again. So a node over its limit still admits rows, as long as they come to no more by their own count than
-//! the node has had within its limit before, and the process has not grown by another eighth, which no deletion explains.
+//! the node has had within its limit before, and the process has not grown by another eighth, or 32 MiB, which no deletion explains.
 //!
 //! Asked where a write's effects are known and nothing has happened yet, on the primary. A backup takes what its primary
 //! has done, and a transaction that has voted is not asked again.
@@ -33,6 +33,8 @@ const DEFAULT_PERCENT: u64 = 80;
 const BYTES_AN_EFFECT_BYTE: u64 = 2;
 /// Beyond the limit by this part of it, nothing is admitted in the place of what was deleted.
 const BEYOND_PART: u64 = 8;
+/// But by so much it may always be: what statements took on their way stays with the allocator for a while.
+const BEYOND_LEAST: u64 = 32 << 20;
 
 /// The limit of a node that was given none: of this memory, shared by so many nodes. None: nobody says how much there is.
 pub fn default_limit(memory: &dyn Memory, nodes: u32) -> Option<u64> {
@@ -58,7 +60,8 @@ fn admits(limit: u64, known: Known, more: u64) -> bool {
     let coming = known.admitted.saturating_add(more);
     let resident = known.resident.saturating_add(coming);
     let takes_again = || known.rows.saturating_add(coming) <= known.rows_within;
-    resident <= limit || (resident <= limit.saturating_add(limit / BEYOND_PART) && takes_again())
+    let beyond = (limit / BEYOND_PART).max(BEYOND_LEAST);
+    resident <= limit || (resident <= limit.saturating_add(beyond) && takes_again())
 }
 
 /// What this node takes, for people.

@@ -98,7 +98,7 @@ fn removing_goes_on_and_makes_room() {
     guard.look(600);
     assert_eq!(guard.admit(Some(&put(10))), Ok(()));
     // Something else has grown: that the rows are fewer doesn't help the machine.
-    memory.resident.store(1_126, Relaxed);
+    memory.resident.store(LIMIT + BEYOND_LEAST + 1, Relaxed);
     guard.look(100);
     assert!(guard.admit(Some(&put(10))).is_err());
 }
@@ -123,22 +123,25 @@ fn the_default_is_a_share_of_what_there_is() {
     assert_eq!(default_limit(&SimulatedMemory::default(), 1), None);
 }
 
+/// An eighth of it is more than what it may always be beyond.
+const LARGE: u64 = 16 * BEYOND_LEAST;
+
 proptest! {
     /// Never beyond the limit and an eighth; always within the limit; less is admitted whenever more is.
     #[test]
     fn the_decision(
-        resident in 0..2 * LIMIT,
-        admitted in 0..LIMIT,
-        rows in 0..LIMIT,
-        rows_within in 0..LIMIT,
-        more in 0..LIMIT,
+        resident in 0..2 * LARGE,
+        admitted in 0..LARGE,
+        rows in 0..LARGE,
+        rows_within in 0..LARGE,
+        more in 0..LARGE,
     ) {
         let known = Known { resident, admitted, rows, rows_within };
         let coming = resident + admitted + more;
-        let is_admitted = admits(LIMIT, known, more);
-        prop_assert!(is_admitted || coming > LIMIT);
-        prop_assert!(!is_admitted || coming <= LIMIT + LIMIT / BEYOND_PART);
-        prop_assert!(!is_admitted || coming <= LIMIT || rows + admitted + more <= rows_within);
-        prop_assert!(!is_admitted || admits(LIMIT, known, more / 2));
+        let is_admitted = admits(LARGE, known, more);
+        prop_assert!(is_admitted || coming > LARGE);
+        prop_assert!(!is_admitted || coming <= LARGE + LARGE / BEYOND_PART);
+        prop_assert!(!is_admitted || coming <= LARGE || rows + admitted + more <= rows_within);
+        prop_assert!(!is_admitted || admits(LARGE, known, more / 2));
     }
 }
