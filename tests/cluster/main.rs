@@ -19,6 +19,7 @@ mod liveness;
 mod load;
 mod memory;
 mod modes;
+mod moves;
 mod network;
 mod now;
 mod numbers;

@@ -12,6 +12,7 @@ mod doors;
 mod faults;
 mod host;
 mod many;
+mod movers;
 mod plan;
 mod planted;
 mod run;

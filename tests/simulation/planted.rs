@@ -83,6 +83,11 @@ const KNOWN: &[Known] = &[
         &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
     ),
     (PlantedBug::TornTailKept, 337, &[CANT_GO_ON, LOST, ASSERTED]),
+    (
+        PlantedBug::MovedTableServed,
+        1,
+        &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE, HALF, TWICE],
+    ),
 ];
 
 /// The bug of this process's runs, by `PLANT`.

@@ -22,6 +22,7 @@ use crate::control;
 use crate::counters;
 use crate::determinism::{self, mix};
 use crate::host::{name, process};
+use crate::movers;
 use crate::plan::{self, Fault};
 use crate::serializable;
 use crate::shared::{Phase, Shared};
@@ -224,8 +225,10 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
 
 /// Those who change tables, where there are any.
 fn definers(shared: &Shared, seed: u64) -> Vec<JoinHandle<()>> {
+    let mover = movers::moves_tables(seed).then(|| tokio::spawn(movers::mover(shared.clone(), seed)));
+    let mover = mover.into_iter();
     if !plan::changes_tables(seed) {
-        return Vec::new();
+        return mover.collect();
     }
     let members = shared.members().into_iter();
     let writers = members.map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed)));
@@ -233,6 +236,7 @@ fn definers(shared: &Shared, seed: u64) -> Vec<JoinHandle<()>> {
         .into_iter()
         .chain([tokio::spawn(columns::changer(shared.clone(), seed))])
         .chain(writers)
+        .chain(mover)
         .collect()
 }
 

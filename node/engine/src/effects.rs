@@ -149,6 +149,11 @@ impl Effects {
         self.0.len()
     }
 
+    /// As they are kept and sent: equal effects have equal bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// True when a row is put, of effects that were checked.
     pub fn puts(&self) -> bool {
         self.iter_checked().any(|effect| effect.row.is_some())

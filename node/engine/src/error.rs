@@ -142,6 +142,9 @@ pub enum StatementError {
     /// SQLSTATE 40001: the statement was planned before that.
     #[error("a column of the table was dropped at the same time")]
     ColumnDropped,
+    /// SQLSTATE 40001: the statement was planned for the partitions that the table lay in.
+    #[error("the table is being moved to other partitions")]
+    TableMoved,
     /// No value of a sequence is at hand: whoever runs the procedure gets some and runs it again.
     #[error("no value of sequence {sequence} is at hand")]
     NoValueAtHand {
@@ -293,7 +296,7 @@ impl StatementError {
             Self::InvalidKey | Self::KeyInUse { .. } | Self::ZeroField => "22023",
             Self::TooManyKeys => "53400",
             Self::IndexNotBuilt { .. } | Self::ViewNotBuilt | Self::NoValueAtHand { .. } => "57P03",
-            Self::ViewTooYoung | Self::ColumnDropped => "40001",
+            Self::ViewTooYoung | Self::ColumnDropped | Self::TableMoved => "40001",
             Self::TypeMismatch(_) => "42804",
             Self::TooDeep { .. } => "54001",
         }

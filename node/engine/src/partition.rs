@@ -10,7 +10,8 @@
 //! `pin` and `unpin` change the state (apply); `call` runs a partitioned procedure (call); `attempt` runs a program for an
 //! interactive transaction and `stands` says whether what it read is still so (attempt); `scan_at` reads at a snapshot (scan); `dump_chunk` and `load_chunk`
 //! carry the whole state to a learner (dump); `find_kept` and `keep` remember requests with idempotency keys (kept); `set_views` keeps
-//! materialized views (materialized); `track` and `incorporate` are what links between clusters need (tracking, incoming); `accept` refuses programs that are older than a column's drop (dropped).
+//! materialized views (materialized); `track` and `incorporate` are what links between clusters need (tracking, incoming); `accept` refuses programs that are older than a column's drop (dropped); `piece`
+//! and `to_place` move a table to another partition (moving).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -33,6 +34,7 @@ mod incoming;
 mod indexes;
 mod kept;
 mod materialized;
+mod moving;
 mod rows;
 mod run;
 mod scan;
@@ -48,6 +50,7 @@ pub use expire::{Expired, Reached};
 pub use incoming::{Conflict, Incorporated, MAX_CONFLICTS_KEPT};
 pub use kept::Kept;
 use materialized::Views;
+pub use moving::{MOVED_WITH_TABLES, Piece, Placing};
 pub use rows::RowsCursor;
 pub use run::{
     Duplicates, Failed, MAX_ENTRIES_READ, MAX_ENTRIES_TO_WRITE, MAX_KEPT_BYTES, MAX_RETURNED_BYTES, Outcome,
@@ -87,6 +90,8 @@ pub struct Partition {
     dropped: dropped::Heard,
     /// The tables whose changes are kept with their versions.
     tracked: BTreeMap<TableId, ConflictRule>,
+    /// Tables that are neither read nor written here, and the catalog that said so first.
+    closed: BTreeMap<TableId, u64>,
 }
 
 /// A record wrote a key.

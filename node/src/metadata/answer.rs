@@ -188,13 +188,16 @@ pub enum Refusal {
         /// What takes them.
         by: String,
     },
-    /// What is asked for would change other tables, too.
-    #[error("table \"{table}\" shares its partitions with {}", others.join(", "))]
-    PartitionsShared {
-        /// The table.
-        table: String,
-        /// The others.
-        others: Vec<String>,
+    /// It waits until the table has moved.
+    #[error("table \"{0}\" is being moved to other partitions")]
+    TableMoves(String),
+    /// Something needs the table where it is.
+    #[error("cannot {what} because {by} depends on it")]
+    MoveNeeded {
+        /// What was to be done.
+        what: String,
+        /// What needs it.
+        by: String,
     },
     /// Decided on an epoch that has passed.
     #[error("partition {partition} is at epoch {current}, not {named}")]

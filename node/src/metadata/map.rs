@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use volt_engine::catalog::{Index, Table};
 use volt_engine::procedure::Procedure;
 use volt_engine::value::DataType;
-use volt_engine::{Epoch, GroupId, IndexId, Lsn, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
+use volt_engine::{Epoch, GroupId, IndexId, NodeId, PartitionId, ProcedureId, SequenceId, TableId};
 
 use super::failure::{Failure, Finding};
 use super::link::{Link, LinkId};
+use super::moves::TableMove;
+pub use super::restoration::Restoration;
 use super::sequence::Sequence;
 use crate::config::RecoveryOrder;
 
@@ -57,6 +59,8 @@ pub struct ClusterMap {
     pub next_link: LinkId,
     /// Changes with every change of what there is in the catalog, not with the values that sequences hand out; plans made at another one are stale.
     pub catalog_version: u64,
+    /// Tables that move to other partitions.
+    pub moves: BTreeMap<TableId, TableMove>,
     /// Nodes whose restart somebody asked for (RECOVER NODE) and that have not come back.
     pub recovering: BTreeSet<NodeId>,
     /// Nodes whose replicas `RECOVER NODE` wants to recover in a certain way, until they are in sync.
@@ -73,26 +77,6 @@ pub struct ClusterMap {
     pub restoration: Option<Restoration>,
     /// The moment of an archived cluster with which this one began, in microseconds since 1970.
     pub restored_micros: Option<i64>,
-}
-
-/// A cluster that is becoming what an archived one was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restoration {
-    /// The archive's, and behind it the archived cluster's UUID.
-    pub url: String,
-    /// The moment, in microseconds since 1970.
-    pub at_micros: i64,
-    /// Partitions that there are to restore.
-    pub partitions: u32,
-    /// Those that are not restored yet: the LSN of each in the archive, and an epoch that its record does not exceed.
-    pub left: BTreeMap<PartitionId, (Lsn, Epoch)>,
-}
-
-impl std::fmt::Display for Restoration {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (left, all) = (self.left.len(), self.partitions);
-        write!(f, "the database is being restored: {left} of {all} partitions are left")
-    }
 }
 
 /// How many failovers `ClusterMap::failovers` keeps.

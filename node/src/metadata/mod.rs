@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod apply;
+mod bounds;
 pub mod command;
 mod entry;
 pub mod failure;
@@ -15,10 +16,12 @@ pub mod identity;
 pub mod lease;
 pub mod link;
 pub mod map;
+pub mod moves;
 pub mod placement;
 mod placements;
 mod propose;
 pub(crate) mod raft;
+mod restoration;
 pub mod sequence;
 
 pub(crate) use apply::loss::Loss;

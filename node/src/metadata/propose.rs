@@ -79,9 +79,11 @@ impl From<ProposeError> for SqlError {
                 Refusal::NoSuchProcedure(_) => Self::new("42883", text),
                 Refusal::ColumnExists { .. } => Self::new("42701", text),
                 Refusal::NoSuchColumn { .. } => Self::new("42703", text),
-                Refusal::PartitionsShared { .. } => Self::new("0A000", text).hint(
-                    "Tables of the same REPLICATION and MODE lie in the same partitions. Make the table anew with what you want, and copy its rows with INSERT ... SELECT.",
-                ),
+                Refusal::TableMoves(_) => Self::new("55006", text)
+                    .hint("system.moves says how far it is; ALTER TABLE ... SET of what it has keeps it where it is."),
+                Refusal::MoveNeeded { .. } => {
+                    Self::new("2BP01", text).hint("Drop the procedure, and make it again when the table has moved.")
+                }
                 Refusal::StaleCatalog => Self::new("40001", text),
                 Refusal::NoSuchIndex(_) => Self::new("42704", text),
                 Refusal::IndexNeeded { .. } => Self::new("2BP01", text).hint("It goes with its table."),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::{AlterTable, AlterTableOperation, Expr, SqlOption, Value};
 use tokio::time::{Instant, timeout_at};
+use volt_engine::TableId;
 
 use super::SqlEngine;
 use super::ddl::{name_of, table_name};
@@ -14,6 +15,8 @@ use crate::error::SqlError;
 use crate::metadata::command::Command;
 use crate::metadata::map::{ClusterMap, ReplicationMode};
 
+/// Longest wait for a table's move; the move goes on.
+const MOVE_WAIT: Duration = Duration::from_secs(3_600);
 /// Longest wait until all partitions have the mode that was asked for.
 const MODE_WAIT: Duration = Duration::from_secs(10);
 
@@ -131,11 +134,19 @@ impl SqlEngine {
             self.metadata.propose(command).await?;
         }
         let mut notices = Notices::new();
+        if !self.has_moved(table.id).await {
+            let message = format!(
+                "table \"{}\" is still on its way to other partitions, which goes on; see system.moves",
+                plan.table
+            );
+            notices.push(("NOTICE", "00000", message));
+            return Ok(notices);
+        }
         if let Some(replication) = plan.replication {
             notices.extend(degraded(&self.metadata.map(), &plan.table, replication));
         }
         if let Some(mode) = plan.mode
-            && !self.has_mode(table.group, mode).await
+            && !self.has_mode(table.id, mode).await
         {
             let message = format!(
                 "not all partitions of table \"{}\" are {} yet: each becomes it when its backups have what was acknowledged; see system.partitions",
@@ -147,16 +158,29 @@ impl SqlEngine {
         Ok(notices)
     }
 
-    /// Waits until all partitions of a group have this mode; false: some don't.
-    async fn has_mode(&self, group: volt_engine::GroupId, mode: ReplicationMode) -> bool {
-        let (mut watch, limit) = (self.metadata.watch(), Instant::now() + MODE_WAIT);
+    /// Waits until a table that shared its partitions lies in others; false: it is on its way.
+    async fn has_moved(&self, table: TableId) -> bool {
+        self.comes_true(MOVE_WAIT, |map| !map.moves.contains_key(&table)).await
+    }
+
+    /// Waits until all partitions of a table have this mode; false: some don't.
+    async fn has_mode(&self, table: TableId, mode: ReplicationMode) -> bool {
+        let has_all = |map: &ClusterMap| {
+            let group = map.tables.get(&table).map(|table| table.group);
+            let mut partitions = map
+                .partitions
+                .values()
+                .filter(|partition| Some(partition.group) == group);
+            partitions.all(|partition| partition.mode == mode)
+        };
+        self.comes_true(MODE_WAIT, has_all).await
+    }
+
+    /// Waits until the map is so; false: it is not, for so long.
+    async fn comes_true(&self, wait: Duration, is_so: impl Fn(&ClusterMap) -> bool) -> bool {
+        let (mut watch, limit) = (self.metadata.watch(), Instant::now() + wait);
         loop {
-            let has_all = {
-                let map = watch.borrow_and_update();
-                let mut partitions = map.partitions.values().filter(|partition| partition.group == group);
-                partitions.all(|partition| partition.mode == mode)
-            };
-            if has_all {
+            if is_so(&watch.borrow_and_update()) {
                 return true;
             }
             match timeout_at(limit, watch.changed()).await {

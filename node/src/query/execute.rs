@@ -23,7 +23,7 @@ use super::seek::with_seeks;
 use super::sequence::with_session;
 use super::tables::Reading;
 use super::types::{give_batch, to_scalar};
-use super::{SqlEngine, is_planned_too_early};
+use super::{SqlEngine, is_moving, is_planned_too_early};
 use crate::error::SqlError;
 use crate::metadata::command::Command;
 use crate::recovery::rejoin::recover_node;
@@ -348,7 +348,10 @@ impl SqlEngine {
                     tracing::debug!(%error, "a query is run again");
                 }
                 Err(error) if is_planned_too_early(&error) && given > 0 => {
-                    let message = "a column of a table was dropped while the query ran";
+                    let message = match is_moving(&error) {
+                        true => "a table was moved to other partitions while the query ran",
+                        false => "a column of a table was dropped while the query ran",
+                    };
                     return Err(SqlError::new("40001", message).hint("Run the query again."));
                 }
                 Err(error) => return Err(error),

@@ -45,6 +45,7 @@ mod views;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -54,6 +55,7 @@ use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use tokio::time::{Instant, timeout_at};
 use volt_engine::error::StatementError;
 use volt_engine::idempotency::Keyed;
 use volt_engine::value::{DataType, Value};
@@ -78,6 +80,8 @@ const MAX_CACHED_TEXT_BYTES: usize = 16 << 10;
 
 /// A statement is planned so often when columns are dropped before it has run.
 const MAX_PLANNED: u32 = 5;
+/// Longest wait for the last changes of a table that moves.
+const MOVE_WAIT: Duration = Duration::from_secs(10);
 
 /// Planning a text of this length, or more, may take long.
 const LONG_TEXT_BYTES: usize = 1 << 10;
@@ -263,6 +267,22 @@ impl SqlEngine {
     /// The same statement by a newer catalog than it was refused with.
     async fn planned_later(&self, planned: &Planned, error: SqlError) -> Result<Arc<Planned>, SqlError> {
         self.metadata.refresh().await?;
+        if let Some(anew) = self.planned_anew(planned).await? {
+            return Ok(anew);
+        }
+        if !is_moving(&error) {
+            return Err(error);
+        }
+        // It was planned while the table was closed. When that has moved, the catalog changes.
+        let mut watch = self.metadata.watch();
+        let limit = Instant::now() + MOVE_WAIT;
+        let waits_for = |map: &ClusterMap| map.catalog_version == planned.catalog_version;
+        while waits_for(&watch.borrow_and_update()) {
+            match timeout_at(limit, watch.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(error.hint("system.moves says how far it is. Try again.")),
+            }
+        }
         self.planned_anew(planned).await?.ok_or(error)
     }
 
@@ -295,10 +315,15 @@ fn new_context(runtime: Arc<RuntimeEnv>) -> SessionContext {
     context
 }
 
-/// The statement has done nothing: its partition has heard of a column's drop of which its plan knows nothing.
+/// The statement has done nothing: its partition has heard of a column's drop, or a table's move, of which its plan knows nothing.
 fn is_planned_too_early(error: &SqlError) -> bool {
-    error.sqlstate == StatementError::ColumnDropped.sqlstate()
-        && error.message == StatementError::ColumnDropped.to_string()
+    let is = |other: StatementError| error.sqlstate == other.sqlstate() && error.message == other.to_string();
+    is(StatementError::ColumnDropped) || is_moving(error)
+}
+
+/// The same, and the table may be on its way still.
+fn is_moving(error: &SqlError) -> bool {
+    error.sqlstate == StatementError::TableMoved.sqlstate() && error.message == StatementError::TableMoved.to_string()
 }
 
 /// The plan behind a statement.

@@ -4,6 +4,7 @@ mod archive;
 mod balancing;
 mod failures;
 mod links;
+mod moves;
 mod recoveries;
 mod spool;
 
@@ -119,6 +120,7 @@ const TABLES: &[Definition] = &[
         ],
         sequences,
     ),
+    ("moves", moves::MOVES, moves::moves),
     ("cluster", links::CLUSTER, links::cluster),
     ("failovers", failures::FAILOVERS, failures::failovers),
     ("failures", failures::FAILURES, failures::failures),

@@ -73,7 +73,7 @@ impl Fillings {
     }
 
     /// How long to wait before so many bytes are sent.
-    fn take(&self, now_ms: u64, bytes: usize) -> Duration {
+    pub(crate) fn take(&self, now_ms: u64, bytes: usize) -> Duration {
         let mut throttle = self.throttle.lock().expect("no panic under this lock");
         throttle.take(now_ms, bytes)
     }

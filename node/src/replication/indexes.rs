@@ -10,6 +10,7 @@ use volt_engine::{GroupId, TableId};
 use super::replica::Replica;
 use super::{Replicas, lock};
 use crate::metadata::map::ClusterMap;
+use crate::world::PlantedBug;
 
 /// Rows that are taken into an index or a view at a time: nobody else can use the partition meanwhile, about two milliseconds.
 const ROWS_AT_A_TIME: usize = 2_000;
@@ -17,7 +18,7 @@ const ROWS_AT_A_TIME: usize = 2_000;
 /// How often somebody looks whether there is something to build.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The replica gets the indexes, views and tracked tables of this map's catalog, if it has those of an older one.
+/// The replica gets the indexes, views, tracked and closed tables of this map's catalog, if it has those of an older one.
 pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
     if replica.catalog_version >= map.catalog_version {
         return;
@@ -40,8 +41,10 @@ pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
     }
     let ready = map.views.values().filter_map(|view| view.materialized.as_ref());
     let ready = ready.filter(|view| view.is_ready).map(|view| view.table);
-    let is_here = |id: &TableId| map.tables.get(id).is_some_and(|table| table.group == group);
-    replica.ready_views = ready.filter(is_here).collect();
+    replica.ready_views = ready.filter(|&id| map.has_rows_in(id, group)).collect();
+    if !replica.planted.has(PlantedBug::MovedTableServed) {
+        replica.engine.set_closed(map.closed_in(group), map.catalog_version);
+    }
 }
 
 fn views(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = (TableId, &ViewShape)> {
@@ -49,7 +52,8 @@ fn views(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = (TableId, &Vi
 }
 
 fn tables(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = &Arc<Table>> {
-    map.tables.values().filter(move |table| table.group == group)
+    let has_rows = move |table: &&Arc<Table>| map.has_rows_in(table.id, group);
+    map.tables.values().filter(has_rows)
 }
 
 /// Takes some rows into what lacks them, also in a partition that this map doesn't know yet, or any more: whoever builds goes
@@ -91,8 +95,6 @@ impl Replicas {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use volt_engine::catalog::{Column, Index, IndexColumn, IndexShape, IndexState};
     use volt_engine::effects::{EffectsBuilder, LogPayload};
     use volt_engine::key::encode_key;
@@ -101,7 +103,6 @@ mod tests {
 
     use super::*;
     use crate::metadata::map::PartitionInfo;
-    use crate::metadata::map::ReplicationMode;
 
     fn map(catalog_version: u64, indexes: Vec<Index>) -> ClusterMap {
         let mut map = ClusterMap {
@@ -129,23 +130,7 @@ mod tests {
             tracking: None,
         };
         map.tables.insert(1, Arc::new(table));
-        let info = PartitionInfo {
-            partition_id: 1,
-            group: 1,
-            index: 0,
-            epoch: 1,
-            mode: ReplicationMode::Sync,
-            was_async: false,
-            primary: None,
-            primary_boot: 0,
-            in_sync: BTreeSet::new(),
-            learners: BTreeSet::new(),
-            in_doubt: BTreeSet::new(),
-            restarted: BTreeSet::new(),
-            emptied: BTreeSet::new(),
-            wanted: None,
-        };
-        map.partitions.insert(1, info);
+        map.partitions.insert(1, PartitionInfo::new(1));
         map
     }
 

@@ -178,7 +178,7 @@ fn expired(
     now_micros: i64,
     after: Option<&Reached>,
 ) -> Option<(Expired, u32)> {
-    let table = map.tables.get(&table)?;
+    let table = map.tables.get(&table).filter(|_| engine.check_open(table).is_ok())?;
     let ttl = table.ttl.as_ref()?;
     let column = table.columns.get(ttl.column)?;
     let expired = engine.expire((table.id, ttl, column.data_type), now_micros, after);

@@ -18,6 +18,7 @@ mod interactive;
 mod journal;
 mod keyed;
 mod memory;
+mod moving;
 mod optimistic;
 pub(crate) mod participant;
 mod pins;
@@ -110,6 +111,7 @@ impl Coordinator {
         self.participant.memory.start(&self.replicas);
         tokio::spawn(expiry::run(Arc::clone(&self.participant)));
         tokio::spawn(resolve::run(Arc::clone(self)));
+        tokio::spawn(moving::run(Arc::clone(self)));
     }
 
     /// Serves another node's line of requests.

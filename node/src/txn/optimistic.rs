@@ -104,9 +104,8 @@ impl Participant {
         writes: &Writes,
         rows: &mut EncodedRows,
     ) -> Result<Attempt, NotRun> {
-        if !self.uses_pin(request.transaction, request.partition, snapshot) {
-            return Err(NotRun::NotPrimary);
-        }
+        self.uses_pin(request.transaction, request.partition, snapshot)
+            .ok_or(NotRun::NotPrimary)?;
         let attempt = self.replicas.with_catalog(request.partition, |replica| {
             // A replica that was filled, or given up and taken again, has none of the old one's pins.
             if !request.program.is_read_only() {
@@ -214,7 +213,8 @@ pub(super) fn still_right(replica: &Replica, buffered: &Buffered) -> bool {
     } else {
         engine.stands(&buffered.reads, buffered.snapshot)
     };
-    stands && engine.keeps_unique(&buffered.effects) == Ok(true)
+    let is_open = engine.check_all_open(&buffered.effects).is_ok();
+    stands && is_open && engine.keeps_unique(&buffered.effects) == Ok(true)
 }
 
 fn run(

@@ -1,8 +1,9 @@
 //! What a primary does for transactions: the steps of single-partition execution, of two-phase commit and of
 //! snapshots, each under the partition's mutex, none waiting there.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -12,11 +13,12 @@ use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::{Failed, Outcome, Partition};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::value::{Value, ValueRef};
-use volt_engine::{Lsn, PartitionId};
+use volt_engine::{Lsn, PartitionId, TableId};
 use volt_wasm::Modules;
 
 use super::expiry::Expiry;
 use super::memory::MemoryGuard;
+use super::moving::Arrived;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
 use super::request::{Changed, Failure, KeyedAt, Work};
@@ -53,6 +55,8 @@ pub(crate) struct Participant {
     pub(crate) expiry: Arc<Expiry>,
     /// How far partitions led here are told over links.
     pub(crate) links: Arc<LinkStates>,
+    /// What came of tables that move to partitions led here.
+    pub(super) arrived: Mutex<BTreeMap<(TableId, PartitionId), Arrived>>,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -79,6 +83,7 @@ impl Participant {
             sequences,
             expiry: Arc::default(),
             links: Arc::default(),
+            arrived: Mutex::default(),
             repeats: AtomicU64::default(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use volt_engine::effects::TransactionId;
+use volt_engine::error::StatementError;
 use volt_engine::partition::{Projection, ScanChunk};
 use volt_engine::plan::Program;
 use volt_engine::transaction::Writes;
@@ -28,7 +29,8 @@ pub(super) type Pins = Mutex<BTreeMap<TransactionId, Pinned>>;
 /// The versions that a snapshot keeps here.
 #[derive(Default)]
 pub(super) struct Pinned {
-    at: BTreeMap<PartitionId, Lsn>,
+    /// Each with the version of the catalog that its replica knew then.
+    at: BTreeMap<PartitionId, (Lsn, u64)>,
     used_ms: u64,
 }
 
@@ -47,33 +49,37 @@ impl Participant {
     /// took it anew.
     pub(super) fn note_pinned(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
         let used_ms = self.replicas.now_ms();
+        let catalog = |partition| self.replicas.with(partition, |replica| replica.catalog_version);
+        let at: Vec<_> = at
+            .into_iter()
+            .map(|(partition, lsn)| (partition, (lsn, catalog(partition).unwrap_or(u64::MAX))))
+            .collect();
         let mut before = Vec::new();
         {
             let mut pins = self.pins.lock().expect("no panic under this lock");
             let pinned = pins.entry(transaction).or_default();
             pinned.used_ms = used_ms;
-            for (partition, lsn) in at {
-                before.extend(pinned.at.insert(partition, lsn).map(|lsn| (partition, lsn)));
+            for (partition, kept) in at {
+                before.extend(pinned.at.insert(partition, kept).map(|(lsn, _)| (partition, lsn)));
             }
         }
         self.let_go(before);
     }
 
-    /// Whether this snapshot is kept here; it is in use.
-    pub(super) fn uses_pin(&self, transaction: TransactionId, partition: PartitionId, snapshot: Lsn) -> bool {
+    /// If this snapshot is kept here, the version of the catalog that was known then; it is in use.
+    pub(super) fn uses_pin(&self, transaction: TransactionId, partition: PartitionId, snapshot: Lsn) -> Option<u64> {
         let mut pins = self.pins.lock().expect("no panic under this lock");
-        let pinned = pins.get_mut(&transaction);
-        let Some(pinned) = pinned.filter(|pinned| pinned.at.get(&partition) == Some(&snapshot)) else {
-            return false;
-        };
+        let pinned = pins.get_mut(&transaction)?;
+        let (_, catalog_version) = pinned.at.get(&partition).filter(|(lsn, _)| *lsn == snapshot)?;
         pinned.used_ms = self.replicas.now_ms();
-        true
+        Some(*catalog_version)
     }
 
     /// The snapshot is no longer needed here.
     pub(crate) fn unpin(&self, transaction: TransactionId) {
         let pinned = self.pins.lock().expect("no panic under this lock").remove(&transaction);
-        self.let_go(pinned.into_iter().flat_map(|pinned| pinned.at));
+        let at = pinned.into_iter().flat_map(|pinned| pinned.at);
+        self.let_go(at.map(|(partition, (lsn, _))| (partition, lsn)));
     }
 
     fn let_go(&self, pinned: impl IntoIterator<Item = (PartitionId, Lsn)>) {
@@ -95,9 +101,9 @@ impl Participant {
 
     /// One chunk of a scan at a snapshot that is pinned here.
     pub(crate) fn scan(&self, scan: &ScanRequest) -> Reply {
-        if !self.uses_pin(scan.transaction, scan.partition, scan.snapshot) {
+        let Some(pinned_by) = self.uses_pin(scan.transaction, scan.partition, scan.snapshot) else {
             return Reply::Failed(Failure::NotPrimary);
-        }
+        };
         let writes = match Writes::of(&scan.writes) {
             Ok(writes) => writes,
             Err(error) => return Reply::Failed(Failure::Sql(SqlError::internal(error))),
@@ -106,6 +112,11 @@ impl Participant {
             // A replica that was filled, or given up and taken again, has none of the old one's pins.
             if !replica.engine.is_pinned(scan.snapshot) {
                 return None;
+            }
+            // What was there before the table was closed may be read on.
+            let is_older = |closed| pinned_by < closed;
+            if !replica.engine.closed_since(scan.table).is_none_or(is_older) {
+                return Some(Err(StatementError::TableMoved));
             }
             let known = replica
                 .engine

@@ -12,7 +12,7 @@ use volt_engine::procedure::Notice;
 use volt_engine::row::RowRef;
 use volt_engine::transaction::Reads;
 use volt_engine::value::Value;
-use volt_engine::{IndexId, Lsn, PartitionId, ProcedureId, TableId};
+use volt_engine::{Epoch, IndexId, Lsn, PartitionId, ProcedureId, TableId};
 
 use crate::error::SqlError;
 use crate::links::LinkReport;
@@ -105,6 +105,8 @@ pub(crate) enum Request {
         link: String,
         changes: Vec<Change>,
     },
+    /// Rows of a table that moves here: make a range of it so, commit it, answer.
+    Place(PlaceRequest),
     /// How far this node has told its partitions over links.
     Links,
     /// The conflicts of the partitions that this node leads.
@@ -226,6 +228,36 @@ pub(crate) struct IndexRequest {
     pub(crate) duplicates: Option<Vec<u8>>,
 }
 
+/// A piece of a table that moves to this partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PlaceRequest {
+    pub(crate) partition: PartitionId,
+    /// The reign that has the earlier pieces, by the epoch in which it began: another one may lack them. None: there are none.
+    pub(crate) reign: Option<Epoch>,
+    /// Who moves: the table, and the epoch of the partition that it leaves.
+    pub(crate) moved: TableId,
+    pub(crate) from_epoch: Epoch,
+    /// Grows with every piece: an older one that comes late is refused.
+    pub(crate) turn: u64,
+    /// The table of the rows: the one that moves, or one that goes along.
+    pub(crate) table: TableId,
+    /// The range of keys: behind this one, up to that.
+    pub(crate) after: Option<Vec<u8>>,
+    pub(crate) until: Option<Vec<u8>>,
+    pub(crate) rows: Effects,
+}
+
+/// What came of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Placed {
+    /// The epoch in which the primary's reign began.
+    pub(crate) reign: Epoch,
+    /// It is there, and every replica in sync has it.
+    pub(crate) is_safe: bool,
+    /// All of it; otherwise the rest is to be placed.
+    pub(crate) is_whole: bool,
+}
+
 /// What there is to say of an index in one partition.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum IndexProgress {
@@ -310,6 +342,8 @@ pub(crate) enum Reply {
     },
     /// Of `PinBackup`.
     Pinned(Vec<Pinned>),
+    /// Of `Place`.
+    Placed(Placed),
     /// Of `Index`.
     Index(IndexProgress),
     /// Of `Links`.

@@ -41,6 +41,7 @@ impl Participant {
                 program: Some(program), ..
             }) => program.validate().map_err(SqlError::from),
             Request::Incorporate { changes, .. } => check_rows(changes),
+            Request::Place(place) => place.rows.check().map_err(SqlError::internal),
             Request::Apply { buffered, .. } => buffered.effects.check().map_err(SqlError::internal),
             Request::Execute { parts, .. } => parts.iter().try_for_each(|part| match &part.work {
                 Work::Program(program) => program.validate().map_err(SqlError::from),
@@ -139,6 +140,7 @@ impl Participant {
                     |rows: &mut EncodedRows| (self.incorporate(partition, &link, &changes, rows), Vec::new());
                 self.serve_run(partition, incorporate).await
             }
+            Request::Place(place) => self.serve_place(&place).await,
             Request::Links => Reply::Links(self.links.report()),
             Request::Conflicts => Reply::Conflicts(self.conflicts()),
             Request::Unpin { transaction } => {

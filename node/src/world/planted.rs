@@ -46,11 +46,13 @@ pub enum PlantedBug {
     VoteNotReplicated,
     /// What a power cut left half of stays in the log, and what comes later is written behind it. A later start does not find it.
     TornTailKept,
+    /// A table that moves to other partitions is served in the old ones until nobody knows it there. Writes stay behind.
+    MovedTableServed,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AckBeforeBackup,
         Self::ReadPastCommitted,
         Self::OldEpochTaken,
@@ -72,6 +74,7 @@ impl PlantedBug {
         Self::TooFewAsked,
         Self::VoteNotReplicated,
         Self::TornTailKept,
+        Self::MovedTableServed,
     ];
 
     /// The one of this name, as it is written here.

@@ -9,16 +9,12 @@ use volt_node::metadata::map::PartitionInfo;
 
 use super::plane::Plane;
 
+/// Of replicas, by their node and partition.
+type OfReplicas<T> = BTreeMap<(NodeId, PartitionId), T>;
+
 impl Plane {
     /// Of the partitions that have no living primary, as the leader's loop has it.
-    #[allow(clippy::type_complexity)] // the two that the decision takes
-    pub(super) fn reached(
-        &self,
-        dead: &BTreeMap<NodeId, bool>,
-    ) -> (
-        BTreeMap<(NodeId, PartitionId), End>,
-        BTreeMap<(NodeId, PartitionId), Epoch>,
-    ) {
+    pub(super) fn reached(&self, dead: &BTreeMap<NodeId, bool>) -> (OfReplicas<End>, OfReplicas<Epoch>) {
         let partitions = self.map.partitions.values();
         let leads = |info: &PartitionInfo| self.map.living_primary(info).filter(|node| !dead.contains_key(node));
         let vacant: BTreeSet<PartitionId> = partitions

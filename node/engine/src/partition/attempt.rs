@@ -49,6 +49,7 @@ impl Partition {
         let mut run = Run::new(program, view, parameters, context);
         let result = self
             .check_view(program.table, snapshot)
+            .and_then(|()| self.check_open(program.table))
             .and_then(|()| self.check_dropped(program.table, program.dropped_columns(), snapshot))
             .and_then(|()| run.perform(sink));
         Attempt {
@@ -60,7 +61,8 @@ impl Partition {
     /// True when everything that was read at `snapshot` is still so in the newest state. A range stands only while its
     /// snapshot is pinned, for a removal leaves no other trace.
     pub fn stands(&self, reads: &Reads, snapshot: Lsn) -> bool {
-        if reads.tables().any(|table| self.check_view(table, snapshot).is_err()) {
+        let is_gone = |table| self.check_view(table, snapshot).is_err() || self.check_open(table).is_err();
+        if reads.tables().any(is_gone) {
             return false;
         }
         let newest = |table, key: &[u8]| {

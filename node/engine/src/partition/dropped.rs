@@ -32,6 +32,7 @@ impl Partition {
     /// Whether the newest rows are such as a program takes them for; if there are columns dropped that weren't known, they
     /// are now.
     pub fn accept(&mut self, program: &Program) -> Result<(), StatementError> {
+        self.check_open(program.table)?;
         let columns = program.dropped_columns();
         self.hear_of_dropped(program.table, columns, self.applied);
         self.check_dropped(program.table, columns, Lsn::MAX)

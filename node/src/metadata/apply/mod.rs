@@ -7,6 +7,7 @@ mod failures;
 mod indexes;
 pub(crate) mod links;
 pub(crate) mod loss;
+mod moves;
 mod nodes;
 mod procedures;
 mod reigns;
@@ -44,6 +45,7 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
     {
         return Err(Refusal::Restoring(why));
     }
+    moves::check_resting(map, &command)?;
     match command {
         Command::Initialise { .. } => Ok(Applied::Unchanged),
         Command::Join(joining) => nodes::join(map, joining),
@@ -74,6 +76,12 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             replication,
             mode,
         } => tables::set_replication(map, table, replication, mode),
+        Command::AdvanceMove {
+            table,
+            partition,
+            epoch,
+            phase,
+        } => moves::advance(map, table, partition, epoch, phase),
         Command::TakeMode {
             by,
             boot_id,

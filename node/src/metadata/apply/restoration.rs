@@ -8,6 +8,7 @@ use std::sync::Arc;
 use volt_engine::catalog::{IndexState, Table};
 use volt_engine::{Epoch, PartitionId};
 
+use super::moves;
 use super::tables::first_partition;
 use crate::metadata::command::{Applied, Command, CommandResult, Refusal};
 use crate::metadata::map::{ClusterMap, Restoration, View};
@@ -39,6 +40,8 @@ pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Res
     map.procedures = archived.procedures;
     map.sequences = archived.sequences;
     map.groups = archived.groups;
+    map.moves = archived.moves;
+    moves::begin_again(map);
     map.next_table = map.next_table.max(archived.next_table);
     map.next_group = map.next_group.max(archived.next_group);
     map.next_partition = map.next_partition.max(archived.next_partition);
@@ -126,6 +129,7 @@ pub(super) fn changes_catalog(command: &Command) -> bool {
         command,
         Command::CreateTable { .. }
             | Command::SetReplication { .. }
+            | Command::AdvanceMove { .. }
             | Command::CreateLink { .. }
             | Command::TrackTable { .. }
             | Command::DropTables { .. }

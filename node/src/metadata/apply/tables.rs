@@ -7,9 +7,10 @@ use volt_engine::catalog::{IndexState, Table};
 use volt_engine::idempotency::FIRST_RESERVED_TABLE;
 use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
-use super::{indexes, links, procedures, sequences, ttl, views};
+use super::{indexes, links, moves, procedures, sequences, ttl, views};
 use crate::metadata::command::{Applied, CommandResult, NewTable, Refusal};
 use crate::metadata::map::{ClusterMap, PartitionInfo, ReplicationGroup, ReplicationMode};
+use crate::metadata::moves::TableMove;
 use crate::metadata::placement::first_holders;
 
 pub(super) fn create_table(
@@ -72,7 +73,7 @@ fn check_table(table: &NewTable) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn create_group(map: &mut ClusterMap, replication: u32, mode: ReplicationMode) -> Result<GroupId, Refusal> {
+pub(super) fn create_group(map: &mut ClusterMap, replication: u32, mode: ReplicationMode) -> Result<GroupId, Refusal> {
     if !map.placeable().any(|node| node.state.is_alive()) {
         return Err(Refusal::NotAllowed("no living node can take replicas".to_owned()));
     }
@@ -126,7 +127,7 @@ pub(super) fn first_partition(map: &ClusterMap, group: GroupId, index: u32, id: 
     }
 }
 
-/// The table, with the materialized views of it, must have its partitions to itself.
+/// A table that has its partitions to itself, with the materialized views of it, stays in them; one that shares them moves to others.
 pub(super) fn set_replication(
     map: &mut ClusterMap,
     id: TableId,
@@ -135,26 +136,26 @@ pub(super) fn set_replication(
 ) -> CommandResult {
     let table = map.tables.get(&id).ok_or(Refusal::NoSuchTable(id))?;
     let is_part = |other: &Table| other.id == id || other.view.as_ref().is_some_and(|view| view.source == id);
-    let others = map
-        .tables
-        .values()
-        .filter(|other| other.group == table.group && !is_part(other));
-    let mut others: Vec<String> = others.map(|other| other.name.clone()).collect();
-    others.sort();
-    let (name, id) = (table.name.clone(), table.group);
-    let group = map
-        .groups
-        .get_mut(&id)
-        .ok_or_else(|| Refusal::Invalid(format!("table \"{name}\" has no partitions")))?;
+    let mut others = map.tables.values().filter(|other| other.group == table.group);
+    let comes = |one: &TableMove| one.to == table.group && !one.tables.contains(&id);
+    let is_alone = others.all(|other| is_part(other)) && !map.moves.values().any(comes);
+    let (name, table_id, id) = (table.name.clone(), id, table.group);
+    let no_group = || Refusal::Invalid(format!("table \"{name}\" has no partitions"));
+    let group = map.groups.get(&id).ok_or_else(no_group)?;
     let new = (replication.unwrap_or(group.replication), mode.unwrap_or(group.mode));
     if new == (group.replication, group.mode) {
-        return Ok(Applied::Done);
+        return moves::cancel(map, table_id);
     }
-    if !others.is_empty() {
-        return Err(Refusal::PartitionsShared { table: name, others });
+    if map.move_of(table_id).is_some() {
+        return Err(Refusal::TableMoves(name));
+    }
+    if !is_alone {
+        return moves::begin(map, table_id, new.0, new.1);
     }
     let has_other_mode = new.1 != group.mode;
-    (group.replication, group.mode) = new;
+    if let Some(group) = map.groups.get_mut(&id) {
+        (group.replication, group.mode) = new;
+    }
     if has_other_mode {
         // A primary that found an earlier wish safe may have committed since as if it had been taken back.
         let partitions = map.partitions.values_mut().filter(|partition| partition.group == id);
@@ -184,12 +185,10 @@ pub(super) fn drop_tables(map: &mut ClusterMap, tables: &BTreeSet<TableId>) -> C
 
 /// With its last table a replication group goes, and its partitions: nothing may ask for copies of what is nothing.
 pub(super) fn drop_table(map: &mut ClusterMap, table: TableId) -> Result<(), Refusal> {
-    let dropped = map.tables.remove(&table).ok_or(Refusal::NoSuchTable(table))?;
+    map.tables.remove(&table).ok_or(Refusal::NoSuchTable(table))?;
+    map.moves.remove(&table);
     sequences::drop_owned(map, table);
     map.catalog_version += 1;
-    if !map.tables.values().any(|other| other.group == dropped.group) {
-        map.groups.remove(&dropped.group);
-        map.partitions.retain(|_, partition| partition.group != dropped.group);
-    }
+    moves::drop_unused_groups(map);
     Ok(())
 }

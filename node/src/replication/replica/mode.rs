@@ -25,6 +25,12 @@ impl Replica {
         }
     }
 
+    /// Every replica in sync holds everything up to here, whatever the mode asks for.
+    pub(crate) fn is_everywhere(&self, lsn: Lsn) -> bool {
+        let point = |reign: &Reign| self.point_of(ReplicationMode::Sync, reign, reign.followers.values());
+        self.reign().is_some_and(|reign| point(reign) >= lsn)
+    }
+
     /// The mode to propose, and the epoch that it replaces, if all that is committed is safe enough. The caller asks again until the map says
     /// what became of it; a change of the set that is on its way is settled first.
     pub(crate) fn mode_to_propose(&self) -> Option<(ReplicationMode, Epoch)> {

@@ -1,0 +1,47 @@
+//! Tables that get other partitions while they are used and things go wrong: what everybody else checks must hold all the same.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{sleep, timeout};
+use volt_node::world::PlantedBug;
+
+use crate::determinism::mix;
+use crate::planted::planted;
+use crate::shared::{Phase, Shared};
+use crate::sql::connect;
+
+/// What is moved: nobody calls procedures of these.
+const TABLES: [&str; 4] = ["registers", "counters", "accounts", "parcels"];
+/// How long somebody waits for a move; it goes on.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Half of the runs move tables; of those with a planted bug, only the one of moves.
+pub fn moves_tables(seed: u64) -> bool {
+    match planted() {
+        None => mix(seed ^ 0x307e) & 1 == 0,
+        bug => bug == Some(PlantedBug::MovedTableServed),
+    }
+}
+
+/// Gives tables other copies until the workload is over.
+pub async fn mover(shared: Shared, seed: u64) {
+    let mut random = StdRng::seed_from_u64(mix(seed ^ 0x307e5));
+    while shared.run().phase == Phase::Work {
+        sleep(Duration::from_millis(random.random_range(200..=1500))).await;
+        let table = TABLES[random.random_range(0..TABLES.len())];
+        let replication = random.random_range(1..=2);
+        let mode = ["sync", "semi_sync"][random.random_range(0..2)];
+        let Some(client) = connect(shared.a_member(&mut random)).await else {
+            continue;
+        };
+        let alter = format!("ALTER TABLE {table} SET (replication = {replication}, mode = '{mode}')");
+        let moved = timeout(PATIENCE, client.batch_execute(&alter)).await;
+        let how = match moved {
+            Ok(Ok(())) => "has",
+            Ok(Err(_)) | Err(_) => "may have, or get,",
+        };
+        shared.note(&format!("{table} {how} REPLICATION = {replication} MODE {mode}"));
+    }
+}
