@@ -8,6 +8,7 @@ pub mod answer;
 pub mod apply;
 mod bounds;
 pub mod command;
+mod definitions;
 mod entry;
 pub mod failure;
 mod handle;

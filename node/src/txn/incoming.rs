@@ -39,6 +39,11 @@ impl Participant {
             if let Some(not) = self.not_now(replica, false) {
                 return not;
             }
+            let mut tables = changes.iter().map(|change| change.table);
+            if let Err(error) = tables.try_for_each(|table| replica.engine.check_open(table)) {
+                let error = SqlError::from(error);
+                return Ran::Failed { error, wait: None };
+            }
             replica.complete_unique_indexes();
             let now_micros = self.replicas.world.clock.unix_micros();
             let incorporated = replica.engine.incorporate(link, changes, now_micros);

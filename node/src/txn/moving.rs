@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
-use volt_engine::effects::LogPayload;
+use volt_engine::effects::{LogPayload, TransactionId};
 use volt_engine::partition::{MOVED_WITH_TABLES, Piece};
 use volt_engine::{Epoch, Lsn, PartitionId, TableId};
 
@@ -191,6 +191,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
                         to,
                         reign: None,
                         copied: BTreeMap::new(),
+                        held_at_close: None,
                     };
                     (epoch, AbortOnDropHandle::new(tokio::spawn(mover.run())))
                 });
@@ -228,6 +229,8 @@ struct Mover {
     reign: Option<Epoch>,
     /// Of each table the pieces as they were told.
     copied: BTreeMap<TableId, Vec<Told>>,
+    /// Who held the old partition at the first look after it had closed the table.
+    held_at_close: Option<Option<TransactionId>>,
 }
 
 /// Where a piece ends, and its digest.
@@ -280,14 +283,18 @@ impl Mover {
     }
 
     /// Whether the old partition has closed the table, and all that had begun before is over and committed.
-    async fn is_closed(&self) -> bool {
-        let (participant, (partition, _)) = (&self.coordinator.participant, self.from);
+    async fn is_closed(&mut self) -> bool {
+        let (participant, (partition, _)) = (Arc::clone(&self.coordinator.participant), self.from);
         let wait = participant.replicas.with_catalog(partition, |replica| {
             let is_closed =
                 replica.engine.closed_since(self.table).is_some() || replica.planted.has(PlantedBug::MovedTableServed);
-            let rests = replica.hold.holder().is_none() && replica.reign().is_some();
+            replica.reign().filter(|_| is_closed)?;
+            // Who comes to hold it after that does nothing with the table.
+            let holder = replica.hold.holder().map(|holder| holder.transaction);
+            let first = *self.held_at_close.get_or_insert(holder);
+            let rests = holder.is_none() || holder != first;
             let applied = replica.engine.applied();
-            (is_closed && rests).then(|| commit_wait(replica, partition, applied, true))
+            rests.then(|| commit_wait(replica, partition, applied, true))
         });
         match wait.flatten() {
             Some(wait) => participant.committed(&[wait]).await.is_ok(),
