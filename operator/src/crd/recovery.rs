@@ -36,6 +36,11 @@ pub struct Replication {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub async_max_lag_records: Option<i64>,
+    /// A Secret of the same namespace with the passwords of replication links: each of its keys is a file in `/var/run/volt-links` of every
+    /// node, as `CREATE REPLICATION LINK ... WITH (password_file = '/var/run/volt-links/KEY')` names it. A key that is added comes without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub link_secret_name: Option<String>,
 }
 
 impl Recovery {

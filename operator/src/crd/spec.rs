@@ -73,9 +73,9 @@ pub struct VoltClusterSpec {
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 64))]
     pub replicas: i32,
-    /// Partitions of each replication group: 1 to 1024, 12 by default; fixed for the cluster's life.
+    /// Partitions of each replication group: 1 to 16,384, 12 by default; fixed for the cluster's life.
     #[serde(default = "default_partitions")]
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(range(min = 1, max = 16_384))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("partitions is fixed for the cluster's life"))]
     pub partitions: i32,
     /// The image of volt-node; the operator's own default if it is absent.

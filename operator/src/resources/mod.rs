@@ -320,6 +320,7 @@ mod tests {
         };
         cluster.spec.replication = Replication {
             async_max_lag_records: Some(7),
+            ..Replication::default()
         };
         assert_eq!(
             variables(&cluster),
@@ -329,6 +330,25 @@ mod tests {
                 "VOLT_ASYNC_MAX_LAG=7"
             ]
         );
+    }
+
+    #[test]
+    fn every_key_of_the_links_secret_is_a_file_of_each_node() {
+        let mut cluster = demo();
+        cluster.spec.replication.link_secret_name = Some("links".to_owned());
+        let set = children(&cluster, &defaults(), 3, true).stateful_set;
+        let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
+        let volume = &pod.volumes.as_ref().expect("a volume")[0];
+        let secret = volume.secret.as_ref().expect("a Secret");
+        assert_eq!(
+            (secret.secret_name.as_deref(), secret.optional),
+            (Some("links"), Some(true))
+        );
+        assert_eq!((&secret.items, secret.default_mode), (&None, Some(0o440)));
+        let mut mounts = pod.containers[0].volume_mounts.iter().flatten();
+        let mount = mounts.find(|mount| mount.name == volume.name).expect("mounted");
+        assert_eq!(mount.mount_path, "/var/run/volt-links");
+        assert_eq!((mount.read_only, mount.sub_path.as_ref()), (Some(true), None));
     }
 
     #[test]

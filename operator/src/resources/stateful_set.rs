@@ -38,7 +38,10 @@ const RESTORE_VOLUME: &str = "restore";
 const PASSWORD: &str = "/var/run/volt-liveness-database";
 const PASSWORD_FILE: &str = "password";
 const PASSWORD_VOLUME: &str = "liveness-database";
-/// Only the node's own user reads it.
+/// Where the passwords of replication links are, and the volume's name in the pod.
+const LINKS: &str = "/var/run/volt-links";
+const LINKS_VOLUME: &str = "links";
+/// Only the node's own user reads them.
 const PASSWORD_MODE: i32 = 0o440;
 /// Seconds for handing primaries over and closing the log.
 const GRACE_S: i64 = 30;
@@ -188,10 +191,16 @@ fn mounts(cluster: &VoltCluster) -> Vec<VolumeMount> {
         read_only: Some(true),
         ..mount(PASSWORD_VOLUME, PASSWORD)
     });
+    let links = cluster.spec.replication.link_secret_name.as_ref();
+    let links = links.map(|_| VolumeMount {
+        read_only: Some(true),
+        ..mount(LINKS_VOLUME, LINKS)
+    });
     [mount("data", DATA)]
         .into_iter()
         .chain(shared)
         .chain(password)
+        .chain(links)
         .collect()
 }
 
@@ -268,8 +277,20 @@ fn shared_volumes(cluster: &VoltCluster) -> Option<Vec<Volume>> {
         }),
         ..Volume::default()
     });
+    // Whole, so that the kubelet brings keys that are added later; a link without its password says so, and stops no node.
+    let links = cluster.spec.replication.link_secret_name.as_ref();
+    let links = links.map(|name| Volume {
+        name: LINKS_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name.clone()),
+            default_mode: Some(PASSWORD_MODE),
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
     let shared = shared_claims(cluster).into_iter().map(volume);
-    let volumes: Vec<Volume> = shared.chain(password).collect();
+    let volumes: Vec<Volume> = shared.chain(password).chain(links).collect();
     (!volumes.is_empty()).then_some(volumes)
 }
 
