@@ -16,7 +16,6 @@ use volt_proto::v1::{HeartbeatRequest, HeartbeatResponse, HelloRequest, ReplicaE
 use super::fitness::Told;
 use super::interval::DiskTrouble;
 use super::neighbours::{ALL_WITH_ALL, Neighbours};
-use super::promotion::End;
 use super::verdict::Ended;
 use super::{Membership, State};
 use crate::metadata::failure::Strategy;
@@ -104,7 +103,7 @@ impl Membership {
             node_id: self.metadata.node_id(),
             boot_id: self.metadata.boot_id(),
             map_version: self.metadata.map().version,
-            ends: self.report.ends(),
+            ends: self.ends_for(node),
             wants_lease,
             disk_trouble: disk.map(told),
             vitals: Some(self.lock().foresight.own()),
@@ -133,6 +132,16 @@ impl Membership {
         true
     }
 
+    /// The ends of this node's replicas, for who may lead the metadata group one day: nobody else needs them. Who knows no voters has heard of
+    /// no group yet.
+    fn ends_for(&self, node: NodeId) -> Vec<ReplicaEnd> {
+        let voters = self.metadata.voters();
+        match voters.is_empty() || voters.contains(&node) {
+            true => self.report.ends(),
+            false => Vec::new(),
+        }
+    }
+
     /// Answers another node's heartbeat.
     pub(crate) fn serve_heartbeat(&self, asked: &HeartbeatRequest) -> HeartbeatResponse {
         let (now, led) = (self.now(), self.report.led());
@@ -148,7 +157,7 @@ impl Membership {
         }
         let is_current = map.is_current(asked.node_id, asked.boot_id);
         if is_current {
-            state.note_ends(asked.node_id, asked.boot_id, &asked.ends);
+            state.ends.note(asked.node_id, asked.boot_id, &asked.ends);
         }
         let may_have = asked.wants_lease && is_current && map.is_alive(asked.node_id);
         let granted = may_have
@@ -271,19 +280,6 @@ impl Membership {
                 return;
             }
             sleep(VOTE_AGAIN).await;
-        }
-    }
-}
-
-impl State {
-    pub(super) fn note_ends(&mut self, node: NodeId, boot_id: u64, ends: &[ReplicaEnd]) {
-        for end in ends {
-            let reaches = End {
-                epoch: end.last_epoch,
-                appended: end.appended,
-            };
-            self.ends
-                .insert((node, end.partition_id), (boot_id, reaches, end.epoch));
         }
     }
 }

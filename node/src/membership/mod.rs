@@ -5,6 +5,7 @@
 //! that runs where the metadata group's leader is, and proposes what was decided.
 
 pub mod detector;
+pub mod ends;
 pub mod fitness;
 mod foresight;
 pub mod hazard;
@@ -16,6 +17,7 @@ pub mod neighbours;
 pub mod preempt;
 mod probe;
 pub mod promotion;
+pub mod questions;
 pub mod rebalance;
 mod reign;
 pub mod verdict;
@@ -26,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use volt_engine::{Epoch, NodeId, PartitionId};
+use volt_engine::{NodeId, PartitionId};
 use volt_proto::v1::{LedPartition, ReplicaEnd};
 
 use crate::config::{Durability, FailoverMode, NodeConfig};
@@ -36,11 +38,13 @@ use crate::metadata::lease::LeaseBook;
 use crate::metadata::placement::Placements;
 use crate::peers::Peers;
 use crate::world::World;
+use ends::Ends;
 use fitness::{QuorumWatch, Told};
 use foresight::Foresight;
 use interval::{DiskTrouble, DiskWatch};
 use neighbours::Neighbours;
-use promotion::{End, Wait};
+use promotion::Wait;
+use questions::Questions;
 use verdict::{Judge, Sightings};
 
 /// After a power cut, how long to wait for the rest of an in-sync set when every member has all that is committed.
@@ -77,8 +81,8 @@ pub struct Membership {
 #[derive(Default)]
 struct State {
     sightings: Sightings,
-    /// How far each replica reaches and the greatest epoch that it has seen, with the process that reported it: it says nothing of the next one.
-    ends: BTreeMap<(NodeId, PartitionId), (u64, End, Epoch)>,
+    /// How far each replica reaches, as the nodes say.
+    ends: Ends,
     reign: Option<Reign>,
     /// This node's own disk.
     disk: DiskWatch,
@@ -112,6 +116,8 @@ struct Reign {
     condemned: BTreeSet<(NodeId, u64)>,
     /// The map's version at the last rebalancing.
     balanced: u64,
+    /// Of which partitions something may have to be decided.
+    questions: Questions,
 }
 
 impl Membership {

@@ -27,6 +27,8 @@ pub struct End {
 pub struct Situation<'a> {
     /// The newest map.
     pub map: &'a ClusterMap,
+    /// Those of its partitions that are decided about: `Questions` has them.
+    pub partitions: &'a [&'a PartitionInfo],
     /// Nodes whose current process is dead by verdict, though the map may not say so yet; true: known to have ended.
     pub dead: &'a BTreeMap<NodeId, bool>,
     /// Nodes whose current process this leader has heard from.
@@ -96,11 +98,21 @@ impl std::fmt::Display for Wait {
     }
 }
 
-/// Decides for every partition.
+/// Decides for each of the situation's partitions.
 pub fn decide(situation: &Situation<'_>) -> Decision {
     let mut decision = Decision::default();
-    let mut primaries = living_primaries(situation);
-    for partition in situation.map.partitions.values() {
+    let is_vacant = |partition: &&PartitionInfo| situation.living_primary(partition).is_none();
+    // Only who is to be promoted is compared by them.
+    let mut primaries = match situation
+        .partitions
+        .iter()
+        .copied()
+        .any(|partition| is_vacant(&partition))
+    {
+        true => living_primaries(situation),
+        false => BTreeMap::new(),
+    };
+    for partition in situation.partitions.iter().copied() {
         if let Some(primary) = situation.living_primary(partition) {
             decision.changes.extend(trim(situation, partition, primary));
             continue;

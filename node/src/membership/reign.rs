@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use volt_engine::{NodeId, PartitionId};
 
 use super::promotion::{Decision, Situation, Wait, decide};
+use super::questions::{Questions, vacant};
 use super::rebalance::{drained, rebalance};
 use super::verdict::{Verdict, revived, verdicts};
 use super::{Membership, Reign, State};
@@ -17,7 +18,7 @@ use crate::metadata::ProposeError;
 use crate::metadata::command::{Applied, Command, FailoverNote, PartitionChange};
 use crate::metadata::failure::{Failure, Finding};
 use crate::metadata::lease::LeaseBook;
-use crate::metadata::map::{ClusterMap, PartitionInfo};
+use crate::metadata::map::ClusterMap;
 
 /// The leader looks around so often, should nothing have woken it.
 const TICK: Duration = Duration::from_millis(50);
@@ -166,10 +167,8 @@ impl Membership {
         let (now, own) = (self.now(), self.metadata.node_id());
         let ends = self.report.ends();
         let mut state = self.lock();
-        state.note_ends(own, self.metadata.boot_id(), &ends);
-        state
-            .ends
-            .retain(|(node, _), (boot_id, ..)| map.is_current(*node, *boot_id));
+        state.ends.note(own, self.metadata.boot_id(), &ends);
+        state.ends.keep_current(map);
         let State {
             sightings,
             ends,
@@ -206,20 +205,8 @@ impl Membership {
             .iter()
             .map(|verdict| (verdict.node_id, verdict.process_ended))
             .collect();
-        // Only who is without a primary gets one; as a rule that is nobody, and the ends are many.
-        let leads = |partition: &PartitionInfo| map.living_primary(partition).filter(|node| !dead.contains_key(node));
-        let vacant: BTreeSet<PartitionId> = map
-            .partitions
-            .values()
-            .filter(|partition| leads(partition).is_none())
-            .map(|partition| partition.partition_id)
-            .collect();
-        let matter = || ends.iter().filter(|((_, partition), _)| vacant.contains(partition));
-        let (mut reach, mut seen) = (BTreeMap::new(), BTreeMap::new());
-        if !vacant.is_empty() {
-            reach = matter().map(|(replica, (_, end, _))| (*replica, *end)).collect();
-            seen = matter().map(|(replica, (_, _, seen))| (*replica, *seen)).collect();
-        }
+        let partitions = reign.questions.of(map, &dead);
+        let (reach, seen) = ends.of(&vacant(map, &partitions, &dead));
         let lease_over = map
             .nodes
             .keys()
@@ -229,6 +216,7 @@ impl Membership {
         reign.note_deaths(map, now);
         let decision = decide(&Situation {
             map,
+            partitions: &partitions,
             dead: &dead,
             heard: &heard,
             lease_over: &lease_over,
@@ -376,6 +364,7 @@ impl Reign {
             dead_since: BTreeMap::new(),
             condemned: BTreeSet::new(),
             balanced: 0,
+            questions: Questions::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use volt_engine::value::DataType;
 use volt_engine::{NodeId, PartitionId};
 
 use super::promotion::{End, Situation, decide};
+use super::questions::Questions;
 use super::rebalance::{drained, rebalance};
 use crate::metadata::apply::apply;
 use crate::metadata::command::{Command, CommandResult, Joining, NewTable, PartitionChange};
@@ -252,8 +253,10 @@ impl Cluster {
         let replicas = self.ends.keys().filter(|(node, _)| !self.blind.contains(node));
         let epoch = |partition: &PartitionId| self.map.partitions.get(partition).map_or(0, |info| info.epoch);
         let seen = replicas.map(|replica| (*replica, epoch(&replica.1))).collect();
-        let decision = decide(&Situation {
+        let all: Vec<_> = self.map.partitions.values().collect();
+        let mut situation = Situation {
             map: &self.map,
+            partitions: &all,
             dead: &self.dead,
             heard: &heard,
             lease_over: &self.lease_over,
@@ -264,7 +267,12 @@ impl Cluster {
             patience: Duration::from_millis(1_000),
             manual: self.manual,
             planted: Planted::default(),
-        });
+        };
+        let decision = decide(&situation);
+        // Of the others there is nothing to decide.
+        let open = Questions::default().of(&self.map, &self.dead);
+        situation.partitions = &open;
+        assert_eq!(decide(&situation), decision);
         let mut output = String::new();
         for (partition, wait) in &decision.waiting {
             let _ = writeln!(output, "partition {partition} {wait}");

@@ -16,8 +16,8 @@ const INDEX: u64 = 50_000_000;
 /// The metadata group's term.
 pub const TERM: u64 = 12;
 
-/// Each node's heartbeat with its bytes,
-pub type Requests = BTreeMap<NodeId, (HeartbeatRequest, u64)>;
+/// Each node's heartbeat to a voter, its bytes, and those of one to somebody else,
+pub type Requests = BTreeMap<NodeId, (HeartbeatRequest, (u64, u64))>;
 /// and the bytes of its answer to one.
 pub type Answers = BTreeMap<NodeId, u64>;
 
@@ -118,7 +118,11 @@ pub fn heartbeats(map: &ClusterMap, leader: NodeId) -> (Requests, Answers) {
             led,
             unanswered_ms: 10,
         };
-        let bytes = request.encoded_len() as u64;
+        let without = HeartbeatRequest {
+            ends: Vec::new(),
+            ..request.clone()
+        };
+        let bytes = (request.encoded_len() as u64, without.encoded_len() as u64);
         requests.insert(node.node_id, (request, bytes));
         answers.insert(node.node_id, answer.encoded_len() as u64);
     }

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use volt_engine::{Epoch, NodeId, PartitionId};
+use volt_engine::{NodeId, PartitionId};
 use volt_node::config::Detection;
+use volt_node::membership::ends::Ends;
 use volt_node::membership::neighbours::Neighbours;
-use volt_node::membership::promotion::{End, Situation, decide};
+use volt_node::membership::promotion::{Situation, decide};
+use volt_node::membership::questions::{Questions, vacant};
 use volt_node::membership::rebalance::rebalance;
 use volt_node::membership::verdict::{Ended, Judge, Sightings, Verdict, verdicts};
 use volt_node::metadata::apply::apply;
@@ -79,7 +81,8 @@ pub struct Plane {
     answers: Answers,
     pub(super) sightings: Sightings,
     book: LeaseBook,
-    pub(super) ends: BTreeMap<(NodeId, PartitionId), (u64, End, Epoch)>,
+    pub(super) ends: Ends,
+    questions: Questions,
     pub(super) placements: Placements,
     events: BTreeMap<(u64, u64), Event>,
     numbered: u64,
@@ -128,7 +131,8 @@ impl Plane {
             answers: BTreeMap::new(),
             sightings: Sightings::default(),
             book: LeaseBook::new(LEASE, Duration::ZERO),
-            ends: BTreeMap::new(),
+            ends: Ends::default(),
+            questions: Questions::default(),
             placements: Placements::new(&map),
             events: BTreeMap::new(),
             numbered: 0,
@@ -283,8 +287,10 @@ impl Plane {
             .collect();
         let (sent, answered) = (asks.len() as u64, living.len() as u64);
         let answers: u64 = living.iter().map(|asked| self.answers[asked]).sum();
-        let bytes = self.requests[&node].1;
-        self.count("heartbeat", sent, bytes);
+        let (with_ends, without) = self.requests[&node].1;
+        let voters = asks.intersection(&self.voters).count() as u64;
+        self.count("heartbeat, with the ends of replicas", voters, with_ends);
+        self.count("heartbeat", sent - voters, without);
         let told = self.traffic.entry("its answer").or_default();
         (told.messages, told.bytes) = (told.messages + answered, told.bytes + answers);
         let now = duration(self.now + WAY_MS);
@@ -306,14 +312,7 @@ impl Plane {
         let began = Instant::now();
         let request = HeartbeatRequest::decode(encoded.as_slice()).expect("it was encoded here");
         self.sightings.heard(node, request.boot_id, now);
-        for end in &request.ends {
-            let reaches = End {
-                epoch: end.last_epoch,
-                appended: end.appended,
-            };
-            self.ends
-                .insert((node, end.partition_id), (request.boot_id, reaches, end.epoch));
-        }
+        self.ends.note(node, request.boot_id, &request.ends);
         if self.map.is_alive(node) && self.map.is_current(node, request.boot_id) {
             self.book.grant(node, request.boot_id, now);
         }
@@ -368,17 +367,20 @@ impl Plane {
         }
     }
 
-    fn decide(&self, found: &[Verdict], now: Duration) -> Vec<PartitionChange> {
+    fn decide(&mut self, found: &[Verdict], now: Duration) -> Vec<PartitionChange> {
         let dead = found
             .iter()
             .map(|verdict| (verdict.node_id, verdict.process_ended))
             .collect();
-        let (ends, seen) = self.reached(&dead);
+        self.ends.keep_current(&self.map);
+        let partitions = self.questions.of(&self.map, &dead);
+        let (ends, seen) = self.ends.of(&vacant(&self.map, &partitions, &dead));
         let heard = self.heard(now);
         let is_over = |node: &NodeId| self.book.is_over(*node, now);
         let lease_over = self.map.nodes.keys().copied().filter(is_over).collect();
         let decision = decide(&Situation {
             map: &self.map,
+            partitions: &partitions,
             dead: &dead,
             heard: &heard,
             lease_over: &lease_over,
