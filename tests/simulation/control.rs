@@ -10,6 +10,7 @@ use volt_proto::v1::{
     DrainRequest, GetStatusRequest, GetStatusResponse, InitialiseRequest, NodeState, NodeStatus, RemoveNodeRequest,
 };
 
+use crate::archive::URL;
 use crate::plan::LEFT;
 use crate::shared::{Phase, Shared};
 
@@ -42,13 +43,29 @@ pub async fn initialise() -> bool {
     let Some(mut control) = control(1).await else {
         return false;
     };
-    let cluster_uuid = "00000000-0000-4000-8000-00000000cafe".to_owned();
     let request = InitialiseRequest {
-        cluster_uuid,
+        cluster_uuid: "00000000-0000-4000-8000-00000000cafe".to_owned(),
         partitions: PARTITIONS,
         ..Default::default()
     };
     matches!(timeout(CALL_TIMEOUT, control.initialise(request)).await, Ok(Ok(_)))
+}
+
+/// Makes node 1 the first node of a cluster that is as the archived one was at this moment, in microseconds since 1970, or 0 for the newest
+/// that is in the archive; the moment that it is.
+pub async fn restore(until: i64) -> Result<i64, String> {
+    let mut control = control(1).await.ok_or("node 1 does not answer")?;
+    let request = InitialiseRequest {
+        cluster_uuid: "00000000-0000-4000-8000-00000000beef".to_owned(),
+        partitions: PARTITIONS,
+        restore_from: URL.to_owned(),
+        restore_until_micros: until,
+    };
+    let restored = timeout(CALL_TIMEOUT, control.initialise(request)).await;
+    let restored = restored.map_err(|_| "node 1 does not answer in time")?;
+    restored
+        .map(|restored| restored.into_inner().restored_micros)
+        .map_err(|status| status.to_string())
 }
 
 async fn status(node: u32) -> Option<GetStatusResponse> {
@@ -68,6 +85,9 @@ async fn missing(node: u32, members: &[u32]) -> Option<String> {
     let alive = status.nodes.iter().filter(|known| known.is_alive).count();
     if alive < members.len() {
         return Some(format!("node {node} sees {alive} living nodes"));
+    }
+    if status.restoration.is_some() {
+        return Some(format!("node {node} is being restored"));
     }
     if !status.serving {
         return Some(format!("node {node} does not serve"));

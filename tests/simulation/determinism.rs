@@ -89,6 +89,11 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, _flags: c
     length as isize
 }
 
+/// How much simulated time has passed on this thread.
+pub fn time() -> Duration {
+    Duration::from_nanos(NOW.get().unwrap_or_default())
+}
+
 /// This much simulated time has passed on this thread.
 pub fn time_is(elapsed: Duration) {
     NOW.set(Some(elapsed.as_nanos() as u64));

@@ -10,6 +10,7 @@ use volt_node::world::simulated::{
 };
 use volt_node::world::{CrashPoint, Fate, Planted, World};
 
+use crate::archive;
 use crate::control::PEER_PORT;
 use crate::determinism::mix;
 use crate::plan::{self, AtPoint, ENDED_BY_DISK, ROT_FOUND};
@@ -40,7 +41,11 @@ pub async fn process(
     shared: Shared,
 ) -> turmoil::Result {
     // Calendars are wrong by some seconds, each by its own.
-    let skew_micros = (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000;
+    let skew_micros = match shared.archive.is_some() {
+        // The moments of cuts are by the leader's.
+        true => 0,
+        false => (mix(seed ^ u64::from(node)) % 4_000_000) as i64 - 2_000_000,
+    };
     let (start, calendar, is_still) = {
         let mut run = shared.run();
         let calendar = run.calendars.entry(node);
@@ -60,6 +65,9 @@ pub async fn process(
         Arc::clone(&disk),
         SimulatedRandom::new(mix(seed ^ (u64::from(node) << 40) ^ (start << 48))),
     );
+    if let Some(archive) = &shared.archive {
+        world.disk = archive.seen_by(node, &disk);
+    }
     world.planted = planted().map(Planted::with).unwrap_or_default();
     world.fate = Some(Arc::new(Ends {
         node,
@@ -74,6 +82,7 @@ pub async fn process(
     config.tail_margin_bytes = TAIL_MARGIN_BYTES;
     config.fill_chunk_bytes = FILL_CHUNK_BYTES;
     config.checkpoint_bytes = CHECKPOINT_BYTES;
+    config.archive = (shared.archive.is_some() && !shared.is_restored).then(archive::config);
     config.zone = plan::zone(seed, node);
     config.join = (1..=plan::nodes(seed))
         .map(|other| format!("{}:{PEER_PORT}", name(other)))

@@ -4,6 +4,7 @@
 //! run leaves behind in statics can't reach the next, and a replay is what the first run was.
 
 mod accounts;
+mod archive;
 mod columns;
 mod control;
 mod counters;
@@ -15,6 +16,7 @@ mod many;
 mod movers;
 mod plan;
 mod planted;
+mod restored;
 mod run;
 mod scale;
 mod serializable;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use volt_node::world::CrashPoint;
 use volt_node::world::simulated::DiskFault;
+use volt_node::world::{CrashPoint, PlantedBug};
 
 use crate::determinism::mix;
 use crate::planted::planted;
@@ -21,6 +21,8 @@ const LONG_EVERY: u64 = 10;
 const CHANGING_EVERY: u64 = 5;
 /// Two seeds in so many have faults that overlap, one of them with a point for its last.
 const OVERLAPPING_EVERY: u64 = 8;
+/// One seed in so many has an archive.
+const ARCHIVED_EVERY: u64 = 7;
 /// One seed in so many has faults of all kinds, one upon the other.
 const WILD_EVERY: u64 = 40;
 /// Faults of such a run.
@@ -47,6 +49,14 @@ pub fn nodes(seed: u64) -> u32 {
 /// Whether tables and columns are changed in this run. Planted bugs have nothing to do with that, and are found in less time without.
 pub fn changes_tables(seed: u64) -> bool {
     planted().is_none() && seed.is_multiple_of(CHANGING_EVERY)
+}
+
+/// Whether this seed's cluster is archived, and another one made of that at the end.
+pub fn archives(seed: u64) -> bool {
+    match planted() {
+        Some(bug) => bug == PlantedBug::CutNotHeld,
+        None => seed % ARCHIVED_EVERY == 3,
+    }
 }
 
 fn is_long(seed: u64) -> bool {
@@ -205,6 +215,8 @@ pub const EVENTS: &[&str] = &[
     LEFT,
     OVERLAPPED,
     UPON_IT,
+    RESTORED,
+    TROUBLED,
 ];
 /// Two things were wrong at a time, with different nodes.
 pub const OVERLAPPED: &str = "Overlapped";
@@ -214,6 +226,10 @@ pub const UPON_IT: &str = "MoreThanHalf";
 pub const ENDED_BY_DISK: &str = "EndedByDisk";
 /// A start found what had changed.
 pub const ROT_FOUND: &str = "RotFound";
+/// A cluster was made of an archive, and compared.
+pub const RESTORED: &str = "Restored";
+/// Something was wrong with an archive.
+pub const TROUBLED: &str = "ArchiveTroubled";
 /// A node was drained and removed.
 pub const LEFT: &str = "Left";
 
@@ -354,6 +370,11 @@ pub fn plan(seed: u64) -> Vec<Fault> {
             1 if random.random_range(0..5) == 0 => once(&mut random),
             _ => ordinary(&mut random),
         };
+        let (kind, lasts) = match kind {
+            // The moments of cuts are by a calendar, and are compared with what clients saw.
+            FaultKind::CalendarJump { .. } if archives(seed) => (FaultKind::Broken, 50),
+            _ => (kind, lasts),
+        };
         let lasts = Duration::from_millis(lasts);
         let node = random.random_range(1..=nodes(seed));
         faults.push(Fault {
@@ -422,7 +443,7 @@ fn the_seeds_meet_every_kind_of_fault() {
     let how_many = |is_wanted: &dyn Fn(&FaultKind) -> bool| kinds.iter().filter(|kind| is_wanted(kind)).count();
     for name in EVENTS
         .iter()
-        .filter(|name| ![ENDED_BY_DISK, ROT_FOUND, LEFT, OVERLAPPED, UPON_IT].contains(name))
+        .filter(|name| ![ENDED_BY_DISK, ROT_FOUND, LEFT, OVERLAPPED, UPON_IT, RESTORED, TROUBLED].contains(name))
     {
         assert!(how_many(&|kind| kind.name() == *name) > 1, "{name}");
     }

@@ -88,6 +88,11 @@ const KNOWN: &[Known] = &[
         1,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE, HALF, TWICE],
     ),
+    (
+        PlantedBug::CutNotHeld,
+        6,
+        &[HALF, LOST, NOT_SERIALISABLE, NOT_LINEARISABLE],
+    ),
 ];
 
 /// The bug of this process's runs, by `PLANT`.

@@ -13,10 +13,11 @@ use volt_tests::history::{Action, Operation};
 use volt_tests::linearizable::{self, Verdict};
 use volt_tests::replicas::{self, ReplicaSum};
 use volt_tests::serializable::Checked;
-use volt_tests::serializable::clients::{self, Recorder};
+use volt_tests::serializable::clients;
 use volt_tests::trace::Trace;
 
 use crate::accounts;
+use crate::archive::Archive;
 use crate::columns;
 use crate::control;
 use crate::counters;
@@ -24,6 +25,7 @@ use crate::determinism::{self, mix};
 use crate::host::{name, process};
 use crate::movers;
 use crate::plan::{self, Fault};
+use crate::restored;
 use crate::serializable;
 use crate::shared::{Phase, Shared};
 use crate::sql::{self, Session};
@@ -37,11 +39,13 @@ use crate::zones;
 /// No run may take longer, in simulated time.
 const LIMIT: Duration = Duration::from_secs(150);
 /// How long the cluster may take to form, and to become whole after the last fault.
-const BECOMES_WHOLE_WITHIN: Duration = Duration::from_secs(40);
+pub(crate) const BECOMES_WHOLE_WITHIN: Duration = Duration::from_secs(40);
 /// How long clients go on after the last fault.
 const WORK_AFTER: Duration = Duration::from_millis(800);
 /// Fewer operations in the shortest run, of which a power cut takes half, prove nothing.
 const MIN_ANSWERED: usize = 30;
+/// What was wrong with an archive is over, and its cluster whole: so long afterwards it has all.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(4);
 /// The longest that a message takes while nothing is wrong.
 pub(crate) const MAX_LATENCY: Duration = Duration::from_millis(4);
 pub(crate) const CLIENT_HOST: &str = "clients";
@@ -81,7 +85,7 @@ pub struct Outcome {
 
 /// Runs this seed. Only on a thread of its own, seeded with the same.
 pub fn run(seed: u64) -> Outcome {
-    let shared = Shared::default();
+    let shared = Shared::with(plan::archives(seed).then(|| Archive::new(seed)));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(std::env::var("SIMULATION_LOG").unwrap_or_else(|_| "warn,volt_node=info".to_owned()))
         .with_ansi(false)
@@ -91,7 +95,10 @@ pub fn run(seed: u64) -> Outcome {
             move || trace.clone()
         })
         .finish();
-    let result = tracing::subscriber::with_default(subscriber, || Cluster::new(seed, shared.clone()).run());
+    let result = tracing::subscriber::with_default(subscriber, || {
+        let done = Cluster::new(seed, shared.clone()).run()?;
+        restored::check(seed, &shared).map(|()| done)
+    });
     let counts = shared.run().history.counts();
     let checked = shared.run().checked;
     let (lasted, compared, mut fault) = match result {
@@ -158,10 +165,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     voter::make(&setup, tables::copies(seed, 5)).await?;
     clients::make(&setup).await?;
     steady::make(&setup, &shared).await?;
-    let recorder = Recorder::new({
-        let shared = shared.clone();
-        move |transaction| shared.note(transaction)
-    });
+    let recorder = shared.recorder();
     let session = Session::open(1).await.ok_or("node 1 takes no session")?;
     for register in 1..=REGISTERS {
         let action = Action::Insert(shared.unique());
@@ -217,6 +221,9 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     }
     zones::check(&shared, seed).await?;
     let checked = serializable::check(&recorder, shared.members()).await?;
+    if shared.archive.is_some() && restored::is_of_the_newest(seed) {
+        sleep(ARCHIVED_WITHIN).await;
+    }
     let mut run = shared.run();
     run.checked = checked;
     run.phase = Phase::Done;
@@ -282,26 +289,26 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
     run.ledger
         .check(&found)
         .map_err(|fault| format!("invariant 1, read from node {node}: {fault:?}"))?;
-    let torn = run
-        .pairs
-        .iter()
-        .find(|(first, second)| found.contains(first) != found.contains(second));
-    match torn {
+    match run.torn(&found) {
         Some(pair) => Err(format!("invariant 5, read from node {node}: half of {pair:?} is there").into()),
         None => Ok(()),
     }
 }
 
-/// Invariants 1 and 2 over the registers' histories, and 4 over the living nodes' replicas.
-fn check(shared: &Shared) -> Result<usize, String> {
-    let run = shared.run();
-    for (register, operations) in run.history.registers() {
+/// Invariants 1 and 2 over the registers' histories.
+pub(crate) fn registers_are_linearizable(shared: &Shared) -> Result<(), String> {
+    for (register, operations) in shared.run().history.registers() {
         match linearizable::check(operations) {
             Verdict::Linearizable => {}
             other => return Err(format!("register {register} is not linearisable: {other:?}")),
         }
     }
-    drop(run);
+    Ok(())
+}
+
+/// Those, and 4 over the living nodes' replicas.
+fn check(shared: &Shared) -> Result<usize, String> {
+    registers_are_linearizable(shared)?;
     let nodes: Vec<_> = shared
         .run()
         .nodes
@@ -332,10 +339,25 @@ pub(crate) struct Cluster {
     /// Pairs of hosts whose messages are held, and the nodes whose faults want that.
     pub(crate) held: BTreeMap<(String, String), BTreeSet<u32>>,
     plan: Vec<Fault>,
+    /// Simulated time of an earlier cluster.
+    before: Duration,
 }
 
 impl Cluster {
     fn new(seed: u64, shared: Shared) -> Self {
+        let client = clients(seed, shared.clone());
+        let mut cluster = Self::of(seed, seed, shared, client);
+        cluster.plan = plan::plan(seed);
+        cluster
+    }
+
+    /// Of this seed, on a network of that one, with this for its clients, and without faults.
+    pub(crate) fn of(
+        seed: u64,
+        rng_seed: u64,
+        shared: Shared,
+        client: impl Future<Output = turmoil::Result> + 'static,
+    ) -> Self {
         let mut sim = turmoil::Builder::new()
             .simulation_duration(LIMIT)
             .tick_duration(Duration::from_millis(1))
@@ -344,9 +366,9 @@ impl Cluster {
             .tcp_capacity(4096)
             .epoch(SystemTime::UNIX_EPOCH + Duration::from_micros(EPOCH_MICROS as u64))
             .enable_random_order()
-            .rng_seed(seed)
+            .rng_seed(rng_seed)
             .build();
-        sim.client(CLIENT_HOST, clients(seed, shared.clone()));
+        sim.client(CLIENT_HOST, client);
         let mut cluster = Self {
             sim,
             shared,
@@ -354,7 +376,8 @@ impl Cluster {
             links: Arc::default(),
             held: BTreeMap::new(),
             seed,
-            plan: plan::plan(seed),
+            plan: Vec::new(),
+            before: determinism::time(),
         };
         (0..plan::nodes(seed)).for_each(|_| cluster.add_node());
         cluster
@@ -374,7 +397,7 @@ impl Cluster {
     }
 
     /// Steps to the end; faults begin and end between steps.
-    fn run(mut self) -> Result<(Duration, usize), String> {
+    pub(crate) fn run(mut self) -> Result<(Duration, usize), String> {
         let mut work_began = None;
         let mut begun = 0;
         let mut active: Vec<Fault> = Vec::new();
@@ -382,7 +405,7 @@ impl Cluster {
         loop {
             let is_over = self.sim.step().map_err(|error| error.to_string())?;
             let now = self.sim.elapsed();
-            determinism::time_is(now);
+            determinism::time_is(self.before + now);
             if let Some(panic) = determinism::panicked() {
                 return Err(format!("a task panicked: {panic}"));
             }
@@ -392,10 +415,9 @@ impl Cluster {
                 return check(&self.shared).map(|compared| (now, compared));
             }
             self.bury();
-            if phase != Phase::Work {
-                continue;
-            }
-            let age = now - *work_began.get_or_insert(now);
+            let age = (phase == Phase::Work).then(|| now - *work_began.get_or_insert(now));
+            self.look_at_the_archive(now, age);
+            let Some(age) = age else { continue };
             active = active.into_iter().map(|fault| self.met(fault, age)).collect();
             active.iter().for_each(|fault| self.flap(*fault, age));
             let (over, goes_on): (Vec<_>, Vec<_>) =

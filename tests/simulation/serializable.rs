@@ -55,6 +55,28 @@ pub async fn check(recorder: &Recorder, members: Vec<u32>) -> Result<Checked, St
             return Err(format!("node {node} does not read lists and sets at the end"));
         }
     }
+    is_sound_of(recorder)
+}
+
+/// Everything as a node of another cluster tells it, that was restored as the first one was at this moment or later.
+pub async fn read_since(first: &Shared, node: u32, moment: u64) -> Result<(), String> {
+    let recorder = first.recorder();
+    let session = open(node, FIRST, &recorder).await;
+    let session = session.ok_or_else(|| format!("node {node} of the restored cluster takes no session"))?;
+    match session.read_everything_since(moment).await {
+        true => Ok(()),
+        false => Err(format!(
+            "node {node} of the restored cluster does not read lists and sets"
+        )),
+    }
+}
+
+/// The whole history.
+pub fn is_sound(shared: &Shared) -> Result<Checked, String> {
+    is_sound_of(&shared.recorder())
+}
+
+fn is_sound_of(recorder: &Recorder) -> Result<Checked, String> {
     let history = recorder.history();
     serializable::check(&history)
         .map_err(|anomalies| format!("invariant 3: {}", serializable::explain(&history, &anomalies)))

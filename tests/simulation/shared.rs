@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::watch;
@@ -11,9 +12,11 @@ use volt_node::node::Node;
 use volt_node::world::CrashPoint;
 use volt_tests::history::{History, Ledger, Operation};
 use volt_tests::serializable::Checked;
+use volt_tests::serializable::clients::Recorder;
 use volt_tests::trace::Trace;
 
 use crate::accounts::Moves;
+use crate::archive::Archive;
 use crate::counters::Count;
 use crate::plan::AtPoint;
 use crate::tables::Made;
@@ -113,10 +116,55 @@ pub struct Run {
     pub calendars: BTreeMap<u32, Arc<AtomicI64>>,
     /// Which nodes' processes stand still.
     pub still: BTreeMap<u32, Arc<AtomicBool>>,
+    /// What clients had been told at each step of the work, where the cluster is archived.
+    pub moments: Vec<Moment>,
+    /// Where transactions are written down, once they are.
+    pub recorder: Option<Recorder>,
     /// Processes started, by node.
     pub starts: BTreeMap<u32, u64>,
     moment: u64,
     unique: u64,
+}
+
+/// What clients had been told when a step was over.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Simulated time.
+    pub at: Duration,
+    /// The newest moment of operations,
+    pub number: u64,
+    /// and of transactions.
+    pub transactions: u64,
+    /// Rows of the ledger that were acknowledged.
+    pub acknowledged: usize,
+    /// Moves that were.
+    pub moves: i64,
+}
+
+impl Run {
+    /// What clients were told by now, for a cluster that is archived.
+    pub fn note_moment(&mut self, at: Duration) {
+        let moment = Moment {
+            at,
+            number: self.moment,
+            transactions: self.recorder.as_ref().map_or(0, Recorder::now),
+            acknowledged: self.ledger.acknowledged(),
+            moves: self.moves.acknowledged,
+        };
+        self.moments.push(moment);
+    }
+
+    /// The last one that is not after this time.
+    pub fn moment_before(&self, at: Duration) -> Option<Moment> {
+        let after = self.moments.partition_point(|moment| moment.at <= at);
+        self.moments.get(after.checked_sub(1)?).copied()
+    }
+
+    /// Two rows of one statement, of which one is there.
+    pub fn torn(&self, found: &[u64]) -> Option<(u64, u64)> {
+        let is_torn = |(first, second): &&(u64, u64)| found.contains(first) != found.contains(second);
+        self.pairs.iter().find(is_torn).copied()
+    }
 }
 
 /// A run's state, shared.
@@ -125,14 +173,44 @@ pub struct Shared {
     run: Arc<Mutex<Run>>,
     /// What happened.
     pub trace: Trace,
+    /// The archive, if there is one: of this cluster,
+    pub archive: Option<Arc<Archive>>,
+    /// or of the one that this one is restored from.
+    pub is_restored: bool,
     /// The newest pair of rows whose statement was acknowledged.
     pub pairs_acknowledged: watch::Sender<(u64, u64)>,
 }
 
 impl Shared {
+    /// Of a cluster with this archive, or none.
+    pub fn with(archive: Option<Arc<Archive>>) -> Self {
+        Self {
+            archive,
+            ..Self::default()
+        }
+    }
+
+    /// Of a cluster that is restored from this archive, with the same trace.
+    pub fn restored_from(archive: &Arc<Archive>, trace: &Trace) -> Self {
+        Self {
+            trace: trace.clone(),
+            is_restored: true,
+            ..Self::with(Some(Arc::clone(archive)))
+        }
+    }
+
     /// The state. Never held over an await.
     pub fn run(&self) -> MutexGuard<'_, Run> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where transactions are written down.
+    pub fn recorder(&self) -> Recorder {
+        let mut run = self.run();
+        let shared = self.clone();
+        run.recorder
+            .get_or_insert_with(|| Recorder::new(move |transaction| shared.note(transaction)))
+            .clone()
     }
 
     /// The nodes that belong to the cluster now.

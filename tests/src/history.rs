@@ -82,7 +82,8 @@ impl History {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     attempted: BTreeSet<u64>,
-    acknowledged: BTreeSet<u64>,
+    /// In the order of their answers.
+    acknowledged: Vec<u64>,
 }
 
 /// What is wrong with a ledger.
@@ -104,19 +105,25 @@ impl Ledger {
 
     /// He was told that it is there.
     pub fn acknowledge(&mut self, id: u64) {
-        self.acknowledged.insert(id);
+        self.acknowledged.push(id);
     }
 
-    /// How many rows must be there.
+    /// How many rows must be there; one that was asked for twice may count twice.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged.len()
     }
 
     /// Compares with what is there at the end.
     pub fn check(&self, found: &[u64]) -> Result<(), LedgerFault> {
+        self.check_as_of(self.acknowledged.len(), found)
+    }
+
+    /// Compares with what was there at a moment when so many rows were acknowledged.
+    pub fn check_as_of(&self, acknowledged: usize, found: &[u64]) -> Result<(), LedgerFault> {
         let mut there = BTreeSet::new();
         let repeated: Vec<u64> = found.iter().copied().filter(|id| !there.insert(*id)).collect();
-        let lost: Vec<u64> = self.acknowledged.difference(&there).copied().collect();
+        let due: BTreeSet<u64> = self.acknowledged.iter().take(acknowledged).copied().collect();
+        let lost: Vec<u64> = due.difference(&there).copied().collect();
         let invented: Vec<u64> = there.difference(&self.attempted).copied().collect();
         if lost.is_empty() && invented.is_empty() && repeated.is_empty() {
             return Ok(());
@@ -142,6 +149,9 @@ mod tests {
         ledger.acknowledge(1);
         ledger.acknowledge(2);
         assert_eq!(ledger.check(&[2, 1]), Ok(()));
+        assert_eq!(ledger.check_as_of(1, &[1]), Ok(()));
+        assert_eq!(ledger.check_as_of(1, &[2]).unwrap_err().lost, [1]);
+        assert_eq!(ledger.check_as_of(2, &[1]).unwrap_err().lost, [2]);
         assert_eq!(ledger.check(&[2, 1, 4]), Ok(()));
         assert_eq!(ledger.check(&[2, 3]).unwrap_err().lost, [1]);
         assert_eq!(ledger.check(&[1, 2, 9]).unwrap_err().invented, [9]);

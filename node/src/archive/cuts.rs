@@ -1,5 +1,6 @@
 //! Consistent cuts: the moments to which a cluster can be restored.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::config::ArchiveConfig;
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::txn::Coordinator;
+use crate::world::PlantedBug;
 
 /// Cuts that wait while the archive can't be written; beyond, the oldest are lost.
 const MAX_WAITING: usize = 3_600;
@@ -72,7 +74,19 @@ async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Opti
     let partitions: Vec<PartitionId> = before.partitions.keys().copied().collect();
     // Before: whoever is told of a write after this moment finds it in the cut.
     let at_micros = coordinator.context().now_micros;
-    let snapshot = coordinator.snapshot(&partitions).await.map_err(NoCut::Sql)?;
+    let mut held: Vec<&[PartitionId]> = vec![&partitions];
+    if coordinator.has(PlantedBug::CutNotHeld) {
+        held = partitions.chunks(1).collect();
+    }
+    let mut at = BTreeMap::new();
+    for partitions in held {
+        let snapshot = coordinator.snapshot(partitions).await.map_err(NoCut::Sql)?;
+        at.extend(
+            partitions
+                .iter()
+                .filter_map(|partition| Some((*partition, snapshot.at(*partition)?.1))),
+        );
+    }
     let after = coordinator.cluster_map();
     if after.catalog_version != before.catalog_version {
         return Err(NoCut::Changed);
@@ -86,14 +100,11 @@ async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Opti
             after.version
         }
     };
-    let at = |partition: PartitionId| {
-        let epoch = after.partitions.get(&partition)?.epoch;
-        Some((partition, (snapshot.at(partition)?.1, epoch)))
-    };
+    let with_epoch = |(partition, lsn)| Some((partition, (lsn, after.partitions.get(&partition)?.epoch)));
     Ok(Cut {
         at_micros,
         map_version,
-        partitions: partitions.into_iter().filter_map(at).collect(),
+        partitions: at.into_iter().filter_map(with_epoch).collect(),
         sequences: after.sequences.iter().map(|(id, one)| (*id, (**one).clone())).collect(),
     })
 }

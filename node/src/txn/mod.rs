@@ -58,6 +58,7 @@ use crate::metadata::map::ClusterMap;
 use crate::peers::retry::pause_after;
 use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
+use crate::world::PlantedBug;
 pub(crate) use expiry::Expiry;
 pub use interactive::Interactive;
 pub use journal::AllWrites;
@@ -143,6 +144,11 @@ impl Coordinator {
     /// True when this node leads the metadata group, as far as it knows.
     pub(crate) fn leads_metadata(&self) -> bool {
         self.replicas.metadata.is_leader()
+    }
+
+    /// Whether a simulation has planted this bug.
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
+        self.participant.has(bug)
     }
 
     /// This process.

@@ -48,11 +48,13 @@ pub enum PlantedBug {
     TornTailKept,
     /// A table that moves to other partitions is served in the old ones until nobody knows it there. Writes stay behind.
     MovedTableServed,
+    /// A cut of the archive is taken of one partition after the other, and none is held meanwhile. Half of a transaction is restored.
+    CutNotHeld,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AckBeforeBackup,
         Self::ReadPastCommitted,
         Self::OldEpochTaken,
@@ -75,6 +77,7 @@ impl PlantedBug {
         Self::VoteNotReplicated,
         Self::TornTailKept,
         Self::MovedTableServed,
+        Self::CutNotHeld,
     ];
 
     /// The one of this name, as it is written here.

@@ -162,6 +162,11 @@ impl SimulatedDisk {
             let longest = self.max_flush_millis.load(Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(self.random.below(longest + 1))).await;
         }
+        self.goes_on().await;
+    }
+
+    /// Returns when its process does not stand still.
+    pub async fn goes_on(&self) {
         // The sender lives as long as the disk.
         let _ = self.is_still.subscribe().wait_for(|is_still| !is_still).await;
     }

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::time::Instant;
 
-pub use disk::{DiskFault, SimulatedDisk};
+pub use disk::{DiskFault, Mounted, SimulatedDisk};
 #[cfg(feature = "simulation")]
 pub use network::{Faults, SimulatedNetwork};
 

@@ -93,7 +93,11 @@ impl Session {
 
     /// Everything at one moment.
     pub async fn read_everything(&self) -> bool {
-        let began = self.recorder.moment();
+        self.read_everything_since(self.recorder.moment()).await
+    }
+
+    /// Everything at one moment, which is not before `began`.
+    pub async fn read_everything_since(&self, began: u64) -> bool {
         let mut steps = Vec::new();
         let told = self.everything(&mut steps).await;
         self.recorder.push(Transaction {

@@ -37,6 +37,11 @@ impl Recorder {
         self.recorded().history.clone()
     }
 
+    /// The newest moment.
+    pub fn now(&self) -> u64 {
+        self.recorded().moment
+    }
+
     pub(super) fn moment(&self) -> u64 {
         let mut recorded = self.recorded();
         recorded.moment += 1;
