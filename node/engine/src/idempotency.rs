@@ -23,8 +23,10 @@ pub(crate) const KEYS_BY_TIME: TableId = TableId::MAX - 1;
 pub(crate) const ROW_VERSIONS: TableId = TableId::MAX - 2;
 /// By version, table and key: changes of other clusters that met others (`partition::incoming`).
 pub(crate) const CONFLICTS: TableId = TableId::MAX - 3;
+/// One row: how far a partition of a standby has followed an archive (`followed`).
+pub const FOLLOWED: TableId = TableId::MAX - 4;
 /// The tables that every partition has by itself.
-pub const RESERVED_TABLES: [TableId; 4] = [KEYS, KEYS_BY_TIME, ROW_VERSIONS, CONFLICTS];
+pub const RESERVED_TABLES: [TableId; 5] = [KEYS, KEYS_BY_TIME, ROW_VERSIONS, CONFLICTS, FOLLOWED];
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 255;

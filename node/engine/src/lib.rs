@@ -8,6 +8,7 @@ pub mod changes;
 mod codec;
 pub mod effects;
 pub mod error;
+pub mod followed;
 mod hash;
 pub mod idempotency;
 pub mod key;

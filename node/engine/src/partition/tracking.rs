@@ -89,7 +89,7 @@ impl Partition {
         }
     }
 
-    pub(super) fn newest_row(&self, table: TableId, key: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn newest_row(&self, table: TableId, key: &[u8]) -> Option<&[u8]> {
         self.tables.get(&table)?.get(&Key::new(key))?.row()
     }
 
