@@ -69,6 +69,11 @@ impl SqlError {
         Self::new("40003", why)
     }
 
+    /// 25006: this cluster follows the archive at this URL, and takes no writes.
+    pub fn of_standby(url: &str) -> Self {
+        Self::new("25006", format!("this cluster is a standby of {url}")).hint("PROMOTE makes it a primary of its own.")
+    }
+
     /// True of `unknown_outcome`.
     pub fn is_unknown_outcome(&self) -> bool {
         self.sqlstate == "40003"

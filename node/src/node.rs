@@ -178,6 +178,7 @@ impl Node {
             let _ = self.data.archiver.set(archiver);
         }
         tokio::spawn(archive::restore_what_is_left(Arc::clone(&replicas)));
+        tokio::spawn(archive::follow_archive(Arc::clone(&replicas), Arc::clone(&coordinator)));
         let links = links::start(&replicas, &coordinator.participant.links);
         self.metadata.enter().await?;
         let settings = config.spool.clone();

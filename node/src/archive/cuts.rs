@@ -63,6 +63,8 @@ enum NoCut {
     Changed,
     #[error("the database is being restored")]
     Restoring,
+    #[error("the cluster is a standby")]
+    Standby,
 }
 
 /// `catalog_version`: the map's version under which the catalog was archived, and the catalog's.
@@ -70,6 +72,9 @@ async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Opti
     let before = coordinator.cluster_map();
     if before.restoring().is_some() {
         return Err(NoCut::Restoring);
+    }
+    if before.standby.is_some() {
+        return Err(NoCut::Standby);
     }
     let partitions: Vec<PartitionId> = before.partitions.keys().copied().collect();
     // Before: whoever is told of a write after this moment finds it in the cut.

@@ -21,6 +21,7 @@ mod report;
 mod restore;
 mod retain;
 mod ship;
+mod standby;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,11 +36,12 @@ use crate::txn::Coordinator;
 #[doc(hidden)]
 pub use objects::contract;
 pub(crate) use read::load_newest;
-pub use report::{Archived, Report};
+pub use report::{Archived, Following, Report};
 pub(crate) use report::{of_all as reports_of_all, own as own_report, serve as serve_report};
 pub(crate) use restore::{begin as begin_restoration, run as restore_what_is_left};
 pub(crate) use ship::Archiver;
 pub use ship::Figures;
+pub(crate) use standby::{PART_BYTES, Staged, run as follow_archive, stage};
 pub(crate) use store::Store;
 
 /// Starts what archives this node's partitions, and the cuts while this node leads the metadata group.

@@ -14,7 +14,7 @@ use super::store::{ArchiveError, Store, damaged};
 
 /// A way to the state that is wanted.
 pub(crate) struct Found {
-    chain: Chain,
+    pub(super) chain: Chain,
     partition: PartitionId,
     lsn: Lsn,
 }
@@ -70,7 +70,7 @@ pub(crate) async fn load_newest(store: &Store, partition: PartitionId) -> Result
     find(store, partition, (lsn, epoch)).await?.load(store).await
 }
 
-async fn segment_of(
+pub(super) async fn segment_of(
     store: &Store,
     partition: PartitionId,
     segment: &Segment,
@@ -85,16 +85,22 @@ async fn segment_of(
     Ok(records)
 }
 
-fn contradicts(object: &Path) -> ArchiveError {
+pub(super) fn contradicts(object: &Path) -> ArchiveError {
     damaged(object, Damage::Content)
 }
 
 impl Found {
     /// Reads it. In memory at a time: the state, and one object beside it.
     pub(crate) async fn load(self, store: &Store) -> Result<Partition, ArchiveError> {
+        self.load_with_epoch(store).await.map(|(state, _)| state)
+    }
+
+    /// The same, and the epoch of its last record; 0: there is none.
+    pub(super) async fn load_with_epoch(self, store: &Store) -> Result<(Partition, Epoch), ArchiveError> {
         let Self { chain, partition, lsn } = self;
-        let mut state = Partition::new();
+        let (mut state, mut epoch) = (Partition::new(), 0);
         if let Some(base) = chain.base {
+            epoch = base.epoch;
             let whole = base.whole(partition);
             let end: BaseEnd = store.get(&whole, Kind::BaseEnd).await?;
             for number in 0..end.objects {
@@ -118,12 +124,13 @@ impl Found {
                     Err(error) => Err(error),
                 };
                 applied.map_err(|_| contradicts(&segment.path(partition)))?;
+                epoch = record.epoch;
             }
             // Nobody looks at older versions.
             state.commit_to(state.applied());
         }
         match state.applied() == lsn {
-            true => Ok(state),
+            true => Ok((state, epoch)),
             false => Err(ArchiveError::Missing(format!(
                 "the archive lacks records of partition {partition} behind LSN {}",
                 state.applied()

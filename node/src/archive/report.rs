@@ -28,6 +28,23 @@ pub struct Report {
     pub archived: Vec<Archived>,
     /// Partitions led here that are still to be restored, and why that did not work the last time.
     pub restoring: Vec<(PartitionId, Option<String>)>,
+    /// How far this standby is, told by the leader of the metadata group.
+    pub following: Option<Following>,
+}
+
+/// How far a standby is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Following {
+    /// The moment as of which it is read, in microseconds since 1970; None: of none, it is on its way to one.
+    pub as_of_micros: Option<i64>,
+    /// How long ago that was, by this node's clock.
+    pub lag_micros: Option<u64>,
+    /// The newest moment in the archive, whole or not.
+    pub newest_micros: Option<i64>,
+    /// Records up to that moment that it does not have.
+    pub behind_records: u64,
+    /// Why the last try to go on failed, if the one after it has not succeeded.
+    pub problem: Option<String>,
 }
 
 /// How far a partition is archived.
@@ -62,6 +79,13 @@ pub(crate) fn own(replicas: &Replicas) -> Report {
         newest_cut_micros: archiver.and_then(Archiver::newest_cut_micros),
         archived: archiver.map(Archiver::archived_here).unwrap_or_default(),
         restoring: restoring.collect(),
+        following: replicas.following().map(|following| Following {
+            lag_micros: following.as_of_micros.map(|as_of| {
+                let now_micros = replicas.world.clock.unix_micros();
+                now_micros.saturating_sub(as_of).max(0).cast_unsigned()
+            }),
+            ..following
+        }),
     }
 }
 

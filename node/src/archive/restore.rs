@@ -6,10 +6,11 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use tokio::time::{Duration, sleep};
-use volt_engine::effects::{Effects, EffectsBuilder, LogPayload};
-use volt_engine::idempotency::RESERVED_TABLES;
+use volt_engine::effects::{Effects, LogPayload};
+use volt_engine::followed::Position;
+use volt_engine::idempotency::FOLLOWED;
 use volt_engine::partition::Partition;
-use volt_engine::{Epoch, PartitionId, TableId};
+use volt_engine::{Epoch, PartitionId};
 
 use super::chain::Contents;
 use super::cuts::{Moments, catalog_of};
@@ -20,6 +21,7 @@ use crate::metadata::command::Command;
 use crate::metadata::map::{ClusterMap, Restoration};
 use crate::replication::{Replicas, lock};
 use crate::statement::CommitWait;
+use crate::txn::cleared;
 use crate::world::World;
 
 /// How often somebody looks whether there is something to restore, after an error too.
@@ -60,7 +62,7 @@ pub(crate) async fn begin(
     }))
 }
 
-/// What the archive lacks of a cut: the newest is often written before the records up to it are.
+/// What the archive lacks of a cut: the newest is often written before the records up to it are. What is `found` is not looked for again.
 async fn lacks(
     store: &Store,
     cut: &Cut,
@@ -127,13 +129,16 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
     };
     let reign = reign_of(replicas, partition)?;
     let store = Store::find(&replicas.world, &restoration.url).await?;
-    let state = find(&store, partition, at).await?.load(&store).await?;
+    let (mut state, epoch) = find(&store, partition, at).await?.load_with_epoch(&store).await?;
+    // How far the archived cluster had followed another one is nothing to this one.
+    state.retain_tables(|table| table != FOLLOWED);
     if state.prepared().is_some() {
         return Err(Unfinished::Contradicts(
             "a transaction over several partitions is half-way at a cut",
         ));
     }
-    let mut wait = append(replicas, partition, reign, cleared(replicas, partition))?;
+    let map = replicas.metadata.map();
+    let mut wait = append(replicas, partition, reign, cleared(&map, partition))?;
     let mut cursor = None;
     loop {
         let (effects, next) = state.rows_as_effects(cursor, RECORD_BYTES);
@@ -147,6 +152,17 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
         }
     }
     committed(replicas, wait).await?;
+    if map.standby.is_some() {
+        // From here on it follows.
+        let position = Position {
+            at_micros: restoration.at_micros,
+            lsn: at.0,
+            epoch,
+            ..Position::default()
+        };
+        let wait = append(replicas, partition, reign, position.as_effects())?;
+        committed(replicas, wait).await?;
+    }
     let rows = state.stats().rows;
     drop::<Partition>(state);
     tracing::info!(partition, rows, "restored from the archive");
@@ -169,20 +185,6 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
 fn reign_of(replicas: &Replicas, partition: PartitionId) -> Result<Epoch, Unfinished> {
     let reign = replicas.with(partition, |replica| replica.reign().map(|reign| reign.began_epoch));
     reign.flatten().ok_or(Unfinished::Deposed)
-}
-
-/// What takes away all that an earlier primary restored, and all that was there before.
-fn cleared(replicas: &Replicas, partition: PartitionId) -> Effects {
-    let map = replicas.metadata.map();
-    let group = map.partitions.get(&partition).map(|info| info.group);
-    let tables = map
-        .tables
-        .values()
-        .filter(|table| Some(table.group) == group && table.view.is_none());
-    let tables: Vec<TableId> = tables.map(|table| table.id).chain(RESERVED_TABLES).collect();
-    let mut effects = EffectsBuilder::default();
-    tables.into_iter().for_each(|table| effects.clear(table));
-    effects.finish()
 }
 
 fn append(

@@ -183,6 +183,9 @@ impl Archiver {
         }
         loop {
             sleep(LOOK_EVERY).await;
+            if self.replicas.metadata.map().standby.is_some() {
+                continue; // what it has is archived elsewhere
+            }
             let slots = futures::stream::iter(self.replicas.all());
             let work = slots.map(|slot| self.try_archive(slot)).buffer_unordered(AT_ONCE);
             let failed = work.filter_map(|done| std::future::ready(done.err()));

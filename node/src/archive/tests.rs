@@ -21,8 +21,8 @@ use crate::replication::epochs::EpochHistory;
 use crate::world::World;
 use crate::world::simulated::{NoNetwork, SimulatedClock, SimulatedDisk, SimulatedRandom};
 
-const URL: &str = "file:///backups";
-const CLUSTER: Uuid = Uuid::from_u128(7);
+pub(super) const URL: &str = "file:///backups";
+pub(super) const CLUSTER: Uuid = Uuid::from_u128(7);
 
 pub(super) fn world() -> World {
     let clock = SimulatedClock::new(Duration::ZERO, 0);
@@ -43,7 +43,7 @@ fn record(lsn: Lsn, epoch: Epoch) -> ArchivedRecord {
     ArchivedRecord { lsn, epoch, payload }
 }
 
-async fn put_log(store: &Store, partition: u32, lsns: std::ops::RangeInclusive<Lsn>, epoch: Epoch) {
+pub(super) async fn put_log(store: &Store, partition: u32, lsns: std::ops::RangeInclusive<Lsn>, epoch: Epoch) {
     let records: Vec<ArchivedRecord> = lsns.clone().map(|lsn| record(lsn, epoch)).collect();
     let segment = Segment {
         first: *lsns.start(),
@@ -55,7 +55,7 @@ async fn put_log(store: &Store, partition: u32, lsns: std::ops::RangeInclusive<L
     put.expect("it can be written");
 }
 
-async fn put_base(store: &Store, partition: u32, lsn: Lsn) {
+pub(super) async fn put_base(store: &Store, partition: u32, lsn: Lsn) {
     let mut state = Partition::new();
     for lsn in 1..=lsn {
         let payload = LogPayload::decode(&record(lsn, 1).payload).expect("it is sound");
@@ -102,7 +102,7 @@ async fn put_cut(store: &Store, at_micros: i64, partitions: &[(u32, Lsn)]) {
         .expect("it can be written");
 }
 
-async fn archive() -> (World, Store) {
+pub(super) async fn archive() -> (World, Store) {
     let world = world();
     let store = Store::new(&world, URL, CLUSTER).expect("a directory");
     store.sign().await.expect("it can be written");

@@ -26,12 +26,10 @@ pub struct Init {
 /// Initialises and prints the cluster's UUID.
 pub async fn run(arguments: Init) -> anyhow::Result<()> {
     let control = Control::to(&arguments.address)?;
-    let (restore_from, restore_until_micros) = arguments.restore.in_request();
     let request = InitialiseRequest {
         cluster_uuid: arguments.uuid.unwrap_or_default(),
         partitions: arguments.partitions,
-        restore_from,
-        restore_until_micros,
+        ..arguments.restore.in_request()
     };
     let made = control.initialise(request).await?;
     println!("cluster={}", made.cluster_uuid);

@@ -5,6 +5,7 @@ use object_store::ObjectStoreScheme;
 use object_store::path::Path as ObjectPath;
 use reqwest::Url;
 use tokio::time::Duration;
+use volt_proto::v1::InitialiseRequest;
 
 /// Milliseconds within which a committed record is archived, unless another number is given.
 pub const DEFAULT_ARCHIVE_INTERVAL_MS: u64 = 10_000;
@@ -139,6 +140,9 @@ pub struct RestoreArguments {
     /// As it was at this moment, like 2026-01-31T23:59:59.5Z [default: the newest in the archive]
     #[arg(long, value_name = "TIME", requires = "restore", value_parser = moment)]
     restore_until: Option<i64>,
+    /// Follows the cluster that is archived at this URL, and takes no writes, until PROMOTE; append its UUID if there are several
+    #[arg(long, value_name = "URL", conflicts_with = "restore", value_parser = url)]
+    standby: Option<String>,
 }
 
 /// A moment, in microseconds since 1970.
@@ -148,12 +152,19 @@ fn moment(text: &str) -> Result<i64, String> {
 }
 
 impl RestoreArguments {
-    /// As the request to initialise has them.
-    pub fn in_request(&self) -> (String, i64) {
-        (
-            self.restore.clone().unwrap_or_default(),
-            self.restore_until.unwrap_or_default(),
-        )
+    /// The request to initialise, without what else it says.
+    pub fn in_request(&self) -> InitialiseRequest {
+        InitialiseRequest {
+            restore_from: self
+                .standby
+                .as_ref()
+                .or(self.restore.as_ref())
+                .cloned()
+                .unwrap_or_default(),
+            restore_until_micros: self.restore_until.unwrap_or_default(),
+            is_standby: self.standby.is_some(),
+            ..InitialiseRequest::default()
+        }
     }
 }
 
@@ -187,6 +198,31 @@ mod tests {
         };
         assert_eq!(arguments.archive().map(|archive| archive.keep), Some(None));
         assert_eq!(parsed(arguments.words()), Ok(arguments));
+    }
+
+    #[derive(Parser)]
+    struct Beginning {
+        #[command(flatten)]
+        arguments: RestoreArguments,
+    }
+
+    #[test]
+    fn a_standby_follows_and_what_is_restored_does_not() {
+        let parsed = |words: &[&str]| {
+            let words = Beginning::try_parse_from(std::iter::once("x").chain(words.iter().copied()));
+            words.ok().map(|words| words.arguments.in_request())
+        };
+        let request = |restore_from: &str, is_standby| InitialiseRequest {
+            restore_from: restore_from.to_owned(),
+            is_standby,
+            ..InitialiseRequest::default()
+        };
+        assert_eq!(parsed(&[]), Some(request("", false)));
+        assert_eq!(parsed(&["--restore", "file:///b/"]), Some(request("file:///b", false)));
+        assert_eq!(parsed(&["--standby", "file:///b/"]), Some(request("file:///b", true)));
+        assert_eq!(parsed(&["--standby", "file:///b", "--restore", "file:///b"]), None);
+        let until = ["--standby", "file:///b", "--restore-until", "2026-01-31T23:59:59Z"];
+        assert_eq!(parsed(&until), None);
     }
 
     #[test]

@@ -255,6 +255,9 @@ impl Metrics {
         self.refresh_memory(data.memory());
         self.fills.refresh(data.fills());
         self.archived.refresh(data.archived());
+        let report = data.archive_report().ok();
+        self.archived
+            .refresh_standby(report.and_then(|report| report.following));
         self.linked.refresh(&data.linked());
         self.spool.refresh(data.spool());
         self.queue.refresh(data.queue());

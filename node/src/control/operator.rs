@@ -97,7 +97,12 @@ impl Control for ControlService {
             partitions,
             restore_from,
             restore_until_micros,
+            is_standby,
         } = request.into_inner();
+        if is_standby && (restore_from.is_empty() || restore_until_micros != 0) {
+            let why = "a standby follows an archive, from the newest moment in it";
+            return Err(Status::invalid_argument(why));
+        }
         // First of all: what can't be restored must not leave an empty cluster behind.
         let awaits_restoration = !restore_from.is_empty();
         let already = self.restored_already(&cluster_uuid);
@@ -120,7 +125,11 @@ impl Control for ControlService {
             restored_micros = restoration.at_micros;
             let archived = Box::new(archived);
             self.metadata
-                .propose(Command::Restore { archived, restoration })
+                .propose(Command::Restore {
+                    archived,
+                    restoration,
+                    is_standby,
+                })
                 .await?;
         }
         Ok(Response::new(v1::InitialiseResponse {

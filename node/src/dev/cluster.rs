@@ -245,12 +245,9 @@ impl DevCluster {
         std::fs::write(&path, format!("{uuid}\n"))?;
         self.wait_for("answers", |cluster, answers| answers.len() == cluster.nodes.len())
             .await?;
-        let (restore_from, restore_until_micros) = self.restore.in_request();
         let request = InitialiseRequest {
             cluster_uuid: uuid.clone(),
-            partitions: 0,
-            restore_from,
-            restore_until_micros,
+            ..self.restore.in_request()
         };
         let made = self.nodes[0].control.initialise(request).await?;
         if made.restored_micros != 0 {

@@ -58,6 +58,9 @@ pub enum Refusal {
     /// Nobody uses it meanwhile.
     #[error("{0}")]
     Restoring(String),
+    /// It is as the archived cluster at this URL is, and takes no changes of its own.
+    #[error("this cluster is a standby of {0}")]
+    Standby(String),
     /// The node's data directory belongs to another cluster.
     #[error("the data directory belongs to cluster {theirs}, this is cluster {ours}")]
     OtherCluster {

@@ -17,6 +17,7 @@ use super::link::{LinkId, LinkTarget};
 use super::map::{ClusterMap, ReplicationMode, Restoration};
 use super::moves::MovePhase;
 use super::sequence::Sequence;
+use super::standby::StandbyCommand;
 use crate::config::RecoveryOrder;
 
 /// A change of the cluster map.
@@ -66,6 +67,8 @@ pub enum Command {
         archived: Box<ClusterMap>,
         /// What is restored from where.
         restoration: Restoration,
+        /// It goes on as the archived one does, until it is promoted.
+        is_standby: bool,
     },
     /// A partition is what it was in the archived cluster.
     PartitionRestored {
@@ -333,6 +336,8 @@ pub enum Command {
         /// The node.
         node_id: NodeId,
     },
+    /// Something about a cluster that follows an archive.
+    Standby(StandbyCommand),
 }
 
 impl Command {

@@ -16,6 +16,7 @@ use super::link::{Link, LinkId};
 use super::moves::TableMove;
 pub use super::restoration::Restoration;
 use super::sequence::Sequence;
+use super::standby::Standby;
 use crate::config::RecoveryOrder;
 
 /// Who holds what, and what the tables are.
@@ -77,6 +78,8 @@ pub struct ClusterMap {
     pub restoration: Option<Restoration>,
     /// The moment of an archived cluster with which this one began, in microseconds since 1970.
     pub restored_micros: Option<i64>,
+    /// It follows the archive of another cluster.
+    pub standby: Option<Standby>,
 }
 
 /// How many failovers `ClusterMap::failovers` keeps.

@@ -24,6 +24,7 @@ mod propose;
 pub(crate) mod raft;
 mod restoration;
 pub mod sequence;
+pub mod standby;
 
 pub(crate) use apply::loss::Loss;
 pub use entry::EnterError;

@@ -69,6 +69,7 @@ impl From<ProposeError> for SqlError {
             ProposeError::Refused(refusal) => match refusal {
                 Refusal::TableExists(_) => Self::new("42P07", text),
                 Refusal::Restoring(_) => Self::new("57P03", text),
+                Refusal::Standby(url) => Self::of_standby(&url),
                 Refusal::NoSuchTable(_) | Refusal::NoSuchSequence(_) => Self::new("42P01", text),
                 Refusal::SequenceUsedUp(_) => Self::new("2200H", text),
                 Refusal::SequenceNeeded { .. } => Self::new("2BP01", text),

@@ -21,6 +21,7 @@ use super::now;
 use super::planned::{Plan, Planned, ProgramPlan};
 use super::seek::with_seeks;
 use super::sequence::with_session;
+use super::standby::runs_on_standby;
 use super::tables::Reading;
 use super::types::{give_batch, to_scalar};
 use super::{SqlEngine, is_moving, is_planned_too_early};
@@ -44,7 +45,9 @@ impl SqlEngine {
         session: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Option<Result<Completion, SqlError>> {
-        if planned.catalog_version != self.metadata.map().catalog_version || planned.is_of_its_moment {
+        let map = self.metadata.map();
+        let runs_here = map.standby.is_none() || runs_on_standby(planned, false);
+        if planned.catalog_version != map.catalog_version || planned.is_of_its_moment || !runs_here {
             return None;
         }
         if planned.only_reads() && session.reads.are_from_backups() {
@@ -113,6 +116,7 @@ impl SqlEngine {
         session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
+        self.check_standby(planned, false)?;
         let parameters = &*self.with_values(planned, parameters, session).await?;
         let done = |tag| Completion {
             tag,
@@ -227,6 +231,7 @@ impl SqlEngine {
                 }
                 Ok(done("RECOVER NODE"))
             }
+            Plan::Promote { is_immediate } => Ok(told("PROMOTE", self.promote(*is_immediate).await?)),
             Plan::DrainNode(node) => {
                 self.metadata.propose(Command::Drain { node_id: *node }).await?;
                 sink.row(&[ValueRef::Text(&format!(
@@ -332,7 +337,7 @@ impl SqlEngine {
         loop {
             tries += 1;
             let mut given = 0;
-            let reading = match session.reads.from_backups() {
+            let reading = match self.reads_of_backups(session) {
                 Some(settings) => self.reading_backups(planned, &settings, session).await,
                 None => self.reading(planned).await,
             };

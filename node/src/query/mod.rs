@@ -33,6 +33,7 @@ mod relations;
 mod returning;
 mod seek;
 mod sequence;
+mod standby;
 mod syntax;
 mod system;
 mod tables;
@@ -386,6 +387,7 @@ impl Database for SqlEngine {
     }
 
     fn begin(self: Arc<Self>, modes: TransactionModes, session: Arc<SessionValues>) -> Box<dyn Transaction> {
+        let modes = self.modes_here(modes);
         Box::new(SqlTransaction::begin(self, modes, session))
     }
 

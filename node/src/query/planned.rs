@@ -94,6 +94,8 @@ pub(super) enum Plan {
     RecoverNode(RecoverNode),
     /// DRAIN NODE.
     DrainNode(NodeId),
+    /// PROMOTE.
+    Promote { is_immediate: bool },
     /// SET and RESET: nothing here depends on them.
     Set,
     /// SHOW: its one row.

@@ -72,6 +72,7 @@ impl SqlEngine {
                 });
             }
             Parsed::DrainNode(node) => return Ok(simple(Plan::DrainNode(node), text_column("drain"))),
+            Parsed::Promote { is_immediate } => return Ok(simple(Plan::Promote { is_immediate }, Vec::new())),
             Parsed::CreateTable(statement, clauses) => {
                 let Statement::CreateTable(create) = &*statement else {
                     return Err(SqlError::unsupported("this CREATE TABLE"));

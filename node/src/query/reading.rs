@@ -23,7 +23,7 @@ impl SqlEngine {
         session: &SessionValues,
         sink: &mut dyn RowSink,
     ) -> Result<Option<u64>, SqlError> {
-        let Some(settings) = session.reads.from_backups() else {
+        let Some(settings) = self.reads_of_backups(session) else {
             return Ok(None);
         };
         session.reads.note_staleness(0);

@@ -1,7 +1,7 @@
 //! From text to statements: PostgreSQL's dialect by sqlparser, and the few clauses that are ours.
 //!
 //! `CREATE TABLE ... [PARTITION BY (column) | REPLICATED] [WITH REPLICATION = n [MODE sync]] [USING TTL n SECONDS ON COLUMN c]`,
-//! `ALTER TABLE ... USING TTL`, `CREATE REPLICATION LINK ...`, `RECOVER NODE n`, `DRAIN NODE n`.
+//! `ALTER TABLE ... USING TTL`, `CREATE REPLICATION LINK ...`, `RECOVER NODE n`, `DRAIN NODE n`, `PROMOTE`.
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -47,6 +47,8 @@ pub(super) enum Parsed {
     RecoverNode(RecoverNode),
     /// DRAIN NODE.
     DrainNode(NodeId),
+    /// PROMOTE [IMMEDIATE].
+    Promote { is_immediate: bool },
 }
 
 /// Our clauses of CREATE TABLE.
@@ -204,6 +206,8 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
             return Ok(Parsed::ApplyChanges);
         }
         ["DRAIN", "NODE", _, ..] => return Ok(Parsed::DrainNode(recover::only_node(sql, &tokens)?)),
+        ["PROMOTE"] | ["PROMOTE", ""] => return Ok(Parsed::Promote { is_immediate: false }),
+        ["PROMOTE", "IMMEDIATE"] | ["PROMOTE", "IMMEDIATE", ""] => return Ok(Parsed::Promote { is_immediate: true }),
         ["CREATE", "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "PROCEDURE", ..] => return Ok(Parsed::Procedure),
         ["CREATE" | "ALTER", "SEQUENCE", ..] => return Ok(Parsed::Sequence),
         ["INSERT", ..] => {

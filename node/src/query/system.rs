@@ -7,6 +7,7 @@ mod links;
 mod moves;
 mod recoveries;
 mod spool;
+mod standby;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -194,6 +195,7 @@ pub(super) fn system_tables(
     tables.push(("peers", Arc::new(peers)));
     tables.push(("recoveries", Arc::new(recoveries_of_all(here))));
     tables.push(("archive", Arc::new(archive::archive(here))));
+    tables.push(("standby", Arc::new(standby::standby(here))));
     let here = Arc::clone(here);
     let replicas = SystemTable {
         schema: system_schema(balancing::REPLICAS),

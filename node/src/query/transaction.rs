@@ -44,6 +44,7 @@ impl SqlEngine {
         session: &Arc<SessionValues>,
         sink: &mut dyn RowSink,
     ) -> Result<Completion, SqlError> {
+        self.check_standby(planned, true)?;
         let is_read_only = transaction.modes().read_only;
         if is_read_only && planned.takes_values() && !planned.writes() {
             let message = "cannot execute nextval() in a read-only transaction";
@@ -97,6 +98,7 @@ impl SqlEngine {
             Plan::ApplyChanges => return Err(not_inside("APPLY REPLICATION CHANGES")),
             Plan::RecoverNode(_) => return Err(not_inside("RECOVER NODE")),
             Plan::DrainNode(_) => return Err(not_inside("DRAIN NODE")),
+            Plan::Promote { .. } => return Err(not_inside("PROMOTE")),
             Plan::Empty | Plan::Set | Plan::Show(_) | Plan::Explain(_) | Plan::Control(_) => {
                 return Box::pin(self.run(planned, own, None, session, sink)).await;
             }

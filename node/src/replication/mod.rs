@@ -41,7 +41,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::archive::{Archiver, Store};
+use crate::archive::{Archiver, Following, Store};
 use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
@@ -88,6 +88,8 @@ pub struct Replicas {
     pub(crate) archiver: OnceLock<Weak<Archiver>>,
     /// Why partitions led here could not be restored the last time.
     restoration_problems: Mutex<BTreeMap<PartitionId, String>>,
+    /// How far this standby is, while this node sees to that.
+    following: Mutex<Option<Following>>,
     /// Wakes the tick early: a learner may have caught up.
     nudge: Notify,
     /// Where partitions belong.
@@ -131,6 +133,7 @@ impl Replicas {
             archive: OnceLock::new(),
             archiver: OnceLock::new(),
             restoration_problems: Mutex::default(),
+            following: Mutex::default(),
             nudge: Notify::new(),
             placements: Mutex::default(),
         });
@@ -170,6 +173,16 @@ impl Replicas {
             Some(problem) => problems.insert(partition, problem),
             None => problems.remove(&partition),
         };
+    }
+
+    /// How far this standby is, if this node sees to that.
+    pub(crate) fn following(&self) -> Option<Following> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This node sees to it how far this standby is, or doesn't.
+    pub(crate) fn note_following(&self, following: Option<Following>) {
+        *self.following.lock().unwrap_or_else(PoisonError::into_inner) = following;
     }
 
     /// Runs `look` on the replica of `partition` under its mutex, without counting references: the hot path.

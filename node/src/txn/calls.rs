@@ -258,7 +258,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(participant: &Participant, call: &v1::Call) -> Bytes {
+async fn answer(participant: &Arc<Participant>, call: &v1::Call) -> Bytes {
     let reply = match postcard::from_bytes::<Request>(&call.request) {
         // Rows are held to what the caller knows that they are held to.
         Ok(_) if !participant.knows_catalog(call.catalog_version).await => Reply::Failed(Failure::NotPrimary),

@@ -85,6 +85,9 @@ pub(super) async fn run(participant: Arc<Participant>) {
         ticks.tick().await;
         let map = participant.replicas.metadata.map();
         participant.expiry.retain(&map);
+        if map.standby.is_some() {
+            continue; // what expired in the cluster that it follows goes here when it has gone there
+        }
         for table in map.tables.values().filter(|table| table.ttl.is_some()) {
             participant.expire_table(&map, table).await;
         }

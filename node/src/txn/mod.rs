@@ -8,10 +8,12 @@
 //! | `BEGIN ... COMMIT` | optimistic: run at a snapshot, validated and applied at the end (`interactive`, `optimistic`) |
 //! | reads of backups | each partition's own committed prefix (`backup`) |
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
+//! | steps of a standby | two-phase commit of what primaries have read from the archive (`follow`) |
 
 mod backup;
 mod calls;
 mod expiry;
+mod follow;
 mod incoming;
 mod indexes;
 mod interactive;
@@ -60,6 +62,7 @@ use crate::replication::Replicas;
 use crate::statement::{CommitWait, RowSink};
 use crate::world::PlantedBug;
 pub(crate) use expiry::Expiry;
+pub(crate) use follow::{Destination, FollowWork, Needs, cleared};
 pub use interactive::Interactive;
 pub use journal::AllWrites;
 pub(crate) use memory::MemoryGuard;

@@ -17,6 +17,7 @@ use volt_engine::{Lsn, PartitionId, TableId};
 use volt_wasm::Modules;
 
 use super::expiry::Expiry;
+use super::follow::{Stages, is_hidden};
 use super::memory::MemoryGuard;
 use super::moving::Arrived;
 use super::optimistic::{conflict, still_right};
@@ -57,6 +58,8 @@ pub(crate) struct Participant {
     pub(crate) links: Arc<LinkStates>,
     /// What came of tables that move to partitions led here.
     pub(super) arrived: Mutex<BTreeMap<(TableId, PartitionId), Arrived>>,
+    /// What partitions of a standby lack, as far as it is read here.
+    pub(super) stages: Stages,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
 }
@@ -84,6 +87,7 @@ impl Participant {
             expiry: Arc::default(),
             links: Arc::default(),
             arrived: Mutex::default(),
+            stages: Stages::default(),
             repeats: AtomicU64::default(),
         }
     }
@@ -186,6 +190,9 @@ impl Participant {
         if replica.reign().is_none_or(|reign| reign.relinquishing) {
             return Some(Ran::NotPrimary);
         }
+        if read_only && is_hidden(replica) {
+            return Some(Ran::NotPrimary);
+        }
         let overloaded = replica.appended - replica.committed > MAX_UNCOMMITTED_RECORDS
             || replica.tail.bytes() > MAX_TAIL_BYTES
             || self.replicas.log.queued_bytes() > MAX_LOG_QUEUE_BYTES;
@@ -259,6 +266,10 @@ impl Participant {
                 },
                 Work::Buffered(buffered) if still_right(replica, buffered) => (0, buffered.effects.clone()),
                 Work::Buffered(_) => return Err(Box::new((Failure::Sql(conflict()), None))),
+                Work::Follow(work) => match self.follow(replica, partition, work) {
+                    Ok(effects) => (0, effects),
+                    Err(error) => return Err(Box::new((Failure::Sql(error), None))),
+                },
             };
             if let Err(error) = self.memory.admit(Some(&effects)) {
                 return Err(Box::new((Failure::Sql(error), None)));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use volt_engine::changes::Change;
 use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::error::StatementError;
+use volt_engine::followed::Position;
 use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::{Conflict, MAX_RETURNED_BYTES};
 use volt_engine::plan::{Program, StatementContext};
@@ -14,6 +15,7 @@ use volt_engine::transaction::Reads;
 use volt_engine::value::Value;
 use volt_engine::{Epoch, IndexId, Lsn, PartitionId, ProcedureId, TableId};
 
+use super::follow::{Destination, FollowWork, Staging};
 use crate::error::SqlError;
 use crate::links::LinkReport;
 
@@ -113,6 +115,12 @@ pub(crate) enum Request {
     Conflicts,
     /// How far an index is, in a partition that must have heard of it.
     Index(IndexRequest),
+    /// Where these partitions of a standby are.
+    Positions { partitions: Vec<PartitionId> },
+    /// Read from the archive what a partition lacks.
+    Stage(Destination),
+    /// Write that, while nobody reads the partition.
+    Pour(Destination),
 }
 
 /// The idempotency key of a transaction over several partitions, and which of them keeps it.
@@ -169,6 +177,8 @@ pub(crate) enum Work {
     Program(Box<Program>),
     /// Do this, if its reads stand.
     Buffered(Buffered),
+    /// Follow the archive.
+    Follow(FollowWork),
 }
 
 /// What an interactive transaction has done in one partition, not applied.
@@ -196,6 +206,7 @@ impl Work {
         match self {
             Self::Program(program) => program.is_read_only(),
             Self::Buffered(buffered) => buffered.effects == Effects::default(),
+            Self::Follow(_) => false,
         }
     }
 }
@@ -346,6 +357,10 @@ pub(crate) enum Reply {
     Placed(Placed),
     /// Of `Index`.
     Index(IndexProgress),
+    /// Of `Positions`.
+    Positions(Vec<(PartitionId, Option<Position>)>),
+    /// Of `Stage` and `Pour`.
+    Staging(Staging),
     /// Of `Links`.
     Links(LinkReport),
     /// Of `Conflicts`.

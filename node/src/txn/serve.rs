@@ -1,5 +1,6 @@
 //! Answers the requests of `request`, of other nodes and of this one alike.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +13,7 @@ use volt_engine::row::RowRef;
 use volt_engine::value::Value;
 use volt_engine::{Lsn, PartitionId};
 
+use super::follow::is_hidden;
 use super::keyed::{Before, is_key_of};
 use super::participant::{EncodedRows, Participant, Ran};
 use super::request::{AttemptRequest, BackupRead, Changed, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
@@ -32,7 +34,7 @@ fn check_rows(changes: &[Change]) -> Result<(), SqlError> {
 
 impl Participant {
     /// The same for a request from another node, whose programs are checked first.
-    pub(crate) async fn serve_checked(&self, request: Request) -> Reply {
+    pub(crate) async fn serve_checked(self: &Arc<Self>, request: Request) -> Reply {
         let checked = match &request {
             Request::Run { program, .. } => program.validate().map_err(SqlError::from),
             Request::ReadBackup(BackupRead { program, .. }) => program.validate().map_err(SqlError::from),
@@ -46,6 +48,7 @@ impl Participant {
             Request::Execute { parts, .. } => parts.iter().try_for_each(|part| match &part.work {
                 Work::Program(program) => program.validate().map_err(SqlError::from),
                 Work::Buffered(buffered) => buffered.effects.check().map_err(SqlError::internal),
+                Work::Follow(_) => Ok(()),
             }),
             _ => Ok(()),
         };
@@ -56,7 +59,7 @@ impl Participant {
     }
 
     /// Does what is asked and answers.
-    pub(crate) async fn serve(&self, request: Request) -> Reply {
+    pub(crate) async fn serve(self: &Arc<Self>, request: Request) -> Reply {
         match request {
             Request::Run {
                 partition,
@@ -131,6 +134,9 @@ impl Participant {
             } => self.serve_pin_backup(transaction, &partitions, max_staleness_ms),
             Request::Know { version } => self.serve_know(version).await,
             Request::Index(request) => self.serve_index(&request),
+            Request::Positions { partitions } => self.positions(&partitions),
+            Request::Stage(destination) => self.serve_stage(destination).await,
+            Request::Pour(destination) => self.serve_pour(destination),
             Request::Incorporate {
                 partition,
                 link,
@@ -244,6 +250,12 @@ impl Participant {
         match self.hold_all(transaction, &partitions).await {
             Ok(held) => {
                 if let Some(snapshot) = pin_for {
+                    let is_hidden =
+                        |partition| self.replicas.with(partition, |replica| is_hidden(replica)) == Some(true);
+                    if partitions.iter().any(|&partition| is_hidden(partition)) {
+                        self.release_all(transaction, &partitions);
+                        return Reply::Failed(Failure::NotPrimary);
+                    }
                     self.pin(snapshot, held.clone());
                 }
                 Reply::Held(held)

@@ -255,7 +255,7 @@ impl Coordinator {
         let asked = readers.iter().map(|(&node, partitions)| {
             let read = |&partition: &PartitionId| match &parts[&partition] {
                 Work::Buffered(buffered) => Some((partition, buffered.snapshot)),
-                Work::Program(_) => None,
+                Work::Program(_) | Work::Follow(_) => None,
             };
             let release = Request::Release {
                 transaction,

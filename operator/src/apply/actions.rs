@@ -180,6 +180,7 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
                 partitions,
                 restore_from,
                 restore_until_micros,
+                is_standby: false,
             };
             node.initialise(request(message, limit)).await?;
         }

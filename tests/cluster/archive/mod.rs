@@ -2,6 +2,7 @@
 
 mod damaged;
 mod object_stores;
+mod standby;
 mod work;
 
 use std::path::Path;
@@ -23,18 +24,17 @@ const MOMENT_ROOM: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn init(cluster: &Cluster, url: &str, until: Option<&str>) -> anyhow::Result<String> {
+    let until = until.iter().flat_map(|until| ["--restore-until", until]);
+    init_with(
+        cluster,
+        &["--restore", url].into_iter().chain(until).collect::<Vec<_>>(),
+    )
+}
+
+fn init_with(cluster: &Cluster, words: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(binary());
-    command.args([
-        "init",
-        "--address",
-        &format!("127.0.0.1:{}", cluster.peer(1)),
-        "--restore",
-        url,
-    ]);
-    if let Some(until) = until {
-        command.args(["--restore-until", until]);
-    }
-    let done = command.output()?;
+    command.args(["init", "--address", &format!("127.0.0.1:{}", cluster.peer(1))]);
+    let done = command.args(words).output()?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     ensure!(done.status.success(), "{said}");
     Ok(said)

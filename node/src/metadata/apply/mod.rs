@@ -13,6 +13,7 @@ mod procedures;
 mod reigns;
 mod restoration;
 mod sequences;
+mod standby;
 mod tables;
 mod ttl;
 mod views;
@@ -44,6 +45,11 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         && restoration::changes_catalog(&command)
     {
         return Err(Refusal::Restoring(why));
+    }
+    if let Some(standby) = &map.standby
+        && restoration::changes_catalog(&command)
+    {
+        return Err(Refusal::Standby(standby.url.clone()));
     }
     moves::check_resting(map, &command)?;
     match command {
@@ -149,7 +155,12 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
             };
             Ok(Applied::Done)
         }
-        Command::Restore { archived, restoration } => restoration::begin(map, *archived, restoration),
+        Command::Restore {
+            archived,
+            restoration,
+            is_standby,
+        } => restoration::begin(map, *archived, restoration, is_standby),
+        Command::Standby(command) => standby::apply(map, command),
         Command::PartitionRestored { partition, epoch } => restoration::restored(map, partition, epoch),
         Command::AcceptLoss { lost } => loss::accept_loss(map, &lost),
         Command::RecoveryDone { node_id } => {

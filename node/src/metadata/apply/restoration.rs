@@ -3,18 +3,25 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use volt_engine::catalog::{IndexState, Table};
-use volt_engine::{Epoch, PartitionId};
+use volt_engine::{Epoch, GroupId, PartitionId};
 
 use super::moves;
 use super::tables::first_partition;
 use crate::metadata::command::{Applied, Command, CommandResult, Refusal};
-use crate::metadata::map::{ClusterMap, Restoration, View};
+use crate::metadata::map::{ClusterMap, ReplicationGroup, Restoration, View};
+use crate::metadata::standby::Standby;
 
 /// The catalog of the archived cluster in one that has none; its partitions begin empty, and are restored by their primaries.
-pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Restoration) -> CommandResult {
+pub(super) fn begin(
+    map: &mut ClusterMap,
+    archived: ClusterMap,
+    restoration: Restoration,
+    is_standby: bool,
+) -> CommandResult {
     if map.restored_micros.is_some() {
         return Ok(Applied::Unchanged); // asked for again by who did not hear the answer
     }
@@ -26,6 +33,21 @@ pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Res
     if !map.placeable().any(|node| node.state.is_alive()) {
         return Err(Refusal::NotAllowed("no living node can take replicas".to_owned()));
     }
+    map.standby = is_standby.then(|| Standby {
+        url: restoration.url.clone(),
+        at_micros: restoration.at_micros,
+        archived_version: archived.version,
+        promotion: None,
+    });
+    take_catalog(map, archived);
+    map.awaits_restoration = false;
+    map.restored_micros = Some(restoration.at_micros);
+    map.restoration = (!restoration.left.is_empty()).then_some(restoration);
+    Ok(Applied::Done)
+}
+
+/// The archived cluster's catalog takes the place of what there is. Partitions that are new begin empty; those of groups that are gone go.
+pub(super) fn take_catalog(map: &mut ClusterMap, archived: ClusterMap) {
     map.partitions_per_group = archived.partitions_per_group;
     map.tables = archived
         .tables
@@ -39,7 +61,7 @@ pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Res
         .collect();
     map.procedures = archived.procedures;
     map.sequences = archived.sequences;
-    map.groups = archived.groups;
+    let before = std::mem::replace(&mut map.groups, archived.groups);
     map.moves = archived.moves;
     moves::begin_again(map);
     map.next_table = map.next_table.max(archived.next_table);
@@ -49,19 +71,25 @@ pub(super) fn begin(map: &mut ClusterMap, archived: ClusterMap, restoration: Res
     map.next_procedure = map.next_procedure.max(archived.next_procedure);
     map.next_sequence = map.next_sequence.max(archived.next_sequence);
     map.catalog_version += 1;
+    let groups = &map.groups;
+    map.partitions.retain(|_, info| groups.contains_key(&info.group));
+    for info in map.partitions.values_mut() {
+        let mode = |groups: &BTreeMap<GroupId, ReplicationGroup>| groups.get(&info.group).map(|group| group.mode);
+        if mode(&before) != mode(&map.groups) {
+            info.epoch += 1; // as when a statement changes it
+        }
+    }
     let places: Vec<(u32, u32, PartitionId)> = map
         .groups
         .iter()
         .flat_map(|(&group, of)| (0..).zip(&of.partitions).map(move |(index, &id)| (group, index, id)))
         .collect();
     for (group, index, id) in places {
-        let partition = first_partition(map, group, index, id);
-        map.partitions.insert(id, partition);
+        if !map.partitions.contains_key(&id) {
+            let partition = first_partition(map, group, index, id);
+            map.partitions.insert(id, partition);
+        }
     }
-    map.awaits_restoration = false;
-    map.restored_micros = Some(restoration.at_micros);
-    map.restoration = (!restoration.left.is_empty()).then_some(restoration);
-    Ok(Applied::Done)
 }
 
 /// Indexes are built as the rows come; a unique one that was not ready may meet rows that it forbids, and nobody was told that it is there.

@@ -33,6 +33,7 @@ fn restore(of: &ClusterMap) -> Command {
     Command::Restore {
         archived: Box::new(of.clone()),
         restoration: restoration(of),
+        is_standby: false,
     }
 }
 
