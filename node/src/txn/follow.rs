@@ -140,19 +140,33 @@ pub(super) fn is_hidden(replica: &Replica) -> bool {
 }
 
 impl Participant {
-    /// Where each of these partitions is, as far as it is led here.
-    pub(super) fn positions(&self, partitions: &[PartitionId]) -> Reply {
-        let position = |&partition: &PartitionId| {
-            let position = self.replicas.with(partition, |replica| {
-                let leads = replica.reign().is_some_and(|reign| !reign.relinquishing);
-                (leads && self.lease_is_valid()).then(|| replica.engine.followed())
-            });
-            Some((partition, position.flatten()?))
-        };
-        match partitions.iter().map(position).collect::<Option<Vec<_>>>() {
-            Some(positions) => Reply::Positions(positions),
-            None => Reply::Failed(Failure::NotPrimary),
+    /// Where each of these partitions is, as far as it is led here, and when nothing is undecided there: a step that was decided elsewhere
+    /// may be on its way to it.
+    pub(super) async fn positions(&self, partitions: &[PartitionId]) -> Reply {
+        let deadline = Instant::now() + HOLD_WAIT;
+        let mut positions = Vec::with_capacity(partitions.len());
+        for &partition in partitions {
+            loop {
+                let position = self.replicas.with(partition, |replica| {
+                    let leads = replica.reign().is_some_and(|reign| !reign.relinquishing) && self.lease_is_valid();
+                    let is_open = replica.hold.holder().is_some_and(|holder| holder.voted.is_some());
+                    leads.then(|| (!is_open).then(|| replica.engine.followed()))
+                });
+                match position.flatten() {
+                    None => return Reply::Failed(Failure::NotPrimary),
+                    Some(Some(position)) => {
+                        positions.push((partition, position));
+                        break;
+                    }
+                    Some(None) => {
+                        if let Err(failure) = self.turn(partition, deadline).await {
+                            return Reply::Failed(failure);
+                        }
+                    }
+                }
+            }
         }
+        Reply::Positions(positions)
     }
 
     fn reign(&self, partition: PartitionId) -> Option<(Epoch, Option<Position>)> {

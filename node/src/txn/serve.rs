@@ -134,7 +134,7 @@ impl Participant {
             } => self.serve_pin_backup(transaction, &partitions, max_staleness_ms),
             Request::Know { version } => self.serve_know(version).await,
             Request::Index(request) => self.serve_index(&request),
-            Request::Positions { partitions } => self.positions(&partitions),
+            Request::Positions { partitions } => self.positions(&partitions).await,
             Request::Stage(destination) => self.serve_stage(destination).await,
             Request::Pour(destination) => self.serve_pour(destination),
             Request::Incorporate {

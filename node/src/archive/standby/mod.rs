@@ -45,6 +45,8 @@ enum Stuck {
     Sql(SqlError),
     #[error(transparent)]
     Metadata(#[from] ProposeError),
+    #[error("there is nothing any more in the archive at {0}")]
+    Empty(String),
     #[error("its partitions are of different moments, and the archive has none that all can come to")]
     NotWhole,
 }
@@ -208,7 +210,11 @@ impl Follower {
         let (mut moments, mut asked) = (Moments::of(store, i64::MAX).await?, BTreeSet::new());
         let mut newest = None;
         for _ in 0..MAX_CUTS_TRIED {
-            let Some(cut) = moments.next().await?.filter(|cut| cut.at_micros >= floor) else {
+            let cut = moments.next().await?;
+            if newest.is_none() && cut.is_none() {
+                return Err(Stuck::Empty(standby.url.clone()));
+            }
+            let Some(cut) = cut.filter(|cut| cut.at_micros >= floor) else {
                 break;
             };
             if newest.is_none() {
