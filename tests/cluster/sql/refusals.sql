@@ -43,3 +43,9 @@ SELECT * FROM t;
 SELECT * FROM t2;
 DROP TABLE IF EXISTS t, t2;
 DROP TABLE t;
+
+-- A cluster that follows no archive.
+PROMOTE;
+PROMOTE IMMEDIATE;
+PROMOTE NOW;
+SELECT * FROM system.standby;
