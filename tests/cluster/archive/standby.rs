@@ -259,11 +259,11 @@ fn as_far_as(told: &[i64]) -> String {
     )
 }
 
-/// Nobody finds the archive there.
-fn hide(archive: &Path, hidden: &Path) -> anyhow::Result<()> {
-    std::fs::rename(archive, hidden)?;
-    // Who writes makes folders that are missing, but none where a file is.
-    Ok(std::fs::write(archive, "")?)
+/// From now on the archive is there, at once: who writes makes a folder that is missing.
+fn lies_at(archive: &Path, place: &Path) -> anyhow::Result<()> {
+    let new = archive.with_extension("new");
+    std::os::unix::fs::symlink(place, &new)?;
+    Ok(std::fs::rename(new, archive)?)
 }
 
 #[test]
@@ -272,7 +272,11 @@ fn a_standby_says_why_it_stops_and_takes_over_at_once_what_it_has_missed() {
     block_on(async {
         let folder = tempfile::tempdir()?;
         let place = directory(folder.path());
-        let (archive, hidden) = (folder.path().join("archive"), folder.path().join("hidden"));
+        let archive = folder.path().join("archive");
+        let (real, nothing) = (folder.path().join("real"), folder.path().join("nothing"));
+        std::fs::create_dir(&real)?;
+        std::fs::write(&nothing, "")?;
+        lies_at(&archive, &real)?;
         let first = archived(&place).await?;
         let writer = connect(first.sql(1)).await?;
         let schema = "CREATE TABLE blobs (id BIGINT PRIMARY KEY, body TEXT) WITH REPLICATION = 1";
@@ -281,7 +285,7 @@ fn a_standby_says_why_it_stops_and_takes_over_at_once_what_it_has_missed() {
         let second = standby_of(&place).await?;
         until(second.sql(1), "SELECT body FROM blobs WHERE id = 0", "first").await?;
 
-        hide(&archive, &hidden)?;
+        lies_at(&archive, &nothing)?;
         until(second.sql(1), "SELECT state FROM system.standby", "failing").await?;
         let why = value(&connect(second.sql(1)).await?, "SELECT error FROM system.standby").await?;
         ensure!(why.contains("archive"), "{why}");
@@ -294,17 +298,20 @@ fn a_standby_says_why_it_stops_and_takes_over_at_once_what_it_has_missed() {
                 .await?;
         }
         writer.batch_execute("DELETE FROM blobs WHERE id = 0").await?;
-        std::fs::remove_file(&archive)?;
-        std::fs::rename(&hidden, &archive)?;
-        // All of it, or nothing of it.
+        lies_at(&archive, &real)?;
+        // One row came after the other, and so they do here.
+        let in_order = "SELECT count(*) = coalesce(max(id), 0) FROM blobs WHERE id > 0";
         let limit = Instant::now() + LIMIT;
         loop {
             ensure!(Instant::now() < limit, "it does not get on");
             let client = connect(second.sql(2)).await?;
-            match value(&client, "SELECT count(*) FROM blobs").await {
-                Ok(count) if count == rows.to_string() => break,
-                Ok(count) => ensure!(count == "1", "{count} rows"),
+            match value(&client, in_order).await {
+                Ok(is_in_order) => ensure!(is_in_order == "t", "rows are missing among others"),
                 Err(error) => println!("meanwhile: {error:#}"),
+            }
+            let count = value(&client, "SELECT count(*) FROM blobs").await;
+            if count.is_ok_and(|count| count == rows.to_string()) {
+                break;
             }
         }
         let client = connect(second.sql(3)).await?;
@@ -315,7 +322,7 @@ fn a_standby_says_why_it_stops_and_takes_over_at_once_what_it_has_missed() {
         until(second.sql(1), "SELECT body FROM blobs WHERE id = 7", "little").await?;
 
         // The archive is lost: it begins with what it has.
-        hide(&archive, &hidden)?;
+        lies_at(&archive, &nothing)?;
         until(second.sql(1), "SELECT state FROM system.standby", "failing").await?;
         client.batch_execute("PROMOTE IMMEDIATE").await?;
         client
