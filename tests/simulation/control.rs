@@ -60,6 +60,7 @@ pub async fn restore(until: i64) -> Result<i64, String> {
         partitions: PARTITIONS,
         restore_from: URL.to_owned(),
         restore_until_micros: until,
+        is_standby: false,
     };
     let restored = timeout(CALL_TIMEOUT, control.initialise(request)).await;
     let restored = restored.map_err(|_| "node 1 does not answer in time")?;

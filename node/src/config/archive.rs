@@ -141,7 +141,7 @@ pub struct RestoreArguments {
     #[arg(long, value_name = "TIME", requires = "restore", value_parser = moment)]
     restore_until: Option<i64>,
     /// Follows the cluster that is archived at this URL, and takes no writes, until PROMOTE; append its UUID if there are several
-    #[arg(long, value_name = "URL", conflicts_with = "restore", value_parser = url)]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["restore", "restore_until"], value_parser = url)]
     standby: Option<String>,
 }
 

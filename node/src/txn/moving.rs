@@ -162,8 +162,8 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
     loop {
         ticks.tick().await;
         let map = coordinator.cluster_map();
-        if map.restoring().is_some() {
-            // What is to be moved is not there yet.
+        if map.restoring().is_some() || map.standby.is_some() {
+            // What is to be moved is not there yet, or is what another cluster moves.
             movers.clear();
             continue;
         }

@@ -81,18 +81,7 @@ pub(super) fn plan(positions: &Positions, staged: &BTreeMap<PartitionId, (bool, 
         };
         return Plan::Atomic(staged.iter().map(work).collect());
     }
-    let marked = |partition: &PartitionId| Position {
-        toward_micros: Some(cut.at_micros),
-        ..position(partition).unwrap_or_default()
-    };
-    let mark = |partition: &PartitionId| {
-        let work = FollowWork {
-            expect: position(partition),
-            put: marked(partition),
-            needs: Needs::Nothing,
-        };
-        (*partition, work)
-    };
+    let marked = |partition: &PartitionId| marked(position(partition), cut);
     let finish = |(partition, (_, epoch)): (&PartitionId, &(bool, Epoch))| {
         let work = FollowWork {
             expect: Some(marked(partition)),
@@ -101,12 +90,39 @@ pub(super) fn plan(positions: &Positions, staged: &BTreeMap<PartitionId, (bool, 
         };
         (*partition, work)
     };
-    let unmarked = staged
-        .keys()
-        .filter(|partition| position(partition) != Some(marked(partition)));
+    let staged_at = staged.keys().map(|partition| (*partition, position(partition)));
     Plan::Long {
-        mark: unmarked.map(mark).collect(),
+        mark: mark(staged_at, cut),
         finish: staged.iter().map(finish).collect(),
+    }
+}
+
+/// Hides all partitions until they are at a cut: its catalog has tables elsewhere, where not all of their rows are yet.
+pub(super) fn hide(positions: &Positions, cut: &Cut) -> Step {
+    mark(
+        positions.iter().map(|(partition, position)| (*partition, *position)),
+        cut,
+    )
+}
+
+fn mark(positions: impl Iterator<Item = (PartitionId, Option<Position>)>, cut: &Cut) -> Step {
+    let unmarked = positions.filter(|(_, position)| *position != Some(marked(*position, cut)));
+    let mark = |(partition, expect): (PartitionId, Option<Position>)| {
+        let work = FollowWork {
+            expect,
+            put: marked(expect, cut),
+            needs: Needs::Nothing,
+        };
+        (partition, work)
+    };
+    unmarked.map(mark).collect()
+}
+
+/// On its way to a cut.
+fn marked(position: Option<Position>, cut: &Cut) -> Position {
+    Position {
+        toward_micros: Some(cut.at_micros),
+        ..position.unwrap_or_default()
     }
 }
 
@@ -268,6 +284,18 @@ mod tests {
             plan(&half, &staged(&[false, false]), &cut(7, 2)),
             Plan::Long { .. }
         ));
+    }
+
+    #[test]
+    fn while_tables_lie_elsewhere_than_their_rows_nobody_reads() {
+        let of = positions(&[Some(at(5)), None, Some(toward(4, 7))]);
+        let step = hide(&of, &cut(7, 3));
+        assert_eq!(step.keys().collect::<Vec<_>>(), [&1, &2], "the third is hidden already");
+        assert_eq!((step[&1].expect, step[&1].put), (Some(at(5)), toward(5, 7)));
+        // However little they lack then, they come to light together.
+        let hidden = positions(&[Some(toward(5, 7)), Some(toward(0, 7)), Some(toward(4, 7))]);
+        let staged = staged(&[false, false, false]);
+        assert!(matches!(plan(&hidden, &staged, &cut(7, 3)), Plan::Long { .. }));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::metadata::map::ClusterMap;
 use crate::metadata::standby::{Standby, StandbyCommand};
 use crate::replication::Replicas;
 use crate::txn::{Coordinator, Destination};
-use decide::{Plan, Positions, Promotion, as_of, behind, floor, plan, promotion};
+use decide::{Plan, Positions, Promotion, as_of, behind, floor, hide, plan, promotion};
 pub(crate) use staging::{PART_BYTES, Staged, stage};
 
 /// How often the archive is looked into, after an error too.
@@ -150,7 +150,17 @@ impl Follower {
         };
         let is_settled = standby.promotion.is_some_and(|asked| asked.settled_micros.is_some());
         if !is_settled {
-            self.follow_catalog(&store, map, standby, &cut).await?;
+            let archived = match cut.map_version > standby.archived_version {
+                true => Some(Box::new(catalog_of(&store, &cut).await?)),
+                false => None,
+            };
+            if archived.as_deref().is_some_and(|archived| has_moved(map, archived)) {
+                let hide = hide(&positions, &cut);
+                self.coordinator.follow(hide).await.map_err(Stuck::Sql)?;
+                self.told.as_of_micros = None;
+                self.tell();
+            }
+            self.follow_catalog(map, standby, &cut, archived).await?;
         }
         let positions = self.coordinator.positions().await.map_err(Stuck::Sql)?;
         let version = self.replicas.metadata.map().version;
@@ -185,11 +195,13 @@ impl Follower {
     }
 
     /// The catalog and the sequences of a cut, if they are others than those that there are.
-    async fn follow_catalog(&self, store: &Store, map: &ClusterMap, standby: &Standby, cut: &Cut) -> Result<(), Stuck> {
-        let archived = match cut.map_version > standby.archived_version {
-            true => Some(Box::new(catalog_of(store, cut).await?)),
-            false => None,
-        };
+    async fn follow_catalog(
+        &self,
+        map: &ClusterMap,
+        standby: &Standby,
+        cut: &Cut,
+        archived: Option<Box<ClusterMap>>,
+    ) -> Result<(), Stuck> {
         let is_known = |(id, one): (&_, &_)| map.sequences.get(id).is_none_or(|known| **known == *one);
         let moves = map.partitions.is_empty() && cut.at_micros > standby.at_micros;
         if archived.is_some() || moves || !cut.sequences.iter().all(is_known) {
@@ -275,6 +287,12 @@ impl Follower {
             }
         }
     }
+}
+
+/// Whether a table lies in other partitions by now.
+fn has_moved(map: &ClusterMap, archived: &ClusterMap) -> bool {
+    let mut tables = archived.tables.iter();
+    tables.any(|(id, table)| map.tables.get(id).is_some_and(|known| known.group != table.group))
 }
 
 /// How many records these partitions lack.

@@ -53,11 +53,11 @@ fn a_table_lies_elsewhere_when_every_partition_has_copied_it_twice() {
         (vec![table], vec![table, stays])
     );
     // Who says so late, or of what is not asked, changes nothing.
-    let before = map.clone();
+    let before = (map.moves.clone(), map.catalog_version);
     assert_eq!(advance(&mut map, table, 1, MovePhase::Copying), Ok(Applied::Unchanged));
     let refused = advance(&mut map, table, 5, MovePhase::Closing);
     assert_eq!(refused, Err(Refusal::NoSuchPartition(5)));
-    assert_eq!(map, before);
+    assert_eq!((map.moves.clone(), map.catalog_version), before);
     for partition in 1..=3 {
         assert!(advance(&mut map, table, partition, MovePhase::Closing).is_ok());
     }
