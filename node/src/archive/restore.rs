@@ -138,7 +138,7 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
         ));
     }
     let map = replicas.metadata.map();
-    let mut wait = append(replicas, partition, reign, cleared(&map, partition))?;
+    let mut wait = append(replicas, partition, reign, cleared(&map))?;
     let mut cursor = None;
     loop {
         let (effects, next) = state.rows_as_effects(cursor, RECORD_BYTES);

@@ -294,8 +294,7 @@ impl Participant {
             }
             Staged::Whole(state) => {
                 let map = self.replicas.metadata.map();
-                self.pour_some(destination, reign, &cleared(&map, destination.partition))
-                    .await?;
+                self.pour_some(destination, reign, &cleared(&map)).await?;
                 let mut cursor: Option<RowsCursor> = None;
                 loop {
                     let (effects, next) = state.rows_as_effects(cursor, PART_BYTES);
@@ -384,13 +383,9 @@ impl Participant {
     }
 }
 
-/// What takes away all that a partition has, but for how far it is.
-pub(crate) fn cleared(map: &ClusterMap, partition: PartitionId) -> Effects {
-    let group = map.partitions.get(&partition).map(|info| info.group);
-    let tables = map
-        .tables
-        .values()
-        .filter(|table| Some(table.group) == group && table.view.is_none());
+/// What takes away all that a partition has, but for how far it is: also of tables that lie elsewhere, which move here, or have left.
+pub(crate) fn cleared(map: &ClusterMap) -> Effects {
+    let tables = map.tables.values().filter(|table| table.view.is_none());
     let kept = RESERVED_TABLES.into_iter().filter(|table| *table != FOLLOWED);
     let tables: Vec<TableId> = tables.map(|table| table.id).chain(kept).collect();
     let mut effects = EffectsBuilder::default();
