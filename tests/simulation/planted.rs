@@ -44,7 +44,7 @@ const KNOWN: &[Known] = &[
         6,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE],
     ),
-    (PlantedBug::OldEpochTaken, 3, &[ASSERTED, LOST, STUCK]),
+    (PlantedBug::OldEpochTaken, 9, &[ASSERTED, LOST, STUCK]),
     (PlantedBug::LeaseIgnored, 10, &[NOT_LINEARISABLE, NOT_SERIALISABLE]),
     (PlantedBug::StaleReplicaPromoted, 30, &[ASSERTED, LOST]),
     (PlantedBug::LateMemberForgotten, 3, &[ASSERTED, LOST]),
@@ -59,11 +59,11 @@ const KNOWN: &[Known] = &[
     (PlantedBug::VoterAborts, 1, &[HALF, TWICE, STUCK, NOT_SERIALISABLE]),
     (PlantedBug::PreparedServed, 1, &[NOT_SERIALISABLE]),
     (PlantedBug::ReadsNotValidated, 1, &[NOT_SERIALISABLE, HALF, LOST]),
-    (PlantedBug::RangesNotValidated, 42, &[NOT_SERIALISABLE]),
+    (PlantedBug::RangesNotValidated, 1, &[NOT_SERIALISABLE]),
     (PlantedBug::KeysNotTakenOver, 3, &[ASSERTED, TWICE]),
     (
         PlantedBug::HomeAnswersEarly,
-        34,
+        9,
         &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
     ),
     (PlantedBug::CheckpointBeforeMarks, 188, &[CANT_GO_ON]),
@@ -82,7 +82,7 @@ const KNOWN: &[Known] = &[
         3,
         &[HALF, TWICE, LOST, NOT_SERIALISABLE, ASSERTED],
     ),
-    (PlantedBug::TornTailKept, 337, &[CANT_GO_ON, LOST, ASSERTED]),
+    (PlantedBug::TornTailKept, 7, &[CANT_GO_ON, LOST, ASSERTED]),
     (
         PlantedBug::MovedTableServed,
         1,
@@ -90,7 +90,7 @@ const KNOWN: &[Known] = &[
     ),
     (
         PlantedBug::CutNotHeld,
-        6,
+        2,
         &[HALF, LOST, NOT_SERIALISABLE, NOT_LINEARISABLE],
     ),
 ];
