@@ -117,7 +117,7 @@ enum Unfinished {
     Archive(#[from] ArchiveError),
     #[error("{0}")]
     Contradicts(&'static str),
-    #[error("this node leads it no more")]
+    #[error("this node does not lead it now, or not safely yet")]
     Deposed,
     #[error("{0}")]
     NotCommitted(String),
