@@ -10,6 +10,7 @@ use volt_tests::history::{Action, Answer, Operation};
 use crate::accounts::{self, ACCOUNTS};
 use crate::counters::{self, COUNTERS, Count};
 use crate::determinism::mix;
+use crate::movers;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, Session};
 use crate::voter;
@@ -28,6 +29,7 @@ pub async fn client(shared: Shared, number: u32, seed: u64) {
         random,
         last_seen: [(0, 0); REGISTERS as usize + 1],
         counting: None,
+        rows_move: movers::moves_tables(seed),
     };
     while client.is_on() {
         let node = client.shared.a_member(&mut client.random);
@@ -48,6 +50,8 @@ struct Worker {
     last_seen: [(u64, i64); REGISTERS as usize + 1],
     /// A request to count that nobody has answered: it is repeated until somebody does.
     counting: Option<Count>,
+    /// The registers get other partitions meanwhile.
+    rows_move: bool,
 }
 
 impl Worker {
@@ -90,14 +94,18 @@ impl Worker {
         };
         let mut operation = self.send(action);
         let (_, version) = self.last_seen[register as usize];
+        let mut by_version = false;
         let result = match action {
             Action::Read => self.look_at(session, register).await,
             Action::Exchange { to, .. } if version > 0 && self.random.random_range(0..2) == 0 => {
+                by_version = true;
                 session.exchange_version(register, version, to).await
             }
             _ => session.run(register, action).await,
         };
         operation.answer = match &result {
+            // A row has another version when its table has moved: that nothing was done says nothing of its value.
+            Ok(Answer::Nothing) if by_version && self.rows_move => Answer::Refused,
             Ok(answer) => *answer,
             Err(Failure::Refused(_)) => Answer::Refused,
             Err(Failure::Unknown) => Answer::Unknown,

@@ -206,21 +206,6 @@ fn a_standby_follows_cut_by_cut_and_is_promoted() {
             .batch_execute("DROP MATERIALIZED VIEW names; DROP TABLE later")
             .await?;
 
-        // Tables that get other partitions there have them here, too, and every look is at one cut.
-        writer
-            .batch_execute(
-                "CREATE TABLE beside (id INT PRIMARY KEY) WITH REPLICATION = 2;
-                 ALTER TABLE accounts SET (replication = 1);
-                 ALTER TABLE steps SET (replication = 2)",
-            )
-            .await?;
-        for (table, replication) in [("accounts", "1"), ("steps", "2")] {
-            let now = format!("SELECT replication FROM system.tables WHERE name = '{table}'");
-            until(second.sql(1), &now, replication).await?;
-        }
-        let told = work.told();
-        until(second.sql(2), &as_far_as(&told), "3").await?;
-
         work.stop().await?;
         let at_the_end = all(&writer).await?;
         let mine: i64 = writer.query_one("SELECT max(mine) FROM steps", &[]).await?.get(0);
