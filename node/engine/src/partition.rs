@@ -92,6 +92,8 @@ pub struct Partition {
     tracked: BTreeMap<TableId, ConflictRule>,
     /// Tables that are neither read nor written here, and the catalog that said so first.
     closed: BTreeMap<TableId, u64>,
+    /// Tables that were, and the catalog that said first that they are not.
+    opened: BTreeMap<TableId, u64>,
 }
 
 /// A record wrote a key.
@@ -139,6 +141,7 @@ impl Partition {
     pub fn retain_tables(&mut self, live: impl Fn(TableId) -> bool) {
         self.tables.retain(|&table, _| live(table));
         self.dropped.retain(|&table, _| live(table));
+        self.opened.retain(|&table, _| live(table));
     }
 
     /// How much is here, but for what the system keeps for itself. Counted as it changes: costs nothing to ask.

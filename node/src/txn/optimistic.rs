@@ -5,7 +5,7 @@ use volt_engine::effects::{Effects, LogPayload};
 use volt_engine::error::StatementError;
 use volt_engine::idempotency::{KeptRows, Keyed};
 use volt_engine::partition::Attempt;
-use volt_engine::transaction::Writes;
+use volt_engine::transaction::{Reads, Writes};
 use volt_engine::{Lsn, PartitionId};
 
 use super::participant::{EncodedRows, Participant, Ran, commit_wait, write_wait};
@@ -104,15 +104,21 @@ impl Participant {
         writes: &Writes,
         rows: &mut EncodedRows,
     ) -> Result<Attempt, NotRun> {
-        self.uses_pin(request.transaction, request.partition, snapshot)
-            .ok_or(NotRun::NotPrimary)?;
+        let pinned_by = self.uses_pin(request.transaction, request.partition, snapshot);
+        let pinned_by = pinned_by.ok_or(NotRun::NotPrimary)?;
         let attempt = self.replicas.with_catalog(request.partition, |replica| {
             // A replica that was filled, or given up and taken again, has none of the old one's pins.
             if !request.program.is_read_only() {
                 replica.complete_unique_indexes();
             }
-            let kept = replica.engine.is_pinned(snapshot);
-            kept.then(|| run(replica, request, snapshot, writes, rows))
+            if !replica.engine.is_pinned(snapshot) {
+                return None;
+            }
+            if let Err(error) = replica.engine.check_shown(request.program.table, pinned_by) {
+                let (reads, result) = (Reads::default(), Err(error));
+                return Some(Attempt { reads, result });
+            }
+            Some(run(replica, request, snapshot, writes, rows))
         });
         attempt.flatten().ok_or(NotRun::NotPrimary)
     }

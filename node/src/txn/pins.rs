@@ -6,7 +6,6 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use volt_engine::effects::TransactionId;
-use volt_engine::error::StatementError;
 use volt_engine::partition::{Projection, ScanChunk};
 use volt_engine::plan::Program;
 use volt_engine::transaction::Writes;
@@ -113,10 +112,9 @@ impl Participant {
             if !replica.engine.is_pinned(scan.snapshot) {
                 return None;
             }
-            // What was there before the table was closed may be read on.
-            let is_older = |closed| pinned_by < closed;
-            if !replica.engine.closed_since(scan.table).is_none_or(is_older) {
-                return Some(Err(StatementError::TableMoved));
+            // What was there before the table was closed may be read on; what had come by then to where it moves may not.
+            if let Err(error) = replica.engine.check_shown(scan.table, pinned_by) {
+                return Some(Err(error));
             }
             let known = replica
                 .engine

@@ -40,6 +40,20 @@ impl Partition {
         let before = std::mem::take(&mut self.closed);
         let since = |table: TableId| before.get(&table).copied().unwrap_or(catalog_version);
         self.closed = closed.map(|table| (table, since(table))).collect();
+        self.opened.retain(|table, _| !self.closed.contains_key(table));
+        let opened = before.keys().filter(|table| !self.closed.contains_key(table));
+        self.opened.extend(opened.map(|table| (*table, catalog_version)));
+    }
+
+    /// An error if a snapshot that was taken under a catalog of this version does not show the table as it was then: it had been closed
+    /// already, or its rows had not all come yet.
+    pub fn check_shown(&self, table: TableId, catalog_version: u64) -> Result<(), StatementError> {
+        let is_later = |since: Option<&u64>| since.is_none_or(|since| catalog_version < *since);
+        let is_earlier = |since: Option<&u64>| since.is_none_or(|since| catalog_version >= *since);
+        match is_later(self.closed.get(&table)) && is_earlier(self.opened.get(&table)) {
+            true => Ok(()),
+            false => Err(StatementError::TableMoved),
+        }
     }
 
     /// The version of the first catalog known here that says that the table is closed; None: it is open.
@@ -312,7 +326,14 @@ mod tests {
         assert_eq!(partition.closed_since(TABLE), Some(5));
         assert_eq!(partition.closed_since(TABLE + 1), Some(7));
         assert_eq!(partition.check_open(TABLE), Err(StatementError::TableMoved));
+        let shown = |partition: &Partition, catalog| partition.check_shown(TABLE, catalog).is_ok();
+        assert!(shown(&partition, 4) && !shown(&partition, 5) && !shown(&partition, 7));
         partition.set_closed([].into_iter(), 8);
         assert_eq!(partition.check_open(TABLE), Ok(()));
+        // Its rows came while it was closed: who looks as of then would see some of them.
+        assert!(!shown(&partition, 4) && !shown(&partition, 7) && shown(&partition, 8));
+        partition.set_closed([].into_iter(), 9);
+        assert!(!shown(&partition, 7) && shown(&partition, 8));
+        assert_eq!(partition.check_shown(TABLE + 2, 1), Ok(()));
     }
 }
