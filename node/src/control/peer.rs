@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status, Streaming};
 use volt_proto::v1::peer_server::Peer;
 use volt_proto::v1::{
     ArchiveRequest, ArchiveResponse, CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest,
-    HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse, JoinRequest, JoinResponse, ProposeRequest,
-    ProposeResponse, RaftMessage, RecoveriesRequest, RecoveriesResponse, ReplicateRequest, ReplicateResponse,
+    HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse, JoinRequest, JoinResponse, NewestRequest,
+    NewestResponse, ProposeRequest, ProposeResponse, RaftMessage, RecoveriesRequest, RecoveriesResponse, ReplicateRequest, ReplicateResponse,
     ReplyBatch,
 };
 
@@ -110,6 +110,10 @@ impl Peer for PeerService {
             .serve_propose(request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn newest(&self, _: Request<NewestRequest>) -> Result<Response<NewestResponse>, Status> {
+        self.metadata.serve_newest().await.map(Response::new)
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {

@@ -18,6 +18,7 @@ pub mod lease;
 pub mod link;
 pub mod map;
 pub mod moves;
+mod newest;
 pub mod placement;
 mod placements;
 mod propose;

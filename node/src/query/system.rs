@@ -21,7 +21,7 @@ use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
 use super::procedure::{Counts, Statistics};
-use super::tables::{SystemTable, at_once, system_schema};
+use super::tables::{SystemRows, SystemTable, at_once, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::hazard::Hazard;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
@@ -178,7 +178,7 @@ pub(super) fn system_tables(
     let of_nodes = Arc::clone(metadata);
     let nodes = SystemTable {
         schema: system_schema(NODES),
-        rows: at_once(move || nodes(&of_nodes.map(), &of_nodes.hazards())),
+        rows: of_map(metadata, move |map| nodes(map, &of_nodes.hazards())),
     };
     tables.push(("nodes", Arc::new(nodes)));
     let (node_id, memory) = (metadata.node_id(), Arc::clone(memory));
@@ -208,19 +208,34 @@ pub(super) fn system_tables(
         rows: at_once(move || detectors.clone()),
     };
     tables.push(("detectors", Arc::new(detectors)));
-    let (metadata, statistics) = (Arc::clone(metadata), Arc::clone(statistics));
+    let statistics = Arc::clone(statistics);
     let procedures = SystemTable {
         schema: system_schema(PROCEDURES),
-        rows: at_once(move || procedures(&metadata.map(), &statistics)),
+        rows: of_map(metadata, move |map| procedures(map, &statistics)),
     };
     tables.push(("procedures", Arc::new(procedures)));
     tables
 }
 
+/// Rows of the newest map, also when another node changed it a moment ago.
+fn of_map(
+    metadata: &Arc<Metadata>,
+    rows: impl Fn(&ClusterMap) -> Vec<Vec<Value>> + Clone + Send + Sync + 'static,
+) -> Arc<SystemRows> {
+    let metadata = Arc::clone(metadata);
+    Arc::new(move || {
+        let (metadata, rows) = (Arc::clone(&metadata), rows.clone());
+        async move {
+            metadata.catch_up_with_leader().await;
+            rows(&metadata.map())
+        }
+        .boxed()
+    })
+}
+
 fn tables_of_the_map(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {
     let table = |&(name, columns, rows): &Definition| {
-        let metadata = Arc::clone(metadata);
-        let rows = at_once(move || rows(&metadata.map()));
+        let rows = of_map(metadata, rows);
         (
             name,
             Arc::new(SystemTable {
