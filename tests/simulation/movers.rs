@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use volt_node::world::PlantedBug;
 
 use crate::determinism::mix;
 use crate::planted::planted;
 use crate::shared::{Phase, Shared};
-use crate::sql::connect;
+use crate::sql::{Failure, answer, connect};
 
 /// What is moved: nobody calls procedures of these.
 const TABLES: [&str; 4] = ["registers", "counters", "accounts", "parcels"];
 /// How long somebody waits for a move; it goes on.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Longest time for what is on its way when nothing is wrong any more.
+const ARRIVED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Half of the runs move tables; of those with a planted bug, only the one of moves.
 pub fn moves_tables(seed: u64) -> bool {
@@ -43,5 +45,25 @@ pub async fn mover(shared: Shared, seed: u64) {
             Ok(Err(_)) | Err(_) => "may have, or get,",
         };
         shared.note(&format!("{table} {how} REPLICATION = {replication} MODE {mode}"));
+    }
+}
+
+/// Whatever is on its way arrives, now that nothing is wrong any more: a table is closed for as long as a transaction without
+/// a client holds its old partition, which is five seconds.
+pub async fn arrive(shared: &Shared) -> Result<(), String> {
+    let limit = Instant::now() + ARRIVED_WITHIN;
+    let node = shared.members()[0];
+    loop {
+        let left = match connect(node).await {
+            Some(client) => answer(client.query("SELECT * FROM system.moves", &[])).await.map(|rows| rows.len()),
+            None => Err(Failure::Unknown),
+        };
+        match left {
+            Ok(0) => return Ok(()),
+            left if Instant::now() > limit => {
+                return Err(format!("tables are on their way {ARRIVED_WITHIN:?} after the end: {left:?}"));
+            }
+            _ => sleep(Duration::from_millis(200)).await,
+        }
     }
 }

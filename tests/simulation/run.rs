@@ -216,6 +216,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         .map_err(|what| format!("after the last fault: {what}"))?;
     shared.note("whole again");
     counters::count_the_rest(&shared).await?;
+    movers::arrive(&shared).await?;
     for node in shared.members() {
         read_all_from(node, &shared).await?;
     }
