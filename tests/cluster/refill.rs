@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use volt_proto::v1::SwitchPrimariesRequest;
 use volt_tests::operator;
+use volt_tests::postgres::Postgres;
 use volt_tests::processes::Nodes;
 
 use crate::cluster::Cluster;
@@ -15,6 +16,8 @@ use crate::{alone, block_on, connect};
 /// Of each row; all rows lie in one partition.
 const ROW_BYTES: usize = 64 << 10;
 const ROWS: i64 = 48;
+const WIDE: &str = "CREATE TABLE wide (place INT, id BIGINT, filler TEXT, amount NUMERIC(10, 2), ratio DOUBLE PRECISION, at TIMESTAMP, raw BYTEA,
+    ok BOOLEAN, code VARCHAR(9), PRIMARY KEY (place, id))";
 /// So slow that a fill can be caught in the middle.
 const SLOW_BYTES_PER_SECOND: &str = "1048576";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,13 +53,17 @@ async fn start(archive: &[&str]) -> anyhow::Result<(Cluster, Client)> {
     let cluster = Cluster::of(Nodes::start_with(3, |_| "127.0.0.1".to_owned(), &more)?);
     cluster.form_with(3).await?;
     let client = connect(cluster.sql(1)).await?;
-    let table = "CREATE TABLE wide (place INT, id BIGINT, filler TEXT, PRIMARY KEY (place, id)) WITH REPLICATION = 2 PARTITION BY (place)";
-    client.batch_execute(table).await?;
+    let table = format!("{WIDE} WITH REPLICATION = 2 PARTITION BY (place)");
+    client.batch_execute(&table).await?;
     for id in 1..=ROWS {
         let filler = format!("{id} {}", "x".repeat(ROW_BYTES));
-        client
-            .execute("INSERT INTO wide VALUES (1, $1, $2)", &[&id, &filler])
-            .await?;
+        let insert = match id % 4 {
+            0 => "INSERT INTO wide (place, id, filler) VALUES (1, $1, $2)",
+            _ => {
+                "INSERT INTO wide VALUES (1, $1, $2, 1.50, 0.1, '1999-12-31 23:59:59.000001', '\\x00ff', true, 'it''s')"
+            }
+        };
+        client.execute(insert, &[&id, &filler]).await?;
     }
     Ok((cluster, client))
 }
@@ -153,7 +160,7 @@ fn only_what_differs_is_copied_and_nothing_twice() {
 }
 
 /// An empty disk, and the statement that brings it back, on another node.
-async fn recover_from_nothing(cluster: &mut Cluster, statement: &'static str) -> anyhow::Result<()> {
+async fn recover_from_nothing(cluster: &mut Cluster, source: &str) -> anyhow::Result<()> {
     cluster.nodes.node(3).kill()?;
     cluster.nodes.node(3).lose_data()?;
     let client = connect(cluster.sql(1)).await?;
@@ -163,11 +170,11 @@ async fn recover_from_nothing(cluster: &mut Cluster, statement: &'static str) ->
     })
     .await?;
     let recover = connect(cluster.sql(2)).await?;
-    let recovered = tokio::spawn(async move { recover.simple_query(statement).await });
-    let asked =
-        "SELECT count(*) FROM system.recoveries WHERE node_id = 3 AND state = 'asked for' AND source = 'file-system'";
+    let statement = format!("RECOVER NODE 3 WITH (source = '{source}', strategy = one_shot)");
+    let recovered = tokio::spawn(async move { recover.simple_query(&statement).await });
+    let asked = "SELECT count(*) FROM system.recoveries WHERE node_id = 3 AND state = 'asked for' AND source = $1";
     until("the wish is there", async || {
-        Ok(client.query_one(asked, &[]).await?.get::<_, i64>(0) == 1)
+        Ok(client.query_one(asked, &[&source]).await?.get::<_, i64>(0) == 1)
     })
     .await?;
     cluster.nodes.node(3).start()?;
@@ -175,7 +182,30 @@ async fn recover_from_nothing(cluster: &mut Cluster, statement: &'static str) ->
     Ok(())
 }
 
-async fn source(client: &Client) -> anyhow::Result<String> {
+/// What every source beside the primary holds to: what it has is not copied from there, and what is wrong there does no harm.
+async fn holds_contract(
+    source: &str,
+    (mut cluster, client): (Cluster, Client),
+    bend: impl AsyncFnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let all = ROWS * ROW_BYTES as i64;
+    recover_from_nothing(&mut cluster, source).await?;
+    let filled = fill(&client, 3).await?.context("no fill is shown")?;
+    ensure!(source_of_newest(&client).await? == source, "{filled:?}");
+    ensure!(filled.received < all / 3 && filled.reused > all / 2, "{filled:?}");
+    lead_all(&cluster, 3).await?;
+    holds_what_was_written(&connect(cluster.sql(3)).await?).await?;
+
+    bend().await?;
+    recover_from_nothing(&mut cluster, source).await?;
+    let client = connect(cluster.sql(1)).await?;
+    let filled = fill(&client, 3).await?.context("no fill is shown")?;
+    ensure!(filled.received >= all && filled.reused == 0, "{filled:?}");
+    lead_all(&cluster, 3).await?;
+    holds_what_was_written(&connect(cluster.sql(3)).await?).await
+}
+
+async fn source_of_newest(client: &Client) -> anyhow::Result<String> {
     let newest =
         "SELECT source FROM system.recoveries WHERE node_id = 3 AND total_rows >= $1 ORDER BY began_at DESC LIMIT 1";
     Ok(client.query_one(newest, &[&ROWS]).await?.get(0))
@@ -183,45 +213,62 @@ async fn source(client: &Client) -> anyhow::Result<String> {
 
 #[test]
 fn what_the_archive_has_is_not_copied_and_what_is_wrong_there_does_no_harm() {
-    const RECOVER: &str = "RECOVER NODE 3 WITH (source = file_system, strategy = one_shot)";
     let _alone = alone();
     block_on(async {
         let folder = tempfile::tempdir()?;
         let url = format!("file://{}", folder.path().display());
-        let (mut cluster, client) = start(&["--archive", &url, "--archive-interval-ms", "300"]).await?;
-        let all = ROWS * ROW_BYTES as i64;
+        let (cluster, client) = start(&["--archive", &url, "--archive-interval-ms", "300"]).await?;
         write_one_row_often(&client).await?;
         sleep(Duration::from_secs(2)).await;
-
-        recover_from_nothing(&mut cluster, RECOVER).await?;
-        let filled = fill(&client, 3).await?.context("no fill is shown")?;
-        ensure!(source(&client).await? == "file-system", "{filled:?}");
-        ensure!(filled.received < all / 3 && filled.reused > all / 2, "{filled:?}");
-        lead_all(&cluster, 3).await?;
-        holds_what_was_written(&connect(cluster.sql(3)).await?).await?;
-
-        // Of each object of records and rows a byte is another: it comes from the primary.
-        let mut bent = 0;
-        for object in walk(folder.path())? {
-            let text = object.display().to_string();
-            let mut bytes = std::fs::read(&object)?;
-            if (text.contains("/log/") || text.contains("/base/")) && !bytes.is_empty() {
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 0x10;
-                std::fs::write(&object, bytes)?;
-                bent += 1;
+        // Of each object of records and rows a byte is another.
+        let bend = async || {
+            let mut bent = 0;
+            for object in walk(folder.path())? {
+                let text = object.display().to_string();
+                let mut bytes = std::fs::read(&object)?;
+                if (text.contains("/log/") || text.contains("/base/")) && !bytes.is_empty() {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 0x10;
+                    std::fs::write(&object, bytes)?;
+                    bent += 1;
+                }
             }
-        }
-        ensure!(bent > 0, "nothing was archived");
-        recover_from_nothing(&mut cluster, RECOVER).await?;
-        let client = connect(cluster.sql(1)).await?;
-        let filled = fill(&client, 3).await?.context("no fill is shown")?;
-        ensure!(
-            source(&client).await? == "network" && filled.received >= all,
-            "{filled:?}"
-        );
-        lead_all(&cluster, 3).await?;
-        holds_what_was_written(&connect(cluster.sql(3)).await?).await
+            ensure!(bent > 0, "nothing was archived");
+            Ok(())
+        };
+        holds_contract("file-system", (cluster, client), bend).await
+    });
+}
+
+#[test]
+fn what_a_linked_database_has_is_not_copied_and_what_is_wrong_there_does_no_harm() {
+    let _alone = alone();
+    block_on(async {
+        let postgres = Postgres::start()?;
+        let there = connect(postgres.port).await?;
+        there.batch_execute(WIDE).await?;
+        // Whatever its settings are.
+        let settings =
+            "ALTER DATABASE volt SET datestyle = 'SQL, DMY'; ALTER DATABASE volt SET extra_float_digits = -3;
+                        ALTER DATABASE volt SET bytea_output = 'escape'";
+        there.batch_execute(settings).await?;
+        let (cluster, client) = start(&[]).await?;
+        let refused = client
+            .batch_execute("RECOVER NODE 3 WITH (source = database)")
+            .await
+            .expect_err("there is no link");
+        ensure!(refused.code().map(|code| code.code()) == Some("55000"), "{refused:?}");
+        let link = format!("CREATE REPLICATION LINK there TO '{}' FOR TABLE wide", postgres.url());
+        client.batch_execute(&link).await?;
+        write_one_row_often(&client).await?;
+        let last = "SELECT count(*), sum(CASE WHEN filler LIKE '99 yyy%' THEN 1 ELSE 0 END) FROM wide";
+        until("all is told", async || {
+            let row = there.query_one(last, &[]).await?;
+            Ok((row.get::<_, i64>(0), row.get::<_, Option<i64>>(1)) == (ROWS, Some(1)))
+        })
+        .await?;
+        let bend = async || Ok(there.batch_execute("UPDATE wide SET amount = 7.25").await?);
+        holds_contract("database", (cluster, client), bend).await
     });
 }
 

@@ -55,13 +55,17 @@ pub async fn arrive(shared: &Shared) -> Result<(), String> {
     let node = shared.members()[0];
     loop {
         let left = match connect(node).await {
-            Some(client) => answer(client.query("SELECT * FROM system.moves", &[])).await.map(|rows| rows.len()),
+            Some(client) => answer(client.query("SELECT * FROM system.moves", &[]))
+                .await
+                .map(|rows| rows.len()),
             None => Err(Failure::Unknown),
         };
         match left {
             Ok(0) => return Ok(()),
             left if Instant::now() > limit => {
-                return Err(format!("tables are on their way {ARRIVED_WITHIN:?} after the end: {left:?}"));
+                return Err(format!(
+                    "tables are on their way {ARRIVED_WITHIN:?} after the end: {left:?}"
+                ));
             }
             _ => sleep(Duration::from_millis(200)).await,
         }

@@ -45,7 +45,7 @@ pub use attempt::Attempt;
 pub use call::{Called, Home};
 use decisions::Decisions;
 pub use decisions::MAX_DECISIONS;
-pub use dump::{DumpCursor, SnapshotSums, TableSum};
+pub use dump::{DumpCursor, SnapshotSums, TableSum, with_versions, without_versions};
 pub use expire::{Expired, Reached};
 pub use incoming::{Conflict, Incorporated, MAX_CONFLICTS_KEPT};
 pub use kept::Kept;

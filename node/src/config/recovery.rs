@@ -46,6 +46,8 @@ pub enum RecoverySource {
     Network,
     /// The archive, and from its primary what is not there or otherwise by now.
     FileSystem,
+    /// The databases to which replication links tell its tables, and from its primary what is not there or otherwise by now.
+    Database,
 }
 
 impl RecoverySource {
@@ -54,13 +56,14 @@ impl RecoverySource {
         match self {
             Self::Network => "network",
             Self::FileSystem => "file-system",
+            Self::Database => "database",
         }
     }
 
     /// The source of this name, with `_` or `-`.
     pub fn of_name(name: &str) -> Option<Self> {
         let name = name.to_lowercase().replace('_', "-");
-        [Self::Network, Self::FileSystem]
+        [Self::Network, Self::FileSystem, Self::Database]
             .into_iter()
             .find(|source| source.name() == name)
     }
@@ -81,7 +84,7 @@ impl RecoveryOrder {
         let all = self
             .strategy
             .is_some_and(|strategy| strategy != RecoveryStrategy::Automatic);
-        all || self.source == Some(RecoverySource::FileSystem)
+        all || self.source.is_some_and(|source| source != RecoverySource::Network)
     }
 }
 

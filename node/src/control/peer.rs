@@ -10,8 +10,8 @@ use volt_proto::v1::peer_server::Peer;
 use volt_proto::v1::{
     ArchiveRequest, ArchiveResponse, CallBatch, CompareRequest, CompareResponse, FillChunk, FillRequest,
     HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse, JoinRequest, JoinResponse, NewestRequest,
-    NewestResponse, ProposeRequest, ProposeResponse, RaftMessage, RecoveriesRequest, RecoveriesResponse, ReplicateRequest, ReplicateResponse,
-    ReplyBatch,
+    NewestResponse, ProposeRequest, ProposeResponse, RaftMessage, RecoveriesRequest, RecoveriesResponse,
+    ReplicateRequest, ReplicateResponse, ReplyBatch,
 };
 
 use super::{Answers, DataPlane};

@@ -135,11 +135,11 @@ fn key_object(table: &Table, key: &[u8]) -> Result<String, NotTold> {
     Ok(json::object(names.zip(values)))
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn list(names: impl Iterator<Item = String>, separator: &str) -> String {
+pub(super) fn list(names: impl Iterator<Item = String>, separator: &str) -> String {
     names.collect::<Vec<_>>().join(separator)
 }
 

@@ -80,7 +80,7 @@ fn option(sql: &str, recover: &mut RecoverNode, name: &TokenWithSpan, value: &To
         },
         "SOURCE" => match RecoverySource::of_name(&text) {
             Some(source) => recover.order.source = Some(source),
-            None => return invalid("Sources are network and file_system."),
+            None => return invalid("Sources are network, file_system and database."),
         },
         _ => {
             let message = format!("unrecognized option \"{}\"", word(name).to_lowercase());

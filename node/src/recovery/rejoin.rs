@@ -41,6 +41,10 @@ pub(crate) async fn recover_node(
         let error = SqlError::new("55000", "this cluster has no archive to recover a node from");
         return Err(error.hint("Nodes are started with --archive, or the source is network."));
     }
+    if order.source == Some(RecoverySource::Database) && map.links.is_empty() {
+        let error = SqlError::new("55000", "this cluster has no replication link to recover a node from");
+        return Err(error.hint("CREATE REPLICATION LINK makes one, or the source is network."));
+    }
     if before.state.is_alive() && in_sync(&map, node) {
         return Ok(vec![format!("node {node} is alive and in sync: nothing to do")]);
     }

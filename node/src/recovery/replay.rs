@@ -126,7 +126,7 @@ impl Replay {
                 let unfinished = self.filling.insert(partition, Partition::new());
                 let replica = self.replica(partition);
                 replica.emptied();
-                replica.keep_as_base(unfinished.unwrap_or_default());
+                replica.keep_as_base(unfinished.unwrap_or_default(), true);
             }
             LogEntry::FillChunk { chunk } => {
                 let loaded = self.filling.entry(partition).or_default().load_chunk(&chunk);
@@ -178,7 +178,7 @@ impl Replay {
                 // What had been copied when the process ended, need not come again.
                 for (partition, unfinished) in std::mem::take(&mut self.filling) {
                     if let Some(replica) = self.replicas.get_mut(&partition) {
-                        replica.keep_as_base(unfinished);
+                        replica.keep_as_base(unfinished, true);
                     }
                 }
                 Ok(self.replicas.into_values().collect())

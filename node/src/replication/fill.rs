@@ -6,7 +6,8 @@
 //!
 //! A learner that still has rows, its **base**, takes only what differs: the primary names each chunk by its two ends and its hash,
 //! and the learner, who looks at the same range of its base, says whether it has that chunk. Whatever the base is, what comes of it is S:
-//! it may be what a node held before it was away, what an earlier fill had copied when either side died, or a replica in doubt.
+//! it may be what a node held before it was away, what an earlier fill had copied when either side died, a replica in doubt, what an archive has, or
+//! what another database was told. The last has no LSNs: chunks are compared without them, and those of a chunk that is there are sent.
 
 mod learner;
 pub(crate) mod progress;
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Recovery;
 use crate::control::FillFigures;
+use crate::links::Recalled;
 use progress::{FillState, Fills, Progress};
 use throttle::Throttle;
 
@@ -46,6 +48,8 @@ pub(crate) struct Fillings {
     throttle: Mutex<Throttle>,
     turns: Semaphore,
     own: Fills,
+    /// What linked databases have of replicas that are to be filled.
+    recalled: Recalled,
     /// Bytes of chunks since the start.
     received: AtomicU64,
     reused: AtomicU64,
@@ -59,6 +63,7 @@ impl Fillings {
             throttle: Mutex::new(Throttle::new(settings.bytes_per_second)),
             turns: Semaphore::new(FILLS_AT_A_TIME),
             own: Fills::default(),
+            recalled: Recalled::default(),
             received: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             sent: AtomicU64::new(0),

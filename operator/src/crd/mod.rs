@@ -14,7 +14,7 @@ use kube::CustomResourceExt;
 pub use archive::{Archive, Restore};
 pub use failure_detection::{Detect, FailureDetection, LivenessDatabase, SecretKey};
 pub use load_balancing::{LoadBalancing, Queue, ReadFrom, Spool, Strategy};
-pub use recovery::{Recovery, RecoveryStrategy, Replication};
+pub use recovery::{Recovery, RecoverySource, RecoveryStrategy, Replication};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};
 pub use status::{NodeSummary, Operation, OperationKind, Phase, VoltClusterStatus};
 

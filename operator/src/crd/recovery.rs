@@ -10,6 +10,9 @@ pub struct Recovery {
     /// `Automatic` by default; `RECOVER NODE ... WITH (strategy = ...)` chooses for one recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<RecoveryStrategy>,
+    /// `Network` by default; `RECOVER NODE ... WITH (source = ...)` chooses for one recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RecoverySource>,
     /// Bytes a second that each node sends to replicas that it fills, one-shot ones aside: 134,217,728 (128 MiB) by default;
     /// 0: as fast as its own commits bear. It goes slower while its commits suffer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,6 +29,17 @@ pub enum RecoveryStrategy {
     OneShot,
     /// The rows that it lacks or has otherwise, no faster than writers bear.
     Incremental,
+}
+
+/// Where the rows of a replica that must be filled come from. Whatever they are, only what is the same as its primary's is used.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum RecoverySource {
+    /// Its primary.
+    Network,
+    /// The archive, and from its primary what is not there or otherwise by now.
+    FileSystem,
+    /// The databases to which replication links tell its tables, and from its primary what is not there or otherwise by now.
+    Database,
 }
 
 /// How backups are kept.
@@ -52,10 +66,16 @@ impl Recovery {
             RecoveryStrategy::Incremental => "incremental",
         });
         let strategy = strategy.map(|strategy| ("VOLT_RECOVERY_STRATEGY", strategy.to_owned()));
+        let source = self.source.map(|source| match source {
+            RecoverySource::Network => "network",
+            RecoverySource::FileSystem => "file-system",
+            RecoverySource::Database => "database",
+        });
+        let source = source.map(|source| ("VOLT_RECOVERY_SOURCE", source.to_owned()));
         let bytes = self
             .bytes_per_second
             .map(|bytes| ("VOLT_RECOVERY_BYTES_PER_SECOND", bytes.to_string()));
-        strategy.into_iter().chain(bytes).collect()
+        strategy.into_iter().chain(source).chain(bytes).collect()
     }
 }
 

@@ -63,6 +63,8 @@ use super::status::VoltClusterStatus;
         .message("the name must begin with a letter: its Services are named after it"),
     validation = Rule::new("!has(self.spec.archive) || !has(self.spec.restore) || !has(self.spec.archive.secretName) || !has(self.spec.restore.secretName) || self.spec.archive.secretName == self.spec.restore.secretName")
         .message("archive and restore name one Secret: a node has one environment"),
+    validation = Rule::new("!has(self.spec.recovery) || !has(self.spec.recovery.source) || self.spec.recovery.source != 'FileSystem' || has(self.spec.archive)")
+        .message("recovery from the FileSystem needs an archive"),
     validation = Rule::new("!has(self.spec.restore) || (has(oldSelf.spec.restore) && self.spec.restore == oldSelf.spec.restore)")
         .message("restore says what a new cluster begins as: it can't be set or changed later")
 )]

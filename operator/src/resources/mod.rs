@@ -109,8 +109,8 @@ mod tests {
 
     use super::*;
     use crate::crd::{
-        Detect, FailureDetection, LivenessDatabase, LoadBalancing, Queue, ReadFrom, Recovery, RecoveryStrategy,
-        Replication, SecretKey, Spool, Strategy,
+        Detect, FailureDetection, LivenessDatabase, LoadBalancing, Queue, ReadFrom, Recovery, RecoverySource,
+        RecoveryStrategy, Replication, SecretKey, Spool, Strategy,
     };
 
     fn demo() -> VoltCluster {
@@ -316,6 +316,7 @@ mod tests {
         assert!(variables(&cluster).is_empty());
         cluster.spec.recovery = Recovery {
             strategy: Some(RecoveryStrategy::OneShot),
+            source: Some(RecoverySource::Database),
             bytes_per_second: Some(1 << 20),
         };
         cluster.spec.replication = Replication {
@@ -326,6 +327,7 @@ mod tests {
             variables(&cluster),
             [
                 "VOLT_RECOVERY_STRATEGY=one-shot",
+                "VOLT_RECOVERY_SOURCE=database",
                 "VOLT_RECOVERY_BYTES_PER_SECOND=1048576",
                 "VOLT_ASYNC_MAX_LAG=7"
             ]

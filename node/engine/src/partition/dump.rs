@@ -7,6 +7,10 @@
 //! 1 prepared: lsn u64, transaction, home u32, counted effects; 2 decision: lsn u64, transaction, committed u8;
 //! 3 row: table u32, lsn u64, counted key, counted row. Integers are little-endian.
 
+mod versions;
+
+pub use versions::{with_versions, without_versions};
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! The learner's side of a fill.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use volt_engine::partition::{DumpCursor, Partition};
+use volt_engine::partition::{DumpCursor, Partition, with_versions};
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 use volt_proto::v1::fill_chunk::Kind;
@@ -56,6 +57,7 @@ async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
     let began = replicas.now_ms();
     let medium = match order.source.unwrap_or(settings.source) {
         RecoverySource::FileSystem if take_archived(&replicas, &filling).await => RecoverySource::FileSystem,
+        RecoverySource::Database if take_recalled(&replicas, &filling).await => RecoverySource::Database,
         _ => RecoverySource::Network,
     };
     let progress = replicas.filling.own.begin(Progress {
@@ -78,10 +80,13 @@ async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
         began,
         engine: Partition::new(),
         snapshot: 0,
+        unversioned: VecDeque::new(),
     };
-    // What the archive has need not come, also when all is wanted at once.
+    // What is there need not come, also when all is wanted at once.
     let asked = match (medium, strategy) {
-        (RecoverySource::FileSystem, RecoveryStrategy::OneShot) => RecoveryStrategy::Automatic,
+        (RecoverySource::FileSystem | RecoverySource::Database, RecoveryStrategy::OneShot) => {
+            RecoveryStrategy::Automatic
+        }
         _ => strategy,
     };
     let copied = match copy.run(from, asked).await {
@@ -92,6 +97,9 @@ async fn fetch(replicas: Arc<Replicas>, filling: Filling, from: NodeId) {
         Err(status) => Err(status),
     };
     let partial = copy.engine;
+    if medium == RecoverySource::Database {
+        replicas.filling.recalled.forget_what_is_not_wanted(&replicas);
+    }
     let mut now = progress.lock().expect("no panic under this lock");
     now.micros = micros_since(&replicas, began);
     match copied {
@@ -135,11 +143,23 @@ async fn take_archived(replicas: &Replicas, filling: &Filling) -> bool {
             return false;
         }
     };
-    let Ok(mut replica) = filling.replica() else {
-        return false;
-    };
-    replica.keep_as_base(rows);
-    true
+    filling
+        .replica()
+        .is_ok_and(|mut replica| replica.keep_as_base(rows, true))
+}
+
+/// The same with what linked databases have.
+async fn take_recalled(replicas: &Replicas, filling: &Filling) -> bool {
+    let partition = filling.partition;
+    match replicas.filling.recalled.take(replicas, partition).await {
+        Ok(rows) => filling
+            .replica()
+            .is_ok_and(|mut replica| replica.keep_as_base(rows, false)),
+        Err(why) => {
+            tracing::warn!(partition, %why, "no linked database's rows can be used; all come from the primary");
+            false
+        }
+    }
 }
 
 fn micros_since(replicas: &Replicas, began_ms: u64) -> i64 {
@@ -202,7 +222,7 @@ impl Filling {
     pub(in crate::replication) fn give_up(&self, partial: Partition) {
         if let Ok(mut replica) = self.replica() {
             self.log.append(self.partition, &LogEntry::Reset { epoch: self.epoch });
-            replica.keep_as_base(partial);
+            replica.keep_as_base(partial, true);
             replica.emptied();
         }
     }
@@ -216,6 +236,8 @@ struct Copy<'a> {
     /// What has come so far.
     engine: Partition,
     snapshot: Lsn,
+    /// Ranges of a base without LSNs that are the primary's but for these, which come.
+    unversioned: VecDeque<(u64, Bytes)>,
 }
 
 impl Copy<'_> {
@@ -225,11 +247,16 @@ impl Copy<'_> {
         let mut client = peer.map_err(|error| Status::unavailable(error.to_string()))?;
         // As many as may be unanswered, and the question: so that an answer never waits.
         let (answers, requests) = mpsc::channel(RANGES_IN_FLIGHT + 1);
+        let (has_base, lacks_versions) = {
+            let replica = self.filling.replica()?;
+            (replica.has_base(), replica.base_lacks_versions())
+        };
         let mut begin = v1::FillBegin {
             partition_id: self.filling.partition,
             epoch: self.filling.epoch,
             node_id: self.replicas.node_id,
-            has_base: self.filling.replica()?.has_base(),
+            has_base,
+            base_lacks_versions: lacks_versions,
             ..Default::default()
         };
         begin.set_strategy(wire(strategy));
@@ -250,9 +277,7 @@ impl Copy<'_> {
             match next(&mut chunks).await? {
                 Kind::Head(_) => return Err(Status::invalid_argument("a second head")),
                 Kind::Rows(chunk) => {
-                    let bytes = chunk.len() as u64;
-                    self.now().received_bytes += bytes;
-                    self.replicas.filling.received.fetch_add(bytes, Relaxed);
+                    self.received(chunk.len());
                     self.load(chunk).await?;
                 }
                 Kind::Range(range) => {
@@ -266,13 +291,31 @@ impl Copy<'_> {
                         let bytes = chunk.len() as u64;
                         self.now().reused_bytes += bytes;
                         self.replicas.filling.reused.fetch_add(bytes, Relaxed);
-                        self.load(chunk).await?;
+                        match lacks_versions {
+                            true => self.unversioned.push_back((range.range, chunk)),
+                            false => self.load(chunk).await?,
+                        }
                     }
+                }
+                Kind::Versions(versions) => {
+                    self.received(versions.lsns.len());
+                    let waiting = self.unversioned.pop_front();
+                    let (_, rows) = waiting
+                        .filter(|(range, _)| *range == versions.range)
+                        .ok_or_else(|| Status::invalid_argument("LSNs out of turn"))?;
+                    let chunk = with_versions(&rows, &versions.lsns);
+                    self.load(chunk.map_err(|error| Status::data_loss(error.to_string()))?)
+                        .await?;
                 }
                 Kind::Wait(_) => {}
                 Kind::End(_) => return Ok(history),
             }
         }
+    }
+
+    fn received(&self, bytes: usize) {
+        self.now().received_bytes += bytes as u64;
+        self.replicas.filling.received.fetch_add(bytes as u64, Relaxed);
     }
 
     fn now(&self) -> MutexGuard<'_, Progress> {

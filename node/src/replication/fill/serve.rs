@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
-use volt_engine::partition::DumpCursor;
+use volt_engine::partition::{DumpCursor, without_versions};
 use volt_proto::v1;
 use volt_proto::v1::fill_chunk::Kind;
 use volt_proto::v1::fill_request::Kind as Asked;
@@ -96,6 +96,7 @@ async fn send(
         requests,
         is_throttled: begin.strategy() != v1::FillStrategy::FillOneShot,
         asks: Asks::of(begin),
+        sends_versions: begin.base_lacks_versions,
         ranges: VecDeque::new(),
         number: 0,
     };
@@ -175,14 +176,23 @@ impl Asks {
     }
 }
 
+/// A range, its chunk, and the LSNs in it if the learner lacks them.
+struct Named {
+    range: u64,
+    chunk: Bytes,
+    versions: Option<Bytes>,
+}
+
 struct Sender<'a> {
     replicas: &'a Replicas,
     chunks: &'a Chunks,
     requests: Streaming<v1::FillRequest>,
     is_throttled: bool,
     asks: Asks,
-    /// Ranges that were named and are not answered, with their chunks.
-    ranges: VecDeque<(u64, Bytes)>,
+    /// The learner lacks the LSNs of what it has.
+    sends_versions: bool,
+    /// Ranges that were named and are not answered.
+    ranges: VecDeque<Named>,
     number: u64,
 }
 
@@ -197,20 +207,33 @@ impl Sender<'_> {
             self.take_answer().await?;
         }
         self.number += 1;
+        let split = self.sends_versions.then(|| without_versions(&chunk)).transpose();
+        let split = split.map_err(|error| Status::internal(error.to_string()))?;
+        let (compared, versions) = split.unzip();
         let range = v1::FillRange {
             range: self.number,
             after: from.map_or_else(Bytes::new, |cursor| cursor.encode().into()),
             until: to.map_or_else(Bytes::new, |cursor| cursor.encode().into()),
             bytes: chunk.len() as u64,
-            hash: Bytes::copy_from_slice(&hash(&chunk)),
+            hash: Bytes::copy_from_slice(&hash(compared.as_ref().unwrap_or(&chunk))),
         };
-        self.ranges.push_back((self.number, chunk));
+        self.ranges.push_back(Named {
+            range: self.number,
+            chunk,
+            versions,
+        });
         put(self.chunks, Kind::Range(range)).await
     }
 
     async fn rows(&self, chunk: Bytes) -> Result<(), Status> {
+        self.pause(chunk.len()).await?;
+        put(self.chunks, Kind::Rows(chunk)).await
+    }
+
+    /// Until so many bytes may be sent.
+    async fn pause(&self, bytes: usize) -> Result<(), Status> {
         if self.is_throttled {
-            let mut pause = self.replicas.filling.take(self.replicas.now_ms(), chunk.len());
+            let mut pause = self.replicas.filling.take(self.replicas.now_ms(), bytes);
             while !pause.is_zero() {
                 let slice = pause.min(SIGN_OF_LIFE);
                 tokio::time::sleep(slice).await;
@@ -220,23 +243,31 @@ impl Sender<'_> {
                 }
             }
         }
-        self.replicas.filling.sent.fetch_add(chunk.len() as u64, Relaxed);
-        put(self.chunks, Kind::Rows(chunk)).await
+        self.replicas.filling.sent.fetch_add(bytes as u64, Relaxed);
+        Ok(())
     }
 
     async fn take_answer(&mut self) -> Result<(), Status> {
         let Asked::Answer(answer) = next(&mut self.requests).await? else {
             return Err(Status::invalid_argument("asked twice"));
         };
-        let (_, chunk) = self
+        let named = self
             .ranges
             .pop_front()
-            .filter(|(range, _)| *range == answer.range)
+            .filter(|named| named.range == answer.range)
             .ok_or_else(|| Status::invalid_argument("an answer out of turn"))?;
         self.asks.answered(answer.has_it);
-        match answer.has_it {
-            true => Ok(()),
-            false => self.rows(chunk).await,
+        match (answer.has_it, named.versions) {
+            (true, None) => Ok(()),
+            (true, Some(lsns)) => {
+                self.pause(lsns.len()).await?;
+                let versions = v1::FillVersions {
+                    range: named.range,
+                    lsns,
+                };
+                put(self.chunks, Kind::Versions(versions)).await
+            }
+            (false, _) => self.rows(named.chunk).await,
         }
     }
 }

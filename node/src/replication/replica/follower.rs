@@ -138,7 +138,7 @@ impl Replica {
         // Also what is not known to be committed, if it can be applied: a base need not be true.
         let _ = self.try_apply_until(self.appended);
         let rows = std::mem::take(&mut self.engine);
-        self.keep_as_base(rows);
+        self.keep_as_base(rows, true);
         *self = Self {
             base: self.base.take(),
             refuses_log: self.refuses_log,

@@ -127,7 +127,7 @@ pub(crate) struct Replica {
     /// A segment of the log: the newest fill began in it, or in a later one.
     pub(crate) filling_since: u64,
     /// Rows that a fill may find to be what it brings; nothing else is done with them.
-    base: Option<Box<Partition>>,
+    base: Option<Box<base::Base>>,
     /// It is to be filled, whatever records its primary has: `RECOVER NODE` says so.
     pub(crate) refuses_log: bool,
     /// It was read back from the log, and has not been a learner since.
