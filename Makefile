@@ -29,12 +29,13 @@ soak: ## seeds of the simulation, any number: make soak SEEDS=10000 FROM=301
 endure: ## real processes under faults for minutes, their histories checked: make endure MINUTES=10 FROM=7
 	@VOLT_ENDURE_SECONDS=$$(( $(MINUTES) * 60 )) VOLT_ENDURE_SEED=$(FROM) cargo test --workspace --test cluster endurance -- --nocapture
 
-bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover (psql, pgbench, a JDK, Maven)
+bench: ## TPC-C and the log in process, the gateway against a bare loop and VoltDB, the pause of a failover, what a fill costs (psql, pgbench, a JDK, Maven)
 	cargo bench -p volt-engine
 	cargo build --release -p volt-node
 	tests/bench/wire.sh
 	tests/bench/peers.sh
 	$${CARGO_TARGET_DIR:-target}/release/volt-node bench failover --limit-ms 500
+	$${CARGO_TARGET_DIR:-target}/release/volt-node bench fill --limit-percent 70
 	$${CARGO_TARGET_DIR:-target}/release/volt-node bench log
 	$${CARGO_TARGET_DIR:-target}/release/volt-node bench replay
 

@@ -37,6 +37,8 @@ enum Command {
 enum Bench {
     /// Kills nodes of a cluster of its own, and prints how long writes stop
     Failover(bench::failover::FailoverArguments),
+    /// What writers lose while a node is filled
+    Fill(bench::fill::FillArguments),
     /// Serves the least that a server can do, as a ceiling to hold the gateway against
     BareLoop(bench::bare_loop::BareLoopArguments),
     /// Executes one prepared statement over and over, in pipelines, and prints how often a second
@@ -76,6 +78,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Dev(arguments) => dev::run(*arguments).await,
         Command::Sql(arguments) => cli::sql::run(arguments).await,
         Command::Bench(Bench::Failover(arguments)) => bench::failover::run(arguments).await,
+        Command::Bench(Bench::Fill(arguments)) => bench::fill::run(arguments).await,
         Command::Bench(Bench::BareLoop(arguments)) => bench::bare_loop::run(arguments).await,
         Command::Bench(Bench::Calls(arguments)) => bench::calls::run(arguments).await,
         Command::Bench(Bench::Replay(arguments)) => bench::replay::run(arguments).await,

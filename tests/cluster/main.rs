@@ -30,6 +30,7 @@ mod quorum;
 mod recovery;
 mod refill;
 mod replicated;
+mod replication;
 mod sequences;
 mod serializable;
 mod session;

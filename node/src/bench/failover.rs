@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::{Duration, Instant, sleep, timeout};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
-use crate::config::{BalancingArguments, Durability};
-use crate::dev::DevArguments;
+use super::{OwnCluster, connect};
 use crate::dev::cluster::DevCluster;
 
 /// Writing before the kill.
@@ -38,21 +37,11 @@ pub struct FailoverArguments {
     /// Nodes of the cluster
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=9))]
     nodes: u32,
-    /// When a write is safe on a node
-    #[arg(long, value_enum, default_value = "fsync")]
-    durability: Durability,
     /// The longest pause that is still good, in milliseconds: a longer one ends the command with an error
     #[arg(long)]
     limit_ms: Option<u64>,
-    /// The first SQL port
-    #[arg(long, default_value_t = 15433)]
-    sql_port: u16,
-    /// The first peer port
-    #[arg(long, default_value_t = 17433)]
-    peer_port: u16,
-    /// The first HTTP port
-    #[arg(long, default_value_t = 18433)]
-    http_port: u16,
+    #[command(flatten)]
+    cluster: OwnCluster,
 }
 
 /// What came of one run.
@@ -66,23 +55,7 @@ struct Run {
 
 /// Starts a cluster of its own, kills its nodes in turn, and prints what the writers saw.
 pub async fn run(arguments: FailoverArguments) -> anyhow::Result<()> {
-    let dev = DevArguments {
-        balancing: BalancingArguments::default(),
-        nodes: arguments.nodes,
-        data: "data".into(),
-        ephemeral: true,
-        sql_port: arguments.sql_port,
-        peer_port: arguments.peer_port,
-        http_port: arguments.http_port,
-        durability: arguments.durability,
-        memory_limit: None,
-        detection: crate::config::DetectionArguments::default(),
-        recovery: crate::config::RecoveryArguments::default(),
-        archive: crate::config::ArchiveArguments::default(),
-        restore: crate::config::RestoreArguments::default(),
-        log: "warn".to_owned(),
-    };
-    let mut cluster = DevCluster::start(&dev).await?;
+    let mut cluster = DevCluster::start(&arguments.cluster.of(arguments.nodes)).await?;
     let done = measure(&arguments, &mut cluster).await;
     cluster.stop().await;
     let runs = done?;
@@ -229,13 +202,6 @@ async fn attempt(client: &Client, insert: &Statement, key: i64, writer: i32, rep
         Ok(Err(error)) => repeated && error.code().is_some_and(|code| code.code() == "23505"),
         Err(_) => false,
     }
-}
-
-async fn connect(port: u16) -> anyhow::Result<Client> {
-    let target = format!("host=127.0.0.1 port={port} user=volt dbname=volt connect_timeout=2");
-    let (client, connection) = tokio_postgres::connect(&target, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 async fn keys(client: &Client) -> anyhow::Result<HashSet<i64>> {

@@ -33,6 +33,9 @@ const MESSAGE_WAIT: Duration = Duration::from_secs(10);
 /// After a database could not be read, fills begin without it for so long.
 const REST: Duration = Duration::from_secs(30);
 
+/// Rows that are taken before others have their turn.
+const ROWS_AT_ONCE: usize = 256;
+
 /// What was read and not yet used, by partition.
 type Rows = BTreeMap<PartitionId, Partition>;
 
@@ -172,11 +175,16 @@ async fn read_table(
     let answer = timeout(MESSAGE_WAIT, client.simple_query_raw(&query));
     let answer = answer.await.map_err(|_| late())?.map_err(said)?;
     pin_mut!(answer);
-    let (mut taken, mut unread) = (0_u64, 0_u64);
+    let (mut taken, mut unread, mut seen) = (0_u64, 0_u64, 0_usize);
     while let Some(message) = timeout(MESSAGE_WAIT, answer.next()).await.map_err(|_| late())? {
         let SimpleQueryMessage::Row(row) = message.map_err(said)? else {
             continue;
         };
+        seen += 1;
+        if seen.is_multiple_of(ROWS_AT_ONCE) {
+            // Heartbeats run on these threads too.
+            tokio::task::yield_now().await;
+        }
         match place(map, table, &row) {
             Ok((partition, key, row)) if wanted.contains(&partition) => {
                 rows.entry(partition)

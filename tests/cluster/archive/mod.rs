@@ -2,7 +2,7 @@
 
 mod damaged;
 mod object_stores;
-mod standby;
+pub mod standby;
 mod work;
 
 use std::path::Path;
@@ -41,7 +41,7 @@ fn init_with(cluster: &Cluster, words: &[&str]) -> anyhow::Result<String> {
 }
 
 /// Where an archive is, and what one must know to get there.
-struct Place {
+pub struct Place {
     url: String,
     environment: Vec<(String, String)>,
 }
@@ -85,7 +85,8 @@ async fn now(client: &Client) -> anyhow::Result<String> {
     text.context("no time")
 }
 
-fn directory(folder: &Path) -> Place {
+/// An archive in a folder.
+pub fn directory(folder: &Path) -> Place {
     Place {
         url: format!("file://{}/archive", folder.display()),
         environment: Vec::new(),

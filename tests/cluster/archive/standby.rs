@@ -18,7 +18,7 @@ use crate::{PARTITIONS, alone, block_on, connect};
 const OFTEN: [&str; 4] = ["--archive-interval-ms", "300", "--archive-moment-ms", "200"];
 
 /// A cluster that is archived.
-async fn archived(place: &Place) -> anyhow::Result<Cluster> {
+pub async fn archived(place: &Place) -> anyhow::Result<Cluster> {
     let more: Vec<&str> = ["--archive", &place.url].into_iter().chain(OFTEN).collect();
     let cluster = place.nodes(&more)?;
     cluster.form_with(PARTITIONS).await?;
@@ -26,7 +26,7 @@ async fn archived(place: &Place) -> anyhow::Result<Cluster> {
 }
 
 /// Nodes that follow what is archived there, and serve.
-async fn standby_of(place: &Place) -> anyhow::Result<Cluster> {
+pub async fn standby_of(place: &Place) -> anyhow::Result<Cluster> {
     let cluster = place.nodes(&[])?;
     let limit = Instant::now() + LIMIT;
     while let Err(error) = init_with(&cluster, &["--standby", &place.url]) {
