@@ -25,6 +25,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 const ANSWERS_TO_JUDGE: u64 = 16;
 /// It does while at least one of so many chunks is there.
 const ONE_OF: u64 = 8;
+/// A chunk that is asked for counts as so small a part of its bytes: it is read and hashed, not sent.
+const ASKED_PART: usize = 4;
 
 type Chunks = mpsc::Sender<Result<v1::FillChunk, Status>>;
 
@@ -206,6 +208,7 @@ impl Sender<'_> {
         while self.ranges.len() >= RANGES_IN_FLIGHT {
             self.take_answer().await?;
         }
+        self.pause(chunk.len() / ASKED_PART).await?;
         self.number += 1;
         let split = self.sends_versions.then(|| without_versions(&chunk)).transpose();
         let split = split.map_err(|error| Status::internal(error.to_string()))?;
@@ -227,6 +230,7 @@ impl Sender<'_> {
 
     async fn rows(&self, chunk: Bytes) -> Result<(), Status> {
         self.pause(chunk.len()).await?;
+        self.replicas.filling.sent.fetch_add(chunk.len() as u64, Relaxed);
         put(self.chunks, Kind::Rows(chunk)).await
     }
 
@@ -243,7 +247,6 @@ impl Sender<'_> {
                 }
             }
         }
-        self.replicas.filling.sent.fetch_add(bytes as u64, Relaxed);
         Ok(())
     }
 
@@ -261,6 +264,7 @@ impl Sender<'_> {
             (true, None) => Ok(()),
             (true, Some(lsns)) => {
                 self.pause(lsns.len()).await?;
+                self.replicas.filling.sent.fetch_add(lsns.len() as u64, Relaxed);
                 let versions = v1::FillVersions {
                     range: named.range,
                     lsns,
