@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use volt_engine::PartitionId;
 
-use super::layout::{CUTS, Cut, Kind, catalog, cuts_of_name, cuts_path};
+use super::layout::{CUTS, Cut, Kind, catalog, cuts_before, cuts_of_name, cuts_path};
 use super::ship::Archiver;
 use super::store::{ArchiveError, Store};
 use crate::config::ArchiveConfig;
@@ -125,8 +125,18 @@ pub(super) struct Moments<'a> {
 }
 
 impl<'a> Moments<'a> {
+    /// Those until then.
     pub(super) async fn of(store: &'a Store, until_micros: i64) -> Result<Self, ArchiveError> {
-        let mut names = store.names(Path::new(CUTS)).await?;
+        Self::among(store, store.names(Path::new(CUTS)).await?, until_micros)
+    }
+
+    /// Those from then on, and some before. What is asked of the archive does not grow with what is kept there.
+    pub(super) async fn since(store: &'a Store, since_micros: i64) -> Result<Self, ArchiveError> {
+        let names = store.names_after(Path::new(CUTS), &cuts_before(since_micros)).await?;
+        Self::among(store, names, i64::MAX)
+    }
+
+    fn among(store: &'a Store, mut names: Vec<String>, until_micros: i64) -> Result<Self, ArchiveError> {
         names.retain(|name| cuts_of_name(name).is_some());
         // An object has the cuts up to its time, and two leaders may have written at once: those that end later may begin before.
         let beyond = names

@@ -181,7 +181,12 @@ impl Base {
 }
 
 pub(crate) fn cuts_path(at_micros: i64, boot: u64) -> PathBuf {
-    Path::new(CUTS).join(format!("{at_micros:020}-{boot:016x}"))
+    Path::new(CUTS).join(format!("{}-{boot:016x}", cuts_before(at_micros)))
+}
+
+/// Sorts before the names of objects whose last cut is of this moment or later, and behind all others.
+pub(crate) fn cuts_before(at_micros: i64) -> String {
+    format!("{at_micros:020}")
 }
 
 /// When the last cut of these was taken.
@@ -260,6 +265,8 @@ mod tests {
         assert_eq!(Base::of_name(name(&base.whole(3))), Some((base, true)));
         assert_eq!(Base::of_name(name(&base.chunks(3, 1))), Some((base, false)));
         assert_eq!(cuts_of_name(name(&cuts_path(77, 255))), Some(77));
+        let (before, at) = (cuts_path(76, u64::MAX), cuts_path(77, 0));
+        assert!(name(&before) < cuts_before(77).as_str() && cuts_before(77).as_str() < name(&at));
     }
 
     fn name(path: &Path) -> &str {

@@ -89,7 +89,7 @@ impl Store {
             return Self::new(world, place, cluster);
         }
         let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
-        let names = within(LIST_WAIT, (url, Path::new("")), objects.names(Path::new(""))).await?;
+        let names = within(LIST_WAIT, (url, Path::new("")), objects.names(Path::new(""), "")).await?;
         let cluster = |name: &String| {
             let (uuid, ending) = name.split_once('.')?;
             Uuid::try_parse(uuid).ok().filter(|_| ending == CLUSTER)
@@ -141,8 +141,13 @@ impl Store {
 
     /// The names of what is in a folder, sorted.
     pub(super) async fn names(&self, folder: &Path) -> Result<Vec<String>, ArchiveError> {
+        self.names_after(folder, "").await
+    }
+
+    /// Those that sort after this one.
+    pub(super) async fn names_after(&self, folder: &Path, after: &str) -> Result<Vec<String>, ArchiveError> {
         let folder = self.root.join(folder);
-        within(LIST_WAIT, (&self.place, &folder), self.objects.names(&folder)).await
+        within(LIST_WAIT, (&self.place, &folder), self.objects.names(&folder, after)).await
     }
 
     /// Removes an object; one that isn't there is no error.

@@ -11,6 +11,7 @@ use volt_engine::effects::{EffectsBuilder, LogPayload};
 use volt_engine::partition::Partition;
 use volt_engine::{Epoch, Lsn};
 
+use super::cuts::Moments;
 use super::layout::{ArchivedRecord, Base, BaseEnd, Cut, Kind, Segment, catalog, cuts_path};
 use super::read::{find, load_newest};
 use super::restore::begin;
@@ -147,6 +148,28 @@ async fn the_newest_moment_that_is_whole_is_restored() {
     assert_eq!(at(299).await.expect("there is one"), (200, 200));
     assert_eq!(at(100).await.expect("there is one"), (100, 100));
     assert!(matches!(at(99).await, Err(ArchiveError::Missing(_))));
+}
+
+#[tokio::test]
+async fn who_has_a_moment_looks_at_no_older_object() {
+    let (world, store) = archive().await;
+    // That it is damaged is not seen.
+    let older = Path::new("/backups").join(CLUSTER.to_string()).join(cuts_path(200, 1));
+    let written = world.disk.write_atomic(&older, Bytes::from_static(b"x")).await;
+    written.expect("it can be written");
+    for (since, expected) in [
+        (201, vec![400, 300]),
+        (300, vec![400, 300]),
+        (301, vec![400]),
+        (401, vec![]),
+    ] {
+        let mut moments = Moments::since(&store, since).await.expect("it is there");
+        let mut found = Vec::new();
+        while let Some(cut) = moments.next().await.expect("all can be read") {
+            found.push(cut.at_micros);
+        }
+        assert_eq!(found, expected, "since {since}");
+    }
 }
 
 #[tokio::test]

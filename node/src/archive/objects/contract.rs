@@ -33,7 +33,7 @@ pub(super) async fn check(objects: Arc<dyn Objects>, root: &Path) -> Result<(), 
 
     must(
         "there is nothing",
-        objects.names(&folder).await.map_err(text)?.is_empty(),
+        objects.names(&folder, "").await.map_err(text)?.is_empty(),
     )?;
     must(
         "what isn't there is not found",
@@ -64,16 +64,23 @@ pub(super) async fn check(objects: Arc<dyn Objects>, root: &Path) -> Result<(), 
     objects.put(&deeper, Bytes::from_static(b"x")).await.map_err(text)?;
     let beside = root.join("logs");
     objects.put(&beside, Bytes::from_static(b"y")).await.map_err(text)?;
-    let names = objects.names(&folder).await.map_err(text)?;
+    let names = objects.names(&folder, "").await.map_err(text)?;
     must(
         "a folder's objects are listed in order, and no others",
         names == ["000001-00", "000002-00"],
     )?;
+    for (after, wanted) in [("000001", 2), ("000001-00", 1), ("000002", 1), ("000002-00", 0)] {
+        let later = objects.names(&folder, after).await.map_err(text)?;
+        must(
+            "those are listed that sort after a name",
+            later == names[names.len() - wanted..],
+        )?;
+    }
 
     objects.remove(&path).await.map_err(text)?;
     must(
         "what was removed is gone",
-        objects.names(&folder).await.map_err(text)? == ["000001-00"],
+        objects.names(&folder, "").await.map_err(text)? == ["000001-00"],
     )?;
     objects.put(&path, Bytes::from_static(b"other")).await.map_err(text)?;
     for path in [path, empty, deeper, beside] {
@@ -81,7 +88,7 @@ pub(super) async fn check(objects: Arc<dyn Objects>, root: &Path) -> Result<(), 
     }
     must(
         "nothing is left",
-        objects.names(&folder).await.map_err(text)?.is_empty(),
+        objects.names(&folder, "").await.map_err(text)?.is_empty(),
     )
 }
 

@@ -47,10 +47,10 @@ impl Objects for Directory {
         self.disk.read(&self.root.join(path)).await
     }
 
-    async fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+    async fn names(&self, folder: &Path, after: &str) -> io::Result<Vec<String>> {
         let files = self.disk.list(&self.root.join(folder)).await?;
-        let name = |file: &PathBuf| Some(file.file_name()?.to_str()?.to_owned());
-        Ok(files.iter().filter_map(name).collect())
+        let names = files.iter().filter_map(|file| file.file_name()?.to_str());
+        Ok(names.filter(|name| *name > after).map(str::to_owned).collect())
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {

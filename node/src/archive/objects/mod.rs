@@ -22,8 +22,9 @@ pub(crate) trait Objects: Send + Sync {
     async fn put(&self, path: &Path, content: Bytes) -> io::Result<()>;
     /// Reads one.
     async fn get(&self, path: &Path) -> io::Result<Bytes>;
-    /// The names of those in a folder, sorted, others among them; none if there is no such folder.
-    async fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// The names of those in a folder that sort after this one, all after an empty one; sorted, others among them; none if there is no such
+    /// folder.
+    async fn names(&self, folder: &Path, after: &str) -> io::Result<Vec<String>>;
     /// Removes one; that it isn't there is no error.
     async fn remove(&self, path: &Path) -> io::Result<()>;
 }

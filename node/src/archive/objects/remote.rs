@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, RetryConfig,
+    BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
+    RetryConfig,
 };
 
 use super::{Objects, must_be_the_same};
@@ -149,13 +151,25 @@ impl Objects for Remote {
         found.bytes().await.map_err(failed)
     }
 
-    async fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let listed = self.store.list_with_delimiter(Some(&self.path(folder))).await;
-        let objects = listed.map_err(failed)?.objects;
-        let mut names: Vec<String> = objects
-            .iter()
-            .filter_map(|object| object.location.filename().map(str::to_owned))
-            .collect();
+    async fn names(&self, folder: &Path, after: &str) -> io::Result<Vec<String>> {
+        let folder = self.path(folder);
+        let objects = match after {
+            "" => {
+                let listed = self.store.list_with_delimiter(Some(&folder)).await;
+                listed.map_err(failed)?.objects
+            }
+            // So that the store does not tell of what is before: there may be a hundred thousand.
+            after => {
+                let listed = self.store.list_with_offset(Some(&folder), &folder.clone().join(after));
+                listed.try_collect().await.map_err(failed)?
+            }
+        };
+        let name = |object: &ObjectMeta| {
+            let mut parts = object.location.prefix_match(&folder)?;
+            let name = parts.next()?.as_ref().to_owned();
+            parts.next().is_none().then_some(name)
+        };
+        let mut names: Vec<String> = objects.iter().filter_map(name).collect();
         names.sort_unstable();
         Ok(names)
     }

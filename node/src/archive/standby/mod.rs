@@ -219,7 +219,7 @@ impl Follower {
     async fn newest(&mut self, store: &Store, standby: &Standby, positions: &Positions) -> Result<Option<Cut>, Stuck> {
         let floor = floor(standby, positions);
         let is_settled = standby.promotion.is_some_and(|asked| asked.settled_micros.is_some());
-        let (mut moments, mut asked) = (Moments::of(store, i64::MAX).await?, BTreeSet::new());
+        let (mut moments, mut asked) = (Moments::since(store, floor).await?, BTreeSet::new());
         let mut newest = None;
         for _ in 0..MAX_CUTS_TRIED {
             let cut = moments.next().await?;
