@@ -244,6 +244,7 @@ mod tests {
         rejoin: RejoinRequest -> RejoinResponse,
         drain: DrainRequest -> DrainResponse,
         remove_node: RemoveNodeRequest -> RemoveNodeResponse,
+        promote_standby: PromoteStandbyRequest -> PromoteStandbyResponse,
     }
 
     /// A node behind pod 1, the operator's ear, and who asks to be looked at.

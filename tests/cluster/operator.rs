@@ -48,7 +48,7 @@ fn is_even(status: &GetStatusResponse) -> bool {
     (1..=3).all(|node_id| primaries(status, node_id) == PARTITIONS as usize / 3)
 }
 
-fn ensure_refused<T>(answer: Result<T, Status>, code: Code, what: &str) -> Result<()> {
+pub(crate) fn ensure_refused<T>(answer: Result<T, Status>, code: Code, what: &str) -> Result<()> {
     match answer {
         Ok(_) => anyhow::bail!("{what} was not refused"),
         Err(status) => {

@@ -19,6 +19,7 @@ use crate::membership::Membership;
 use crate::metadata::command::{Applied, Command};
 use crate::metadata::identity::Founding;
 use crate::metadata::map::{ClusterMap, Restoration};
+use crate::metadata::standby::StandbyCommand;
 use crate::metadata::{EnterError, Metadata};
 use crate::peers::Peers;
 
@@ -277,5 +278,15 @@ impl Control for ControlService {
         let node_id = request.get_ref().node_id;
         self.propose(Command::RemoveNode { node_id }).await?;
         Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+
+    async fn promote_standby(
+        &self,
+        request: Request<v1::PromoteStandbyRequest>,
+    ) -> Result<Response<v1::PromoteStandbyResponse>, Status> {
+        let is_immediate = request.get_ref().is_immediate;
+        self.propose(Command::Standby(StandbyCommand::Promote { is_immediate }))
+            .await?;
+        Ok(Response::new(v1::PromoteStandbyResponse {}))
     }
 }

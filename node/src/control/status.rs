@@ -3,12 +3,18 @@
 use volt_proto::v1;
 
 use super::DataPlane;
+use crate::archive::{Following, Report};
 use crate::metadata::Metadata;
 use crate::metadata::map::{ClusterMap, NodeInfo, NodeState, PartitionInfo};
+use crate::metadata::standby::Standby;
 
 /// What this node knows of itself and of the cluster.
 pub(super) fn status(metadata: &Metadata, data: &dyn DataPlane) -> v1::GetStatusResponse {
     let map = metadata.map();
+    let archive = match map.restoration.is_some() || map.standby.is_some() {
+        true => data.archive_report().unwrap_or_default(),
+        false => Report::default(),
+    };
     let identity = metadata.identity();
     v1::GetStatusResponse {
         cluster_uuid: identity.map_or_else(String::new, |identity| identity.cluster_uuid),
@@ -32,16 +38,34 @@ pub(super) fn status(metadata: &Metadata, data: &dyn DataPlane) -> v1::GetStatus
         restoration: map.restoration.as_ref().map(|restoration| v1::Restoration {
             partitions: restoration.partitions,
             left: restoration.left.len() as u32,
-            problem: problem(data),
+            problem: problem(&archive),
         }),
+        standby: map
+            .standby
+            .as_ref()
+            .map(|standby| standby_status(standby, archive.following)),
     }
 }
 
 /// Why partitions led here can't be restored.
-fn problem(data: &dyn DataPlane) -> String {
-    let restoring = data.archive_report().map(|report| report.restoring).unwrap_or_default();
-    let problems = restoring.into_iter().filter_map(|(_, problem)| problem);
-    problems.min().unwrap_or_default()
+fn problem(archive: &Report) -> String {
+    let problems = archive.restoring.iter().filter_map(|(_, problem)| problem.as_ref());
+    problems.min().cloned().unwrap_or_default()
+}
+
+fn standby_status(standby: &Standby, following: Option<Following>) -> v1::Standby {
+    v1::Standby {
+        url: standby.url.clone(),
+        is_promoting: standby.promotion.is_some(),
+        is_immediate: standby.promotion.is_some_and(|promotion| promotion.is_immediate),
+        following: following.map(|following| v1::Following {
+            as_of_micros: following.as_of_micros.unwrap_or(0),
+            lag_micros: following.lag_micros.unwrap_or(0),
+            newest_micros: following.newest_micros.unwrap_or(0),
+            behind_records: following.behind_records,
+            problem: following.problem.unwrap_or_default(),
+        }),
+    }
 }
 
 fn node_status(map: &ClusterMap, node: &NodeInfo) -> v1::NodeStatus {

@@ -2,6 +2,7 @@
 
 mod damaged;
 mod object_stores;
+mod promotion;
 pub mod standby;
 mod work;
 

@@ -48,7 +48,7 @@ async fn value(client: &Client, query: &str) -> anyhow::Result<String> {
 }
 
 /// Returns when a query gives this.
-async fn until(port: u16, query: &str, wanted: &str) -> anyhow::Result<()> {
+pub(super) async fn until(port: u16, query: &str, wanted: &str) -> anyhow::Result<()> {
     let limit = Instant::now() + LIMIT;
     loop {
         let found = async { value(&connect(port).await?, query).await }.await;
@@ -124,7 +124,7 @@ async fn read(port: u16, stop: Arc<AtomicBool>, looks: Arc<AtomicUsize>) -> anyh
     Ok(())
 }
 
-async fn refusal(client: &Client, statement: &str) -> anyhow::Result<(String, String)> {
+pub(super) async fn refusal(client: &Client, statement: &str) -> anyhow::Result<(String, String)> {
     let refused = client.simple_query(statement).await;
     let error = refused.err().with_context(|| format!("{statement} is not refused"))?;
     let error = error.as_db_error().context("an error of the server")?;
@@ -260,7 +260,7 @@ fn as_far_as(told: &[i64]) -> String {
 }
 
 /// From now on the archive is there, at once: who writes makes a folder that is missing.
-fn lies_at(archive: &Path, place: &Path) -> anyhow::Result<()> {
+pub(super) fn lies_at(archive: &Path, place: &Path) -> anyhow::Result<()> {
     let new = archive.with_extension("new");
     std::os::unix::fs::symlink(place, &new)?;
     Ok(std::fs::rename(new, archive)?)
