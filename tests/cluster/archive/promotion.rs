@@ -87,6 +87,10 @@ fn the_operator_founds_a_standby_sees_how_far_it_is_and_promotes_it() {
         writer.batch_execute("INSERT INTO things VALUES (1)").await?;
 
         let second = place.nodes(&[])?;
+        status_when(second.peer(1), "it answers", LIMIT, |status| {
+            status.cluster_uuid.is_empty()
+        })
+        .await?;
         let refused = promote(second.peer(1), false).await?;
         ensure_refused(refused, Code::FailedPrecondition, "a promotion of a node of no cluster")?;
         founded(&second, &place.url).await?;
