@@ -13,7 +13,7 @@ use volt_engine::PartitionId;
 
 use super::chain::Contents;
 use super::layout::{Base, CLUSTER, Damage, Kind, Segment, bases_of, log_of, open, seal};
-use super::objects::{self, Objects};
+use super::objects::{self, Objects, Whose};
 use crate::world::World;
 
 /// Longest wait for one object.
@@ -70,25 +70,30 @@ async fn within<T>(
 }
 
 impl Store {
-    /// Of this cluster, at this URL.
+    /// This cluster's own, at this URL.
     pub(crate) fn new(world: &World, url: &str, cluster: Uuid) -> Result<Self, ArchiveError> {
-        let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
-        Ok(Self {
-            objects,
-            place: url.into(),
-            root: PathBuf::from(cluster.to_string()),
-            cluster,
-        })
+        let objects = objects::open(world, url, Whose::Own).map_err(ArchiveError::Store)?;
+        Ok(Self::of(objects, url, cluster))
     }
 
-    /// The archive that is at this URL; of several the one whose UUID the URL ends with.
+    fn of(objects: Arc<dyn Objects>, place: &str, cluster: Uuid) -> Self {
+        Self {
+            objects,
+            place: place.into(),
+            root: PathBuf::from(cluster.to_string()),
+            cluster,
+        }
+    }
+
+    /// Another cluster's, that is at this URL; of several the one whose UUID the URL ends with.
     pub(crate) async fn find(world: &World, url: &str) -> Result<Self, ArchiveError> {
         if let Some((place, name)) = url.rsplit_once('/')
             && let Ok(cluster) = Uuid::try_parse(name)
         {
-            return Self::new(world, place, cluster);
+            let objects = objects::open(world, place, Whose::Anothers).map_err(ArchiveError::Store)?;
+            return Ok(Self::of(objects, place, cluster));
         }
-        let objects = objects::open(world, url).map_err(ArchiveError::Store)?;
+        let objects = objects::open(world, url, Whose::Anothers).map_err(ArchiveError::Store)?;
         let names = within(LIST_WAIT, (url, Path::new("")), objects.names(Path::new(""), "")).await?;
         let cluster = |name: &String| {
             let (uuid, ending) = name.split_once('.')?;
@@ -97,7 +102,7 @@ impl Store {
         let found: Vec<Uuid> = names.iter().filter_map(cluster).collect();
         match found.as_slice() {
             [] => Err(ArchiveError::Missing(format!("there is no archive at {url}"))),
-            [cluster] => Self::new(world, url, *cluster),
+            [cluster] => Ok(Self::of(objects, url, *cluster)),
             several => {
                 let names: Vec<String> = several.iter().map(Uuid::to_string).collect();
                 let names = names.join(", ");

@@ -55,9 +55,17 @@ impl Place {
     }
 }
 
-/// Nodes that become what was archived.
+/// Nodes that become what was archived. Of their own archive they are told another place, where nothing is.
 async fn restored(place: &Place, until: Option<&str>) -> anyhow::Result<(Cluster, Client)> {
-    let cluster = place.nodes(&[])?;
+    let anothers = place.environment.iter().flat_map(|(name, value)| {
+        let nowhere = ("http://127.0.0.1:1".to_owned(), format!("VOLT_RESTORE_{name}"));
+        [(name.clone(), nowhere.0), (nowhere.1, value.clone())]
+    });
+    let elsewhere = Place {
+        url: place.url.clone(),
+        environment: anothers.collect(),
+    };
+    let cluster = elsewhere.nodes(&[])?;
     let limit = Instant::now() + LIMIT;
     while let Err(error) = init(&cluster, &place.url, until) {
         ensure!(Instant::now() < limit, "{error:#}");

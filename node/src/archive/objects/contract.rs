@@ -5,12 +5,12 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Objects, open};
+use super::{Objects, Whose, open};
 use crate::world::World;
 
 /// Tries the place that this URL names, below `folder`, which must be empty; what is otherwise than it must be.
 pub async fn holds(world: &World, url: &str, folder: &str) -> Result<(), String> {
-    let objects = open(world, url)?;
+    let objects = open(world, url, Whose::Own)?;
     check(objects, Path::new(folder)).await
 }
 

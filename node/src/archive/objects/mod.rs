@@ -29,11 +29,20 @@ pub(crate) trait Objects: Send + Sync {
     async fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
+/// Whose an archive is: for each of them the environment may have credentials of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// This cluster's.
+    Own,
+    /// That of the cluster as which this one begins, or which it follows.
+    Anothers,
+}
+
 /// What this URL means, or why not.
-pub(super) fn open(world: &World, url: &str) -> Result<Arc<dyn Objects>, String> {
+pub(super) fn open(world: &World, url: &str, whose: Whose) -> Result<Arc<dyn Objects>, String> {
     match url.strip_prefix("file://") {
         Some(directory) => Ok(Arc::new(directory::Directory::new(world, directory))),
-        None => Ok(Arc::new(remote::Remote::open(url)?)),
+        None => Ok(Arc::new(remote::Remote::open(url, whose)?)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! An object store: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage.
 //!
 //! Credentials, endpoint and region come from the environment, under the names that the stores' own tools use: `AWS_*`, `GOOGLE_*`,
-//! `AZURE_*`. Whatever fails is tried again by the client, a bounded number of times with jitter, and in the end by who asked for it.
+//! `AZURE_*`; for another cluster's archive `VOLT_RESTORE_` before each of them counts, if there is any. Whatever fails is tried again by the client, a bounded number of times with jitter, and in the end by who asked for it.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +20,7 @@ use object_store::{
     RetryConfig,
 };
 
-use super::{Objects, must_be_the_same};
+use super::{Objects, Whose, must_be_the_same};
 use crate::config::store_url;
 
 /// Longest wait for a connection.
@@ -42,12 +42,32 @@ pub(super) struct Remote {
     prefix: ObjectPath,
 }
 
+/// Before the names of variables that are for another cluster's archive.
+const ANOTHERS: &str = "VOLT_RESTORE_";
+
 /// What of the environment a store's client heeds.
-fn settings<K: FromStr>(prefix: &'static str) -> impl Iterator<Item = (K, String)> {
+fn settings<K: FromStr>(prefix: &str, whose: Whose) -> impl Iterator<Item = (K, String)> {
     let texts =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let ours = texts.filter(move |(name, _)| name.starts_with(prefix));
-    ours.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)))
+    let heeded = heeded(texts, prefix, whose).into_iter();
+    heeded.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)))
+}
+
+/// Those that begin so, under the stores' own names. What is said for another cluster's archive alone is all that counts for it: it must not
+/// be asked at this one's endpoint.
+fn heeded(variables: impl Iterator<Item = (String, String)>, prefix: &str, whose: Whose) -> Vec<(String, String)> {
+    let (mut own, mut anothers) = (Vec::new(), Vec::new());
+    for (name, value) in variables {
+        match name.strip_prefix(ANOTHERS) {
+            Some(name) if name.starts_with(prefix) => anothers.push((name.to_owned(), value)),
+            None if name.starts_with(prefix) => own.push((name, value)),
+            _ => {}
+        }
+    }
+    match whose {
+        Whose::Anothers if !anothers.is_empty() => anothers,
+        _ => own,
+    }
 }
 
 /// What the environment says of the same is heeded later, and counts.
@@ -70,13 +90,13 @@ fn retries() -> RetryConfig {
 }
 
 /// The client that this URL needs.
-fn store(scheme: &ObjectStoreScheme, url: &str) -> object_store::Result<Box<dyn ObjectStore>> {
+fn store(scheme: &ObjectStoreScheme, url: &str, whose: Whose) -> object_store::Result<Box<dyn ObjectStore>> {
     Ok(match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let builder = AmazonS3Builder::new()
                 .with_client_options(client())
                 .with_retry(retries());
-            let settings = settings::<AmazonS3ConfigKey>("AWS_");
+            let settings = settings::<AmazonS3ConfigKey>("AWS_", whose);
             let builder = settings.fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Box::new(builder.with_url(url).build()?)
         }
@@ -84,7 +104,7 @@ fn store(scheme: &ObjectStoreScheme, url: &str) -> object_store::Result<Box<dyn 
             let builder = GoogleCloudStorageBuilder::new()
                 .with_client_options(client())
                 .with_retry(retries());
-            let settings = settings::<GoogleConfigKey>("GOOGLE_");
+            let settings = settings::<GoogleConfigKey>("GOOGLE_", whose);
             let builder = settings.fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Box::new(builder.with_url(url).build()?)
         }
@@ -92,7 +112,7 @@ fn store(scheme: &ObjectStoreScheme, url: &str) -> object_store::Result<Box<dyn 
             let builder = MicrosoftAzureBuilder::new()
                 .with_client_options(client())
                 .with_retry(retries());
-            let settings = settings::<AzureConfigKey>("AZURE_");
+            let settings = settings::<AzureConfigKey>("AZURE_", whose);
             let builder = settings.fold(builder, |builder, (key, value)| builder.with_config(key, value));
             Box::new(builder.with_url(url).build()?)
         }
@@ -100,9 +120,9 @@ fn store(scheme: &ObjectStoreScheme, url: &str) -> object_store::Result<Box<dyn 
 }
 
 impl Remote {
-    pub(super) fn open(url: &str) -> Result<Self, String> {
+    pub(super) fn open(url: &str, whose: Whose) -> Result<Self, String> {
         let (scheme, prefix) = store_url(url)?;
-        let store = store(&scheme, url).map_err(|error| format!("{url}: {error}"))?;
+        let store = store(&scheme, url, whose).map_err(|error| format!("{url}: {error}"))?;
         Ok(Self { store, prefix })
     }
 
@@ -179,5 +199,29 @@ impl Objects for Remote {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_clusters_archive_has_its_own_variables_or_the_same_and_no_mixture() {
+        let variables = |names: &[&str]| {
+            let pairs = names.iter().map(|name| ((*name).to_owned(), String::new()));
+            pairs.collect::<Vec<_>>().into_iter()
+        };
+        let names = |all: &[&str], whose| {
+            let heeded = heeded(variables(all), "AWS_", whose);
+            heeded.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let own = ["AWS_ENDPOINT", "AWS_REGION", "GOOGLE_X", "PATH", "VOLT_RESTORE_AZURE_X"];
+        for whose in [Whose::Own, Whose::Anothers] {
+            assert_eq!(names(&own, whose), ["AWS_ENDPOINT", "AWS_REGION"]);
+        }
+        let both = ["AWS_ENDPOINT", "VOLT_RESTORE_AWS_REGION", "VOLT_RESTORE_OTHER"];
+        assert_eq!(names(&both, Whose::Own), ["AWS_ENDPOINT"]);
+        assert_eq!(names(&both, Whose::Anothers), ["AWS_REGION"]);
     }
 }
