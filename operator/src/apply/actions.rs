@@ -92,6 +92,7 @@ pub(super) async fn act(
                 })
         }
         Action::Initialise { ordinal, .. } => through(world, action, vec![*ordinal]).await,
+        Action::PromoteStandby { .. } => through(world, action, doors(world)).await,
         // The node itself is the last to be asked about its own death, or to outlive what is asked.
         Action::ReportFailure { node_id, .. }
         | Action::Promote { node_id, .. }
@@ -100,19 +101,21 @@ pub(super) async fn act(
         | Action::RemoveNode { node_id }
         | Action::SwitchPrimaries { node_id } => {
             let own = node_id.wrapping_sub(1);
-            let mut doors: Vec<Ordinal> = world
-                .answers
-                .keys()
-                .copied()
-                .filter(|ordinal| *ordinal != own)
-                .collect();
-            doors.sort_by_key(|ordinal| world.answers.get(ordinal).is_none_or(|answer| !answer.serving));
+            let mut doors = doors(world);
+            doors.retain(|ordinal| *ordinal != own);
             if world.answers.contains_key(&own) && !matches!(action, Action::ReportFailure { .. }) {
                 doors.push(own);
             }
             through(world, action, doors).await
         }
     }
+}
+
+/// The nodes that answer, those that serve first.
+fn doors(world: &World) -> Vec<Ordinal> {
+    let mut doors: Vec<Ordinal> = world.answers.keys().copied().collect();
+    doors.sort_by_key(|ordinal| world.answers.get(ordinal).is_none_or(|answer| !answer.serving));
+    doors
 }
 
 async fn through(world: &World, action: &Action, doors: Vec<Ordinal>) -> Result<(), ActionError> {
@@ -173,14 +176,15 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
                 Some(_) => RESTORE_LIMIT,
                 None => COMMIT_LIMIT,
             };
-            let (restore_from, restore_until_micros) =
-                restore.map_or_else(Default::default, |restore| (restore.url, restore.until_micros));
+            let (restore_from, restore_until_micros, is_standby) = restore.map_or_else(Default::default, |restore| {
+                (restore.url, restore.until_micros, restore.is_standby)
+            });
             let message = v1::InitialiseRequest {
                 cluster_uuid,
                 partitions,
                 restore_from,
                 restore_until_micros,
-                is_standby: false,
+                is_standby,
             };
             node.initialise(request(message, limit)).await?;
         }
@@ -226,6 +230,10 @@ async fn ask(mut node: ControlClient<Channel>, action: &Action) -> Result<(), St
             let message = v1::SwitchPrimariesRequest { node_id, timeout_ms };
             node.switch_primaries(request(message, SWITCH_LIMIT + CALL_LIMIT))
                 .await?;
+        }
+        Action::PromoteStandby { is_immediate } => {
+            let message = v1::PromoteStandbyRequest { is_immediate };
+            node.promote_standby(request(message, COMMIT_LIMIT)).await?;
         }
         Action::DeletePod { .. } => return Err(Status::invalid_argument("a pod is deleted by Kubernetes")),
     }

@@ -8,15 +8,17 @@ use kube::{Resource, ResourceExt};
 use crate::controller::Context;
 use crate::crd::{VoltCluster, VoltClusterStatus};
 use crate::decide::Action;
+use crate::decide::standby::{NOT_FOLLOWING, PROMOTED};
 
 /// What Kubernetes takes.
 const NOTE_BYTES: usize = 1000;
 
-/// Why a condition may be false that somebody should hear of.
-const ALARMS: [&str; 5] = [
+/// Why a condition is what it is, if somebody should hear of that.
+const ALARMS: [&str; 6] = [
     "ApplyFailed",
     "BelowReplication",
     "ForeignVolume",
+    NOT_FOLLOWING,
     "PartitionsUnavailable",
     "TooFewNodes",
 ];
@@ -87,14 +89,14 @@ fn conditions(before: &VoltClusterStatus, after: &VoltClusterStatus) -> Vec<Told
         if was.is_some_and(|was| was.status == condition.status && was.reason == condition.reason) {
             return None;
         }
-        let type_ = &condition.type_;
-        if condition.status == "True" {
-            return Some(Told::normal(type_, format!("{type_} is so")));
-        }
+        let (type_, reason) = (&condition.type_, condition.reason.as_str());
         let note = format!("{type_}: {}", condition.message);
-        ALARMS
-            .contains(&condition.reason.as_str())
-            .then(|| Told::warning(&condition.reason, note))
+        match reason {
+            _ if ALARMS.contains(&reason) => Some(Told::warning(reason, note)),
+            PROMOTED => Some(Told::normal(reason, note)),
+            _ if condition.status == "True" => Some(Told::normal(type_, format!("{type_} is so"))),
+            _ => None,
+        }
     });
     told.collect()
 }
@@ -122,6 +124,10 @@ pub(super) fn action(action: &Action) -> Told {
         Action::RemoveNode { node_id } => Told::normal(name, format!("node {node_id} is forgotten")).of(*node_id),
         Action::SwitchPrimaries { node_id } => {
             Told::normal(name, format!("moving every primary away from node {node_id}")).of(*node_id)
+        }
+        Action::PromoteStandby { is_immediate } => {
+            let how = if *is_immediate { " with what it has" } else { "" };
+            Told::normal(name, format!("promoting the standby to a cluster of its own{how}"))
         }
         Action::DeletePod {
             node_id,
@@ -245,6 +251,19 @@ mod tests {
         let told = transitions(&refused, &fine);
         let reasons: Vec<&str> = told.iter().map(|told| told.reason.as_str()).collect();
         assert_eq!(reasons, ["Scaled", "Ready"]);
+    }
+
+    #[test]
+    fn a_standby_that_does_not_get_on_is_an_alarm_and_its_promotion_is_told() {
+        let follows = status(&[], &[("Standby", "True", "Following")]);
+        let stuck = status(&[], &[("Standby", "True", "NotFollowing")]);
+        let promoted = status(&[], &[("Standby", "False", "Promoted")]);
+        let note = || "Standby: why".to_owned();
+        assert_eq!(transitions(&follows, &stuck), [Told::warning("NotFollowing", note())]);
+        assert_eq!(transitions(&stuck, &promoted), [Told::normal("Promoted", note())]);
+        let told = action(&Action::PromoteStandby { is_immediate: true });
+        assert_eq!((told.reason.as_str(), told.node_id), ("PromoteStandby", None));
+        assert!(told.note.ends_with("with what it has"), "{}", told.note);
     }
 
     #[test]

@@ -70,16 +70,54 @@ pub struct Restore {
     /// As it was at this moment; the newest in the archive by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<MicroTime>,
-    /// A Secret of the same namespace, as in `archive.secretName`.
+    /// A Secret of the same namespace, as in `archive.secretName`; the same one, or another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,
 }
 
+/// What a new cluster follows until it is promoted.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.url) != has(self.claimName)").message("what a standby follows has a url or a claimName, and not both"),
+    validation = Rule::new("has(self.url) == has(oldSelf.url) && (!has(self.url) || self.url == oldSelf.url) && has(self.claimName) == has(oldSelf.claimName) && (!has(self.claimName) || self.claimName == oldSelf.claimName) && has(self.clusterUuid) == has(oldSelf.clusterUuid) && (!has(self.clusterUuid) || self.clusterUuid == oldSelf.clusterUuid)").message("a standby follows one archive: url, claimName and clusterUuid can't be changed"),
+    validation = Rule::new("self.promote || !oldSelf.promote").message("a standby that was promoted is none again: promote can't be taken back"),
+    validation = Rule::new("self.promote || !self.immediate").message("immediate says how a standby is promoted: it needs promote")
+)]
+pub struct Standby {
+    /// The archive's object store, as in `archive.url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = "^(s3a?|gs|az|adl|azure|abfss?|https)://")
+    )]
+    pub url: Option<String>,
+    /// A PersistentVolumeClaim of the same namespace that all pods can read, whose root is the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: Option<String>,
+    /// The archived cluster's UUID, if there are archives of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
+    pub cluster_uuid: Option<String>,
+    /// A Secret of the same namespace, as in `archive.secretName`; the same one, or another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+    /// It is to become a cluster of its own, which takes writes, with all that is in the archive; false by default. Can't be taken back.
+    #[serde(default)]
+    pub promote: bool,
+    /// It is promoted with what it has: the archive, which may be lost, is not asked for more; false by default. May be set later, when a
+    /// promotion waits for the archive.
+    #[serde(default)]
+    pub immediate: bool,
+}
+
 impl Archive {
     /// As volt-node takes it from its environment; `mounted`: where its claim is.
     pub fn variables(&self, mounted: &str) -> Vec<(&'static str, String)> {
-        let url = self.url.clone().unwrap_or_else(|| format!("file://{mounted}"));
+        let url = url_of(self.url.as_deref(), None, mounted);
         let numbers = [
             ("VOLT_ARCHIVE_INTERVAL_MS", self.interval_milliseconds),
             ("VOLT_ARCHIVE_MOMENT_MS", self.moment_milliseconds),
@@ -96,15 +134,26 @@ impl Archive {
 impl Restore {
     /// The archive's, as a node sees it; `mounted`: where its claim is.
     pub fn url(&self, mounted: &str) -> String {
-        let url = self.url.clone().unwrap_or_else(|| format!("file://{mounted}"));
-        match &self.cluster_uuid {
-            Some(uuid) => format!("{}/{}", url.trim_end_matches('/'), uuid.to_ascii_lowercase()),
-            None => url,
-        }
+        url_of(self.url.as_deref(), self.cluster_uuid.as_deref(), mounted)
     }
 
     /// In microseconds since 1970; 0: the newest moment.
     pub fn until_micros(&self) -> i64 {
         self.until.as_ref().map_or(0, |until| until.0.as_microsecond())
+    }
+}
+
+impl Standby {
+    /// As `Restore::url`.
+    pub fn url(&self, mounted: &str) -> String {
+        url_of(self.url.as_deref(), self.cluster_uuid.as_deref(), mounted)
+    }
+}
+
+fn url_of(url: Option<&str>, cluster_uuid: Option<&str>, mounted: &str) -> String {
+    let url = url.map_or_else(|| format!("file://{mounted}"), str::to_owned);
+    match cluster_uuid {
+        Some(uuid) => format!("{}/{}", url.trim_end_matches('/'), uuid.to_ascii_lowercase()),
+        None => url,
     }
 }

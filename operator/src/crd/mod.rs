@@ -11,12 +11,12 @@ mod status;
 
 use kube::CustomResourceExt;
 
-pub use archive::{Archive, Restore};
+pub use archive::{Archive, Restore, Standby};
 pub use failure_detection::{Detect, FailureDetection, LivenessDatabase, SecretKey};
 pub use load_balancing::{LoadBalancing, Queue, ReadFrom, Spool, Strategy};
 pub use recovery::{Recovery, RecoverySource, RecoveryStrategy, Replication};
 pub use spec::{Durability, Failover, FailoverMode, Storage, VoltCluster, VoltClusterSpec, VolumesWhenDeleted};
-pub use status::{NodeSummary, Operation, OperationKind, Phase, VoltClusterStatus};
+pub use status::{NodeSummary, Operation, OperationKind, Phase, StandbyStatus, VoltClusterStatus};
 
 /// The first line of a generated manifest.
 const HEADER: &str = "# Generated from operator/src/crd by `volt-operator crd`; a test holds it equal.\n";

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::archive::{Archive, Restore};
+use super::archive::{Archive, Restore, Standby};
 use super::failure_detection::FailureDetection;
 use super::load_balancing::LoadBalancing;
 use super::recovery::{Recovery, Replication};
@@ -50,6 +50,13 @@ use super::status::VoltClusterStatus;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
+        name = "Standby As Of",
+        type_ = "date",
+        description = "How old what a standby shows is, at least",
+        json_path = ".status.standby.asOf",
+        priority = 1
+    ),
+    printcolumn(
         name = "Cluster UUID",
         type_ = "string",
         json_path = ".status.clusterUuid",
@@ -61,12 +68,16 @@ use super::status::VoltClusterStatus;
         .message("the name must have no dots: its Services are named after it"),
     validation = Rule::new("self.metadata.name >= 'a'")
         .message("the name must begin with a letter: its Services are named after it"),
-    validation = Rule::new("!has(self.spec.archive) || !has(self.spec.restore) || !has(self.spec.archive.secretName) || !has(self.spec.restore.secretName) || self.spec.archive.secretName == self.spec.restore.secretName")
-        .message("archive and restore name one Secret: a node has one environment"),
     validation = Rule::new("!has(self.spec.recovery) || !has(self.spec.recovery.source) || self.spec.recovery.source != 'FileSystem' || has(self.spec.archive)")
         .message("recovery from the FileSystem needs an archive"),
     validation = Rule::new("!has(self.spec.restore) || (has(oldSelf.spec.restore) && self.spec.restore == oldSelf.spec.restore)")
-        .message("restore says what a new cluster begins as: it can't be set or changed later")
+        .message("restore says what a new cluster begins as: it can't be set or changed later"),
+    validation = Rule::new("!has(self.spec.restore) || !has(self.spec.standby)")
+        .message("a new cluster begins by restore or as a standby, and not both"),
+    validation = Rule::new("!has(self.spec.standby) || has(oldSelf.spec.standby)")
+        .message("standby says what a new cluster begins as: it can't be set later"),
+    validation = Rule::new("has(self.spec.standby) || !has(oldSelf.spec.standby) || (has(self.status) && has(self.status.clusterUuid) && !has(self.status.standby))")
+        .message("it follows an archive until it is promoted: standby can be removed when status.standby is gone")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VoltClusterSpec {
@@ -113,6 +124,10 @@ pub struct VoltClusterSpec {
     /// `Restored` is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
+    /// Begins as another cluster was that is archived, and follows it: it is read, as of some seconds ago, and takes no writes until it is
+    /// promoted. Only a new VoltCluster may say so, and it may be removed when it is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
     /// The volume of each node.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self.size == oldSelf.size && has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("a volume's size and class are fixed once it is made"))]

@@ -38,8 +38,11 @@ pub struct VoltClusterStatus {
     /// The disruptive work that is under way: one at a time. An operator that takes over goes on with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// What it follows, and how far; absent unless it is a standby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyStatus>,
     /// `Ready`, `Initialised`, `FullyReplicated`, `Scaled`, `Updated`, and `Restored` of a cluster that began as another one was: each says why
-    /// it is not so.
+    /// it is not so. `Standby` of a cluster that is one, or was: true until it is promoted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -52,6 +55,8 @@ pub enum Phase {
     Creating,
     /// It becomes what an archived cluster was, and serves nobody until then.
     Restoring,
+    /// It follows an archived cluster, and all is as it should be.
+    Standby,
     /// All is as it should be.
     Running,
     /// It serves, with less redundancy than wanted.
@@ -62,6 +67,25 @@ pub enum Phase {
     Scaling,
     /// Its pods are replaced one after the other.
     Updating,
+}
+
+/// How far a standby is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StandbyStatus {
+    /// The archive that it follows.
+    pub url: String,
+    /// The moment of the archived cluster as of which it is read; absent: nobody can read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Time>,
+    /// How long ago that was when it was looked at, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<i64>,
+    /// Records up to the newest moment in the archive that it did not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<i64>,
+    /// When it was looked at: some ten seconds ago at most, as long as its nodes answer.
+    pub observed_at: Time,
 }
 
 /// A node, as the cluster map has it.

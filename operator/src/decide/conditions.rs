@@ -1,9 +1,10 @@
-//! What is said of the cluster: five conditions and a phase. Each says why it is not so.
+//! What is said of the cluster: conditions and a phase. Each says why it is not so.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::initialise::{CONDITION as INITIALISED, RESTORING, Restoration, first_problem, is_initialised, restoration};
+use super::standby::{self, Standing, standing};
 use super::{Scene, Work};
 use crate::crd::{OperationKind, Phase, VoltClusterStatus};
 
@@ -33,11 +34,18 @@ pub(super) fn write(
     let updated = updating.remark.clone().map_or(Ok(()), Err);
     set(scene, status, "Updated", with_refusal(scene, updated));
     restored(scene, status, founding);
+    if let Some(said) = standby::write(scene, status, founding) {
+        let word = if said.is_standby { "True" } else { "False" };
+        put(scene, status, standby::CONDITION, (word, said.reason, said.message));
+    }
     status.phase = phase(scene, status, ready.is_ok(), replicated.is_ok());
 }
 
-/// Said only of a cluster that began, or is to begin, as another one was.
+/// Said only of a cluster that began, or is to begin, as another one was; of a standby more is said.
 fn restored(scene: &Scene<'_>, status: &mut VoltClusterStatus, founding: &Work) {
+    if standing(scene) != Standing::None {
+        return;
+    }
     let verdict = match restoration(scene) {
         // Who does not answer has been restored all the same, if that was so.
         Restoration::None => return,
@@ -75,10 +83,11 @@ fn phase(scene: &Scene<'_>, status: &VoltClusterStatus, ready: bool, replicated:
         .database
         .is_some_and(|database| database.partitions.iter().all(|partition| partition.primary != 0));
     match status.operation.as_ref().map(|operation| operation.kind) {
-        _ if !all => Phase::Unavailable,
+        _ if !all || standby::unreadable(scene).is_some() => Phase::Unavailable,
         Some(OperationKind::ScaleIn) => Phase::Scaling,
         Some(OperationKind::Update) => Phase::Updating,
         _ if status.replicas != scene.world.set.as_ref().map_or(0, |set| set.replicas) => Phase::Scaling,
+        _ if ready && replicated && matches!(standing(scene), Standing::Is(_)) => Phase::Standby,
         _ if ready && replicated => Phase::Running,
         _ => Phase::Degraded,
     }
@@ -97,11 +106,7 @@ fn with_refusal(scene: &Scene<'_>, verdict: Verdict) -> Verdict {
     let Err((reason @ ("InProgress" | "Initialising" | RESTORING), why)) = verdict else {
         return verdict;
     };
-    let refusal = scene.world.refused.action.as_ref();
-    Err((
-        reason,
-        refusal.map_or_else(|| why.clone(), |refusal| format!("{why}: {refusal}")),
-    ))
+    Err((reason, scene.with_refusal(&why)))
 }
 
 /// Every wanted node lives, and every partition is served.
@@ -146,7 +151,7 @@ fn ready(scene: &Scene<'_>) -> Verdict {
     if !unready.is_empty() {
         return Err(("PodsNotReady", format!("not ready: {}", unready.join(", "))));
     }
-    Ok(())
+    standby::unreadable(scene).map_or(Ok(()), |why| Err(("StandbyUnreadable", why)))
 }
 
 /// Every partition has all the copies that its tables ask for.
@@ -184,18 +189,27 @@ fn scaled(scene: &Scene<'_>, scaling: &Work) -> Verdict {
     Err(("InProgress", format!("{known} nodes live, {wanted} are wanted")))
 }
 
-/// A condition that stays what it was keeps its time.
 fn set(scene: &Scene<'_>, status: &mut VoltClusterStatus, type_: &str, verdict: Verdict) {
-    let (word, reason, message) = match verdict {
-        Ok(()) => ("True", "AsWanted", String::new()),
-        Err((reason, message)) => ("False", reason, message),
+    let said = match verdict {
+        Ok(()) => ("True", "AsWanted".to_owned(), String::new()),
+        Err((reason, message)) => ("False", reason.to_owned(), message),
     };
+    put(scene, status, type_, said);
+}
+
+/// A condition that stays what it was keeps its time.
+fn put(
+    scene: &Scene<'_>,
+    status: &mut VoltClusterStatus,
+    type_: &str,
+    (word, reason, message): (&str, String, String),
+) {
     let mut before = status.conditions.iter();
     let same = before.find(|condition| condition.type_ == type_ && condition.status == word);
     let condition = Condition {
         type_: type_.to_owned(),
         status: word.to_owned(),
-        reason: reason.to_owned(),
+        reason,
         message,
         observed_generation: scene.cluster.metadata.generation,
         last_transition_time: same.map_or(Time(scene.now), |condition| condition.last_transition_time.clone()),

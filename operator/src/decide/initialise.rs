@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, RestoreFrom, Scene, Work, names};
-use crate::crd::VoltClusterStatus;
+use crate::crd::{VoltClusterSpec, VoltClusterStatus};
 use crate::observe::Ordinal;
 use crate::resources::RESTORE as MOUNTED_RESTORE;
 
@@ -61,14 +61,26 @@ pub(super) fn initialise(scene: &Scene<'_>, status: &mut VoltClusterStatus) -> W
             ordinal: 0,
             cluster_uuid: ours,
             partitions: scene.cluster.spec.partitions.unsigned_abs(),
-            restore: scene.cluster.spec.restore.as_ref().map(|restore| RestoreFrom {
-                url: restore.url(MOUNTED_RESTORE),
-                until_micros: restore.until_micros(),
-            }),
+            restore: restore_from(&scene.cluster.spec),
         }],
         remark: Some(remark),
         ..Work::default()
     }
+}
+
+/// What a new cluster begins as.
+fn restore_from(spec: &VoltClusterSpec) -> Option<RestoreFrom> {
+    let restore = spec.restore.as_ref().map(|restore| RestoreFrom {
+        url: restore.url(MOUNTED_RESTORE),
+        until_micros: restore.until_micros(),
+        is_standby: false,
+    });
+    let standby = spec.standby.as_ref().map(|standby| RestoreFrom {
+        url: standby.url(MOUNTED_RESTORE),
+        until_micros: 0,
+        is_standby: true,
+    });
+    restore.or(standby)
 }
 
 /// The reason of a condition while the cluster becomes what another one was.
@@ -103,7 +115,7 @@ pub(super) fn restoration(scene: &Scene<'_>) -> Restoration {
     }
     match database.map_or(0, |database| database.restored_micros) {
         0 if database.is_some_and(|database| database.awaits_restoration) => Restoration::Asked,
-        0 if scene.cluster.spec.restore.is_some() => Restoration::Asked,
+        0 if restore_from(&scene.cluster.spec).is_some() => Restoration::Asked,
         0 => Restoration::None,
         moment => Restoration::Done(moment),
     }

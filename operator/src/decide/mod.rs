@@ -8,6 +8,7 @@ mod failures;
 mod initialise;
 mod restart;
 mod scale;
+pub(crate) mod standby;
 mod update;
 
 #[cfg(test)]
@@ -41,6 +42,8 @@ pub struct RestoreFrom {
     pub url: String,
     /// In microseconds since 1970; 0: the newest moment.
     pub until_micros: i64,
+    /// From then on the archive is followed.
+    pub is_standby: bool,
 }
 
 /// One request, to a node or to Kubernetes.
@@ -99,6 +102,11 @@ pub enum Action {
         /// The node.
         node_id: u32,
     },
+    /// Makes a standby a cluster of its own.
+    PromoteStandby {
+        /// With what it has.
+        is_immediate: bool,
+    },
     /// Deletes a pod, which the StatefulSet makes again.
     DeletePod {
         /// The node that it is.
@@ -125,6 +133,7 @@ impl Action {
             Self::Rejoin { .. } => "Rejoin",
             Self::RemoveNode { .. } => "RemoveNode",
             Self::SwitchPrimaries { .. } => "SwitchPrimaries",
+            Self::PromoteStandby { .. } => "PromoteStandby",
             Self::DeletePod { .. } => "DeletePod",
         }
     }
@@ -238,6 +247,12 @@ impl Scene<'_> {
         self.is_whole() && self.world.refused == Refused::default() && self.ordinals().all(works)
     }
 
+    /// Why something is not done yet, and what was refused of it.
+    fn with_refusal(&self, why: &str) -> String {
+        let refusal = self.world.refused.action.as_ref();
+        refusal.map_or_else(|| why.to_owned(), |refusal| format!("{why}: {refusal}"))
+    }
+
     /// The same operation as before keeps its beginning.
     fn operation(&self, kind: OperationKind, node_id: u32) -> Operation {
         match &self.before.operation {
@@ -289,6 +304,7 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     let mut actions = founding.actions.clone();
     actions.extend(failures::failures(&scene));
     actions.extend(failures::promotions(&scene));
+    actions.extend(standby::promotion(&scene));
     let uneasy = !actions.is_empty();
     let (replicas, scaling) = scale::scale(&scene);
     let restarting = restart::restart(&scene);
@@ -313,7 +329,8 @@ pub fn decide(cluster: &VoltCluster, world: &World, now: Timestamp) -> Decision 
     count(&scene, &mut status);
     conditions::write(&scene, &mut status, &founding, &scaling, &updating);
 
-    let settled = actions.is_empty() && status.operation.is_none() && replicas == scene.wanted() && scene.is_quiet();
+    let idle = actions.is_empty() && status.operation.is_none() && replicas == scene.wanted();
+    let settled = idle && scene.is_quiet() && standby::is_calm(&scene);
     Decision {
         replicas,
         may_disrupt: scene.is_whole() && status.operation.is_none(),

@@ -103,6 +103,8 @@ pub fn headless_name(cluster: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    mod archives;
+
     use k8s_openapi::api::core::v1::{PodSpec, Probe};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -406,38 +408,6 @@ mod tests {
         let variables = variables.filter(|one| one.name.starts_with("VOLT_SPOOL"));
         let variables: Vec<&str> = variables.filter_map(|one| one.value.as_deref()).collect();
         assert_eq!(variables, [spool.mount_path.as_str(), "random", "100"]);
-    }
-
-    #[test]
-    fn an_archive_reaches_the_pods_and_what_is_restored_is_only_read() {
-        let mut cluster = demo();
-        let archive = "{claimName: backups, secretName: credentials, intervalMilliseconds: 500, keepHours: 0}";
-        cluster.spec.archive = Some(serde_yaml::from_str(archive).expect("an archive"));
-        cluster.spec.restore = Some(serde_yaml::from_str("{claimName: backups}").expect("an archive"));
-        let set = children(&cluster, &defaults(), 3, true).stateful_set;
-        let pod = set.spec.and_then(|spec| spec.template.spec).expect("a pod");
-        let container = &pod.containers[0];
-        let mounts = container.volume_mounts.iter().flatten();
-        let mounts: Vec<(&str, &str, Option<bool>)> = mounts
-            .map(|mount| (mount.name.as_str(), mount.mount_path.as_str(), mount.read_only))
-            .collect();
-        assert!(
-            mounts.contains(&("archive", "/var/lib/volt-archive", None)),
-            "{mounts:?}"
-        );
-        assert!(
-            mounts.contains(&("restore", "/var/lib/volt-restore", Some(true))),
-            "{mounts:?}"
-        );
-        let variables = container.env.iter().flatten();
-        let variables = variables.filter(|one| one.name.starts_with("VOLT_ARCHIVE"));
-        let variables: Vec<&str> = variables.filter_map(|one| one.value.as_deref()).collect();
-        assert_eq!(variables, ["file:///var/lib/volt-archive", "500", "0"]);
-        let secrets = container.env_from.iter().flatten();
-        let secrets = secrets.filter_map(|from| Some(from.secret_ref.as_ref()?.name.as_str()));
-        assert_eq!(secrets.collect::<Vec<_>>(), ["credentials"]);
-        let restore = cluster.spec.restore.expect("an archive");
-        assert_eq!(restore.url(RESTORE), "file:///var/lib/volt-restore");
     }
 
     #[test]

@@ -31,9 +31,11 @@ const SPOOL_VOLUME: &str = "spool";
 /// Where the cluster is archived, and the volume's name in the pod.
 const ARCHIVE: &str = "/var/lib/volt-archive";
 const ARCHIVE_VOLUME: &str = "archive";
-/// Where the archive is that the cluster begins with, and the volume's name in the pod.
+/// Where the archive is that the cluster begins with, or follows, and the volume's name in the pod.
 pub(crate) const RESTORE: &str = "/var/lib/volt-restore";
 const RESTORE_VOLUME: &str = "restore";
+/// Before the names of variables for that archive, as volt-node has it.
+const ANOTHERS_PREFIX: &str = "VOLT_RESTORE_";
 /// Where the password of the database is that has their rows, its file, and the volume's name in the pod.
 const PASSWORD: &str = "/var/run/volt-liveness-database";
 const PASSWORD_FILE: &str = "password";
@@ -220,11 +222,13 @@ fn shared_claims(cluster: &VoltCluster) -> Vec<SharedClaim<'_>> {
     let archive = archive.and_then(|archive| archive.claim_name.as_deref());
     let restore = cluster.spec.restore.as_ref();
     let restore = restore.and_then(|restore| restore.claim_name.as_deref());
+    let standby = cluster.spec.standby.as_ref();
+    let standby = standby.and_then(|standby| standby.claim_name.as_deref());
     let shared = [
         (LIVENESS_VOLUME, LIVENESS, liveness),
         (SPOOL_VOLUME, SPOOL, spool),
         (ARCHIVE_VOLUME, ARCHIVE, archive),
-        (RESTORE_VOLUME, RESTORE, restore),
+        (RESTORE_VOLUME, RESTORE, restore.or(standby)),
     ];
     let claimed = shared.into_iter().filter_map(|(volume, path, claim)| {
         Some(SharedClaim {
@@ -237,20 +241,31 @@ fn shared_claims(cluster: &VoltCluster) -> Vec<SharedClaim<'_>> {
     claimed.collect()
 }
 
-/// Variables of object stores, by the Secret that has them; with both, both name the same one.
+/// Variables of object stores, by the Secrets that have them. Those of the archive that is restored or followed are told apart from this
+/// cluster's own by a prefix, if there are both.
 fn secret_environment(cluster: &VoltCluster) -> Option<Vec<EnvFromSource>> {
-    let archive = cluster.spec.archive.as_ref();
-    let restore = cluster.spec.restore.as_ref();
-    let name = archive
-        .and_then(|archive| archive.secret_name.as_ref())
-        .or(restore.and_then(|restore| restore.secret_name.as_ref()))?;
-    Some(vec![EnvFromSource {
-        secret_ref: Some(SecretEnvSource {
-            name: name.clone(),
-            ..SecretEnvSource::default()
-        }),
-        ..EnvFromSource::default()
-    }])
+    let spec = &cluster.spec;
+    let restore = spec.restore.as_ref().map(|restore| &restore.secret_name);
+    let standby = spec.standby.as_ref().map(|standby| &standby.secret_name);
+    let anothers = restore.or(standby).cloned().flatten();
+    let (own, prefix) = match &spec.archive {
+        Some(archive) => (archive.secret_name.clone(), Some(ANOTHERS_PREFIX)),
+        None => (None, None),
+    };
+    let anothers = anothers.filter(|name| own.as_ref() != Some(name));
+    let source = |name: Option<String>, prefix: Option<&str>| {
+        Some(EnvFromSource {
+            prefix: prefix.map(str::to_owned),
+            secret_ref: Some(SecretEnvSource {
+                name: name?,
+                ..SecretEnvSource::default()
+            }),
+            ..EnvFromSource::default()
+        })
+    };
+    let sources = [source(own, None), source(anothers, prefix)];
+    let sources: Vec<EnvFromSource> = sources.into_iter().flatten().collect();
+    (!sources.is_empty()).then_some(sources)
 }
 
 /// What the pods share; each has a volume of its own by the claim's template.

@@ -61,6 +61,12 @@ pub async fn apply(manifest: &str) -> Result<String> {
     .await
 }
 
+/// The same, by which nothing changes: what the API server would say.
+pub async fn apply_dry(manifest: &str) -> Result<String> {
+    let arguments = ["--namespace", NAMESPACE, "apply", "--dry-run=server", "-f", "-"];
+    run("kubectl", &arguments, Some(manifest)).await
+}
+
 /// `kubectl get ... -o json`.
 pub async fn get(arguments: &[&str]) -> Result<serde_json::Value> {
     let text = kubectl(&[&["get", "-o", "json"], arguments].concat()).await?;

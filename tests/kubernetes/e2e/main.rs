@@ -45,11 +45,14 @@ async fn becomes_a_cluster(suite: &mut Suite) {
         .step("a VoltCluster with no replicas is rejected", refuse::no_replicas())
         .await;
     suite
+        .step("a standby that contradicts itself is rejected", refuse::standbys())
+        .await;
+    suite
         .step("examples.yaml becomes a Ready cluster", install::example())
         .await;
     suite
         .step(
-            "it can't be scaled to nothing, nor get other partitions",
+            "it can't be scaled to nothing, nor get other partitions, nor become a standby",
             refuse::changes(),
         )
         .await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::cluster::{copies, partitions, pod_of, pod_uid, wait_for_condition, wait_for_nodes};
-use crate::command::{apply, kubectl, wait_until};
+use crate::command::{apply, apply_dry, kubectl, wait_until};
 use crate::load::Load;
 
 /// Nobody has it, and nobody can be asked for it.
@@ -33,13 +33,44 @@ pub async fn no_replicas() -> Result<String> {
     ensure_refused(apply(manifest).await, "replicas").await
 }
 
-/// Nor can a running one be scaled to nothing, or get another number of partitions.
+/// Of a standby and of what a new cluster is restored from, each rule refuses what it is there for, and nothing else.
+pub async fn standbys() -> Result<String> {
+    const ARCHIVE: &str = "url: 's3://backups/shop'";
+    let dry_run = async |spec: &str| {
+        let manifest = format!(
+            "{{apiVersion: voltcluster.dev/v1alpha1, kind: VoltCluster, metadata: {{name: none}}, spec: {{{spec}}}}}"
+        );
+        apply_dry(&manifest).await
+    };
+    for (spec, words) in [
+        (
+            format!("standby: {{{ARCHIVE}, claimName: backups}}"),
+            "a url or a claimName, and not both",
+        ),
+        (format!("standby: {{{ARCHIVE}, immediate: true}}"), "it needs promote"),
+        (
+            format!("standby: {{{ARCHIVE}}}, restore: {{{ARCHIVE}}}"),
+            "and not both",
+        ),
+    ] {
+        ensure_refused(dry_run(&spec).await, words).await?;
+    }
+    dry_run(&format!(
+        "standby: {{{ARCHIVE}, secretName: a, promote: true, immediate: true}}, archive: {{{ARCHIVE}, secretName: b}}"
+    ))
+    .await
+}
+
+/// Nor can a running one be scaled to nothing, get another number of partitions, or become a standby.
 pub async fn changes() -> Result<String> {
     let to_none = kubectl(&["scale", "voltcluster", "demo", "--replicas=0"]).await;
     ensure_refused(to_none, "replicas").await?;
     let patch = r#"{"spec": {"partitions": 24}}"#;
     let partitions = kubectl(&["patch", "voltcluster", "demo", "--type=merge", "-p", patch]).await;
     ensure_refused(partitions, "partitions is fixed").await?;
+    let patch = r#"{"spec": {"standby": {"url": "s3://backups/shop"}}}"#;
+    let standby = kubectl(&["patch", "voltcluster", "demo", "--type=merge", "-p", patch]).await;
+    ensure_refused(standby, "can't be set later").await?;
     Ok(String::new())
 }
 

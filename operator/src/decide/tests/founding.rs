@@ -11,7 +11,7 @@ fn empty() -> GetStatusResponse {
     GetStatusResponse::default()
 }
 
-fn of(cluster_uuid: &str) -> GetStatusResponse {
+pub(super) fn of(cluster_uuid: &str) -> GetStatusResponse {
     GetStatusResponse {
         cluster_uuid: cluster_uuid.to_owned(),
         ..GetStatusResponse::default()
@@ -131,7 +131,7 @@ fn a_volume_of_another_cluster_is_named() {
 const RESTORE: &str = "{partitions: 4, restore: {url: 's3://backups/shop', until: '2026-01-31T12:00:00Z'}}";
 
 /// A VoltCluster whose UUID is written down, and whose nodes have empty volumes.
-fn named(spec: &str) -> Story {
+pub(super) fn named(spec: &str) -> Story {
     let mut story = Story::new(spec);
     story.goes_on();
     for ordinal in 0..3 {
@@ -143,7 +143,7 @@ fn named(spec: &str) -> Story {
 }
 
 /// The nodes say this of themselves.
-fn say(story: &mut Story, answer: &GetStatusResponse) {
+pub(super) fn say(story: &mut Story, answer: &GetStatusResponse) {
     for node in story.world.answers.values_mut() {
         node.clone_from(answer);
     }
@@ -159,6 +159,7 @@ fn a_cluster_that_is_restored_is_not_made_before_that_is_over() {
         restore: Some(RestoreFrom {
             url: "s3://backups/shop".to_owned(),
             until_micros: 1_769_860_800_000_000,
+            is_standby: false,
         }),
     };
     assert_eq!(story.goes_on().actions, std::slice::from_ref(&initialise));

@@ -5,6 +5,7 @@ mod failures;
 mod founding;
 mod restart;
 mod scale;
+mod standby;
 mod update;
 
 use std::time::Duration;
