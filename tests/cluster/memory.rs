@@ -21,6 +21,8 @@ const ROWS_AT_ONCE: i64 = 200;
 /// A node looks at its memory ten times a second.
 const NOTICED: Duration = Duration::from_secs(5);
 const LOOKED_AGAIN: Duration = Duration::from_millis(500);
+/// A move that can't go on says why by then.
+const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
 /// A session and its INSERT of so many rows.
 struct Writer {
@@ -165,6 +167,64 @@ fn a_full_node_refuses_rows_reads_and_deletes_go_on() {
         let writer = Writer::new(cluster.sql(1)).await?;
         ensure!(rows(&writer.client).await? <= left);
         writer.insert(next).await?;
+        Ok(())
+    });
+}
+
+/// What system.moves says of the only move; None: it has nothing to complain of, or there is none.
+async fn complaint(client: &Client) -> Result<Option<String>> {
+    let row = client.query_opt("SELECT message FROM system.moves", &[]).await?;
+    Ok(row.and_then(|row| row.get(0)))
+}
+
+#[test]
+fn a_move_that_finds_no_memory_says_so_and_can_be_called_off() {
+    let _alone = alone();
+    block_on(async {
+        let limit = LIMIT.to_string();
+        let more = ["--memory-limit", limit.as_str(), "--durability", "async"];
+        let cluster = Cluster::of(Nodes::start_with(1, |_| "127.0.0.1".to_owned(), &more)?);
+        operator::initialise(cluster.peer(1), PARTITIONS, WHOLE).await?;
+        cluster.whole().await?;
+        let (client, altering) = (connect(cluster.sql(1)).await?, connect(cluster.sql(1)).await?);
+        client
+            .batch_execute(
+                "CREATE TABLE wide (id BIGINT PRIMARY KEY, filler TEXT) WITH REPLICATION = 0;
+                 CREATE TABLE beside (id BIGINT PRIMARY KEY) WITH REPLICATION = 0",
+            )
+            .await?;
+        let (next, _) = Writer::new(cluster.sql(1)).await?.fill_up(0).await?;
+        let altering = tokio::spawn(async move {
+            let alter = "ALTER TABLE wide SET (mode = 'async')";
+            altering.batch_execute(alter).await
+        });
+        let end = Instant::now() + TOLD_WITHIN;
+        let message = loop {
+            if let Some(message) = complaint(&client).await? {
+                break message;
+            }
+            ensure!(
+                Instant::now() < end,
+                "system.moves does not say that there is no memory"
+            );
+            sleep(Duration::from_millis(50)).await;
+        };
+        println!("{message}");
+        ensure!(
+            message.starts_with("partition ") && message.contains("out of memory"),
+            "{message}"
+        );
+        sleep(Duration::from_secs(1)).await;
+        let log = cluster.nodes.nodes[0].log()?;
+        let warnings = log.matches("a table can't be moved on now").count();
+        ensure!((1..=PARTITIONS as usize).contains(&warnings), "{warnings} warnings");
+
+        // It stays where it is, with all its rows.
+        client.batch_execute("ALTER TABLE wide SET (mode = 'sync')").await?;
+        altering.await??;
+        let moves = client.query("SELECT * FROM system.moves", &[]).await?;
+        ensure!(moves.is_empty(), "{moves:?}");
+        ensure!(rows(&client).await? == next, "it lost rows");
         Ok(())
     });
 }

@@ -166,8 +166,9 @@ impl SqlEngine {
         );
         let expiring = ttl::system_table(&self.metadata, &participant.expiry);
         let spooled = system::spool(self.spool.clone());
-        let (links, conflicts) = (system::links(&self.coordinator), system::conflicts(&self.coordinator));
-        for (name, table) in tables.into_iter().chain([expiring, spooled, links, conflicts]) {
+        let coordinator = &self.coordinator;
+        let told = [system::links, system::conflicts, system::moves].map(|table| table(coordinator));
+        for (name, table) in tables.into_iter().chain([expiring, spooled]).chain(told) {
             use datafusion::catalog::SchemaProvider;
             schema.register_table(name.to_owned(), table).map_err(failed)?;
         }

@@ -30,6 +30,7 @@ use crate::replication::Replicas;
 use crate::txn::{MemoryFigures, MemoryGuard};
 
 pub(super) use links::{conflicts, links};
+pub(super) use moves::moves;
 pub(super) use spool::spool;
 
 type Rows = fn(&ClusterMap) -> Vec<Vec<Value>>;
@@ -121,7 +122,6 @@ const TABLES: &[Definition] = &[
         ],
         sequences,
     ),
-    ("moves", moves::MOVES, moves::moves),
     ("cluster", links::CLUSTER, links::cluster),
     ("failovers", failures::FAILOVERS, failures::failovers),
     ("failures", failures::FAILURES, failures::failures),

@@ -108,7 +108,7 @@ impl Coordinator {
     }
 
     /// What every living node tells, of those that answer.
-    async fn ask_all(self: &Arc<Self>, request: Request) -> Vec<(volt_engine::NodeId, Reply)> {
+    pub(super) async fn ask_all(self: &Arc<Self>, request: Request) -> Vec<(volt_engine::NodeId, Reply)> {
         let map = self.cluster_map();
         let dead = |state| matches!(state, NodeState::Dead { .. });
         let nodes = map.nodes.values().filter(|node| !dead(node.state));

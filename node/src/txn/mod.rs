@@ -30,6 +30,7 @@ mod resolve;
 mod sequences;
 mod serve;
 mod snapshot;
+mod stuck;
 mod two_phase;
 
 use std::collections::BTreeMap;

@@ -126,6 +126,10 @@ impl Participant {
                 return Err(not_primary());
             }
             (before.from_epoch, before.turn) = (place.from_epoch, place.turn);
+            if place.table != place.moved && !MOVED_WITH_TABLES.contains(&place.table) {
+                let message = format!("rows of table {} come with table {}", place.table, place.moved);
+                return Err(failed(SqlError::internal(message)));
+            }
             let range = (place.after.as_deref(), place.until.as_deref());
             let placing = replica.engine.to_place(place.table, range, &place.rows);
             let placing = placing.map_err(|error| failed(SqlError::internal(error)))?;
@@ -175,6 +179,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             let moves = map.moves.contains_key(&table) && led.get(&partition) == Some(epoch);
             moves && !mover.is_finished()
         });
+        coordinator.participant.keep_stuck(|from| movers.contains_key(from));
         for (&table, one) in &map.moves {
             let from = map.tables.get(&table).and_then(|table| map.groups.get(&table.group));
             for &partition in from.into_iter().flat_map(|group| &group.partitions) {
@@ -192,6 +197,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
                         reign: None,
                         copied: BTreeMap::new(),
                         held_at_close: None,
+                        has_warned: false,
                     };
                     (epoch, AbortOnDropHandle::new(tokio::spawn(mover.run())))
                 });
@@ -231,6 +237,8 @@ struct Mover {
     copied: BTreeMap<TableId, Vec<Told>>,
     /// Who held the old partition at the first look after it had closed the table.
     held_at_close: Option<Option<TransactionId>>,
+    /// It has said that it is refused.
+    has_warned: bool,
 }
 
 /// Where a piece ends, and its digest.
@@ -383,8 +391,10 @@ impl Mover {
             match self.coordinator.ask_primary(self.to, Request::Place(place)).await {
                 Ok(Reply::Placed(placed)) => {
                     self.reign = Some(placed.reign);
+                    self.note_stuck(None);
                     return Ok(placed);
                 }
+                Ok(Reply::Failed(Failure::Sql(error))) => self.note_stuck(Some(&error)),
                 Ok(Reply::Failed(failure)) => tracing::debug!(table, ?failure, "rows can't be moved now"),
                 Ok(_) | Err(_) => {}
             }
@@ -392,6 +402,23 @@ impl Mover {
         }
         // It may have another primary by now, which has not got all that was told.
         Err(Interrupted)
+    }
+
+    /// Where the table goes it is refused, or is not any more; a warning says so once.
+    fn note_stuck(&mut self, refused: Option<&SqlError>) {
+        let ((partition, _), table) = (self.from, self.table);
+        let why = self.coordinator.participant.note_stuck(table, partition, refused);
+        let Some(why) = why.filter(|_| !self.has_warned) else {
+            return;
+        };
+        self.has_warned = true;
+        tracing::warn!(
+            table,
+            partition,
+            to = self.to,
+            why,
+            "a table can't be moved on now; it is tried again"
+        );
     }
 
     async fn advance(&self, phase: MovePhase) {

@@ -24,6 +24,7 @@ use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
 use super::request::{Changed, Failure, KeyedAt, Work};
 use super::sequences::Sequences;
+use super::stuck::Stuck;
 use crate::error::SqlError;
 use crate::links::LinkStates;
 use crate::replication::hold::Asked;
@@ -58,6 +59,8 @@ pub(crate) struct Participant {
     pub(crate) links: Arc<LinkStates>,
     /// What came of tables that move to partitions led here.
     pub(super) arrived: Mutex<BTreeMap<(TableId, PartitionId), Arrived>>,
+    /// Why tables can't be moved on now from partitions that this node leads.
+    pub(super) stuck: Stuck,
     /// What partitions of a standby lack, as far as it is read here.
     pub(super) stages: Stages,
     /// Requests that were answered with what was kept under their keys.
@@ -87,6 +90,7 @@ impl Participant {
             expiry: Arc::default(),
             links: Arc::default(),
             arrived: Mutex::default(),
+            stuck: Mutex::default(),
             stages: Stages::default(),
             repeats: AtomicU64::default(),
         }

@@ -113,6 +113,8 @@ pub(crate) enum Request {
     Links,
     /// The conflicts of the partitions that this node leads.
     Conflicts,
+    /// Why tables can't be moved on now from partitions that this node leads.
+    Moves,
     /// How far an index is, in a partition that must have heard of it.
     Index(IndexRequest),
     /// Where these partitions of a standby are.
@@ -365,6 +367,8 @@ pub(crate) enum Reply {
     Links(LinkReport),
     /// Of `Conflicts`.
     Conflicts(Vec<(PartitionId, Vec<Conflict>)>),
+    /// Of `Moves`: the table, the partition that it leaves, why it is refused where it goes.
+    Moves(Vec<(TableId, PartitionId, String)>),
     /// Nothing was done.
     Failed(Failure),
 }

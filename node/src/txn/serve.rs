@@ -149,6 +149,7 @@ impl Participant {
             Request::Place(place) => self.serve_place(&place).await,
             Request::Links => Reply::Links(self.links.report()),
             Request::Conflicts => Reply::Conflicts(self.conflicts()),
+            Request::Moves => Reply::Moves(self.stuck_moves()),
             Request::Unpin { transaction } => {
                 self.unpin(transaction);
                 Reply::Done

@@ -64,7 +64,7 @@ pub(super) fn cluster(map: &ClusterMap) -> Vec<Vec<Value>> {
 }
 
 /// A system table with its name.
-type Named = (&'static str, Arc<SystemTable>);
+pub(super) type Named = (&'static str, Arc<SystemTable>);
 
 /// A row for each partition of a link, as its primary tells; one for a link of which none does.
 pub(in crate::query) fn links(coordinator: &Arc<Coordinator>) -> Named {
@@ -91,7 +91,7 @@ pub(in crate::query) fn conflicts(coordinator: &Arc<Coordinator>) -> Named {
     table("conflicts", CONFLICTS, Arc::new(rows))
 }
 
-fn table(name: &'static str, columns: &[(&str, DataType)], rows: Arc<SystemRows>) -> Named {
+pub(super) fn table(name: &'static str, columns: &[(&str, DataType)], rows: Arc<SystemRows>) -> Named {
     let schema = system_schema(columns);
     (name, Arc::new(SystemTable { schema, rows }))
 }
