@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::cluster::Cluster;
 use crate::load::{Load, run_for};
@@ -39,6 +40,7 @@ impl Clients {
             tasks.push(tokio::spawn(sum(ports.clone(), Arc::clone(&stop))));
         }
         tasks.push(tokio::spawn(count(ports.to_vec(), Arc::clone(&stop))));
+        tasks.push(tokio::spawn(count_backups(ports.to_vec(), Arc::clone(&stop))));
         Self { stop, tasks }
     }
 
@@ -94,6 +96,27 @@ async fn sum(mut ports: Vec<u16>, stop: Arc<AtomicBool>) -> Result<u64> {
         let seen: (Option<i64>, i64) = (row.get(0), row.get(1));
         ensure!(seen == (Some(ACCOUNTS * EACH_HAS), ACCOUNTS), "{seen:?} was seen");
         steps += 1;
+    }
+    Ok(steps)
+}
+
+/// Backups show rows of different moments, and never a part of a table.
+async fn count_backups(mut ports: Vec<u16>, stop: Arc<AtomicBool>) -> Result<u64> {
+    let mut steps = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let client = any(&mut ports).await;
+        let reads = client.batch_execute("SET volt.read_from = 'backup'");
+        let mut goes_on = matches!(timeout(ANSWERS_WITHIN, reads).await, Ok(Ok(())));
+        while goes_on && !stop.load(Ordering::Relaxed) {
+            let read = client.query_one("SELECT count(*) FROM accounts", &[]);
+            let Ok(Ok(row)) = timeout(ANSWERS_WITHIN, read).await else {
+                goes_on = false;
+                continue;
+            };
+            let seen: i64 = row.get(0);
+            ensure!(seen == ACCOUNTS, "a backup showed {seen} accounts");
+            steps += 1;
+        }
     }
     Ok(steps)
 }
@@ -240,4 +263,98 @@ fn a_table_gets_other_partitions_while_it_is_used_and_nodes_die() {
 async fn rows(client: &Client, query: &str) -> Result<Vec<(i32, i64, i64)>> {
     let rows = client.query(query, &[]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+/// A block that has read `beside`, of the partitions to which `moved` goes.
+async fn begun(port: u16, begin: &str) -> Result<Client> {
+    let client = connect(port).await?;
+    client.batch_execute(begin).await?;
+    let beside = client.query_one("SELECT n FROM beside WHERE id = 3", &[]).await?;
+    ensure!(beside.get::<_, i64>(0) == 3);
+    Ok(client)
+}
+
+/// Whether the block was shown the table, all of it; otherwise it was told to run again.
+async fn is_shown(client: &Client, query: &str, wanted: i64) -> Result<bool> {
+    match client.query(query, &[]).await {
+        Ok(rows) => {
+            let seen: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+            ensure!(seen == [wanted], "{query} gave {seen:?}");
+            Ok(true)
+        }
+        Err(error) if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn a_block_that_began_before_its_table_moved_is_not_shown_a_part_of_it() {
+    const ROWS: i64 = 3_000;
+    const LEVELS: [&str; 3] = ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN"];
+    // The whole of the table by a scan, a row by its key, a row by an index; of a serializable block, which takes a partition's
+    // snapshot when it first reads there, the key that lies with what it has read.
+    let queries = [
+        ("SELECT count(*) FROM moved", ROWS),
+        ("SELECT n FROM moved WHERE id = 3", 3),
+        ("SELECT n FROM moved WHERE n = 77", 77),
+    ];
+    let _alone = alone();
+    block_on(async {
+        let cluster = Cluster::start().await?;
+        let client = connect(cluster.sql(1)).await?;
+        let rows: Vec<String> = (1..=ROWS).map(|id| format!("({id}, {id})")).collect();
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE stays (id BIGINT PRIMARY KEY) WITH REPLICATION = 2;
+                 CREATE TABLE moved (id BIGINT PRIMARY KEY, n BIGINT) WITH REPLICATION = 2;
+                 CREATE INDEX moved_n ON moved (n);
+                 CREATE TABLE beside (id BIGINT PRIMARY KEY, n BIGINT) WITH REPLICATION = 1;
+                 INSERT INTO beside VALUES (3, 3);
+                 INSERT INTO moved VALUES {}",
+                rows.join(",")
+            ))
+            .await?;
+        let mut blocks = Vec::new();
+        for begin in LEVELS {
+            for (query, wanted) in queries {
+                blocks.push((begun(cluster.sql(2), begin).await?, query, wanted));
+            }
+        }
+        let began_before = blocks.len();
+        let port = cluster.sql(1);
+        let moving = tokio::spawn(async move { set(port, "moved", "replication = 1").await });
+        while !moving.is_finished() {
+            let begin = LEVELS[blocks.len() % LEVELS.len()];
+            let (query, wanted) = queries[blocks.len() / LEVELS.len() % queries.len()];
+            blocks.push((begun(cluster.sql(3), begin).await?, query, wanted));
+            sleep(Duration::from_millis(15)).await;
+        }
+        moving.await??;
+        has_become(cluster.sql(2), "moved", (1, "sync")).await?;
+        has_become(cluster.sql(3), "moved", (1, "sync")).await?;
+
+        let mut shown = 0;
+        for (at, (block, query, wanted)) in blocks.iter().enumerate() {
+            let is_shown = is_shown(block, query, *wanted).await;
+            let is_shown = is_shown.with_context(|| format!("block {at}"))?;
+            ensure!(
+                !is_shown || at >= began_before,
+                "block {at} is shown what was not there then"
+            );
+            shown += usize::from(is_shown);
+        }
+        println!(
+            "{} blocks, {began_before} of them from before it moved; {shown} were shown the table",
+            blocks.len()
+        );
+        ensure!(blocks.len() > began_before + 5, "it moved at once");
+        let after = begun(cluster.sql(2), LEVELS[0]).await?;
+        for (query, wanted) in queries {
+            ensure!(
+                is_shown(&after, query, wanted).await?,
+                "{query} is refused after the move"
+            );
+        }
+        Ok(())
+    });
 }

@@ -2,7 +2,8 @@
 //!
 //! Each answer to a heartbeat says, of every partition that the answering node leads, how far it has committed; only with a lease that
 //! still holds after that was read, so that nobody else can have committed more before the heartbeat was sent. A backup that has applied so
-//! much, and the same record in that place, is as new as that moment, by its own clock. So neither a message that waited somewhere,
+//! much, and the same record in that place, is as new as that moment, by its own clock. A table that has moved here is all there
+//! only as of a later moment than the catalog that said so. So neither a message that waited somewhere,
 //! nor a process that stood still, nor a primary that was deposed and doesn't know it, makes old rows look new.
 
 use std::collections::VecDeque;
@@ -34,6 +35,8 @@ pub(crate) struct Freshness {
     heard: VecDeque<Heard>,
     /// All that was committed then has been applied.
     fresh_at: Option<Duration>,
+    /// When a table was opened here: its rows were committed before.
+    opened_at: Option<Duration>,
 }
 
 impl Freshness {
@@ -44,7 +47,12 @@ impl Freshness {
         self.heard.push_back(heard);
     }
 
-    /// The newest moment of which everything has been applied.
+    /// A table that has moved here is served from now on.
+    pub(super) fn opened(&mut self, now: Duration) {
+        self.opened_at = Some(now);
+    }
+
+    /// The newest moment of which everything has been applied; None: it is too old to be shown.
     fn fresh_at(&mut self, applied: Lsn, epoch_at: impl Fn(Lsn) -> Epoch) -> Option<Duration> {
         let fresh_at = &mut self.fresh_at;
         self.heard.retain(|heard| {
@@ -55,6 +63,7 @@ impl Freshness {
             !reached
         });
         self.fresh_at
+            .filter(|at| self.opened_at.is_none_or(|opened| *at >= opened))
     }
 }
 
@@ -176,6 +185,20 @@ mod tests {
         // Nothing new: it grows older.
         assert_eq!(fresh_at(&mut freshness, 11), Some(30));
         assert_eq!(fresh_at(&mut freshness, 12), Some(40));
+    }
+
+    #[test]
+    fn what_moved_here_is_shown_when_all_that_was_committed_before_is_there() {
+        let mut freshness = Freshness::default();
+        freshness.hear(heard(10, 5, 3));
+        assert_eq!(fresh_at(&mut freshness, 5), Some(10));
+        freshness.opened(Duration::from_millis(30));
+        assert_eq!(fresh_at(&mut freshness, 5), None);
+        // Asked before, answered after.
+        freshness.hear(heard(29, 7, 3));
+        freshness.hear(heard(31, 9, 3));
+        assert_eq!(fresh_at(&mut freshness, 8), None);
+        assert_eq!(fresh_at(&mut freshness, 9), Some(31));
     }
 
     #[test]

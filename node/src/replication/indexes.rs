@@ -18,10 +18,15 @@ const ROWS_AT_A_TIME: usize = 2_000;
 /// How often somebody looks whether there is something to build.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The replica gets the indexes, views, tracked and closed tables of this map's catalog, if it has those of an older one.
-pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap) {
+/// The replica gets the indexes, views, tracked and closed tables of this map's catalog, if it has those of an older one. `now` by the
+/// clock that runs through suspension.
+pub(super) fn define(replica: &mut Replica, group: GroupId, map: &ClusterMap, now: Duration) {
     if replica.catalog_version >= map.catalog_version {
         return;
+    }
+    let is_opened = |table: &Arc<Table>| table.group == group && replica.engine.closed_since(table.id).is_some();
+    if replica.catalog_version == 0 || map.tables.values().any(is_opened) {
+        replica.freshness.opened(now);
     }
     replica.catalog_version = map.catalog_version;
     // A primary has heard of each drop before it writes anything that was planned after it.
@@ -58,9 +63,9 @@ fn tables(group: GroupId, map: &ClusterMap) -> impl Iterator<Item = &Arc<Table>>
 
 /// Takes some rows into what lacks them, also in a partition that this map doesn't know yet, or any more: whoever builds goes
 /// on only when nothing is left to build.
-fn build_some(replica: &mut Replica, map: &ClusterMap) {
+fn build_some(replica: &mut Replica, map: &ClusterMap, now: Duration) {
     if let Some(info) = map.partitions.get(&replica.partition) {
-        define(replica, info.group, map);
+        define(replica, info.group, map, now);
     }
     if !replica.is_building {
         return;
@@ -75,12 +80,12 @@ impl Replicas {
     pub(super) async fn build_indexes(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let map = self.metadata.map();
+            let (map, now) = (self.metadata.map(), self.world.clock.boot_time());
             for slot in self.all() {
                 loop {
                     {
                         let mut replica = lock(&slot);
-                        build_some(&mut replica, &map);
+                        build_some(&mut replica, &map, now);
                         if !replica.is_building {
                             break;
                         }
@@ -164,9 +169,9 @@ mod tests {
         for before in [map(1, Vec::new()), ClusterMap::default()] {
             let mut replica = Replica::new(1);
             replica.engine.apply_record(1, &row()).expect("a first record");
-            define(&mut replica, 1, &map(2, vec![index.clone()]));
+            define(&mut replica, 1, &map(2, vec![index.clone()]), Duration::ZERO);
             assert!(replica.is_building && !replica.engine.has_built(1, 7));
-            build_some(&mut replica, &before);
+            build_some(&mut replica, &before, Duration::ZERO);
             assert!(!replica.is_building && replica.engine.has_built(1, 7));
         }
     }

@@ -199,7 +199,7 @@ impl Replicas {
             if replica.catalog_version < self.metadata.catalog_version() {
                 let map = self.metadata.map();
                 if let Some(info) = map.partitions.get(&partition) {
-                    indexes::define(replica, info.group, &map);
+                    indexes::define(replica, info.group, &map, self.world.clock.boot_time());
                 }
             }
             look(replica)

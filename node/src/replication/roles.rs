@@ -57,7 +57,7 @@ impl Replicas {
     fn take_role(&self, slot: &Slot, info: &PartitionInfo, map: &ClusterMap) {
         let mut replica = lock(slot);
         // Whoever leads it holds new rows to what this map says.
-        indexes::define(&mut replica, info.group, map);
+        indexes::define(&mut replica, info.group, map, self.world.clock.boot_time());
         let wanted = map.groups.get(&info.group).map(|group| group.mode);
         (replica.mode, replica.was_async) = (info.mode, info.was_async);
         replica.next_mode = wanted.filter(|mode| *mode != info.mode);

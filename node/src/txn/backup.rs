@@ -11,12 +11,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 use volt_engine::effects::TransactionId;
+use volt_engine::error::StatementError;
 use volt_engine::plan::Program;
 use volt_engine::transaction::Writes;
 use volt_engine::value::Value;
 use volt_engine::{Lsn, NodeId, PartitionId};
 
 use super::participant::{EncodedRows, Participant};
+use super::pins::pin;
 use super::request::{BackupRead, Failure, Pinned, Reply, Request};
 use super::snapshot::Snapshot;
 use super::{Coordinator, give_rows};
@@ -218,18 +220,18 @@ impl Coordinator {
 }
 
 impl Participant {
-    /// The LSN that a backup here shows, pinned once, and how old it may be; None: it can't be read.
-    fn pin_here(&self, partition: PartitionId, max_staleness_ms: u64) -> Option<(Lsn, u64)> {
+    /// The LSN that a backup here shows, pinned once, with the catalog's version of then, and how old it may be; None: it can't be read.
+    fn pin_here(&self, partition: PartitionId, max_staleness_ms: u64) -> Option<((Lsn, u64), u64)> {
         if !self.replicas.is_backup_here(partition) {
             return None;
         }
         let now = self.replicas.world.clock.boot_time();
-        let pinned = self.replicas.with(partition, |replica| {
+        let pinned = self.replicas.with_catalog(partition, |replica| {
             // Rounded up: what is told is never less than it may be.
             let staleness = replica.staleness(now)?.as_micros().div_ceil(1_000);
             let staleness = u64::try_from(staleness).ok().filter(|&age| age <= max_staleness_ms)?;
             let lsn = replica.engine.applied();
-            replica.engine.pin(lsn).then_some((lsn, staleness))
+            Some(((lsn, pin(replica, lsn)?), staleness))
         });
         pinned.flatten()
     }
@@ -246,7 +248,7 @@ impl Participant {
         if !program.is_read_only() {
             return Reply::Failed(Failure::Sql(SqlError::internal("a write for a backup")));
         }
-        let Some((lsn, staleness_ms)) = self.pin_here(*partition, asked.max_staleness_ms) else {
+        let Some(((lsn, _), staleness_ms)) = self.pin_here(*partition, asked.max_staleness_ms) else {
             return Reply::Failed(Failure::NotPrimary);
         };
         let mut rows = EncodedRows::default();
@@ -269,8 +271,9 @@ impl Participant {
                 affected,
                 staleness_ms,
             },
+            // It has not heard yet that the table lies here: others may have.
+            Some(Err(StatementError::TableMoved)) | None => Reply::Failed(Failure::NotPrimary),
             Some(Err(error)) => Reply::Failed(Failure::Sql(error.into())),
-            None => Reply::Failed(Failure::NotPrimary),
         }
     }
 
@@ -281,16 +284,19 @@ impl Participant {
         partitions: &[PartitionId],
         max_staleness_ms: u64,
     ) -> Reply {
-        let pin = |&partition: &PartitionId| {
-            let (lsn, staleness_ms) = self.pin_here(partition, max_staleness_ms)?;
-            Some(Pinned {
+        let (mut pinned, mut kept) = (Vec::new(), Vec::new());
+        for &partition in partitions {
+            let Some(((lsn, catalog), staleness_ms)) = self.pin_here(partition, max_staleness_ms) else {
+                continue;
+            };
+            kept.push((partition, (lsn, catalog)));
+            pinned.push(Pinned {
                 partition,
                 lsn,
                 staleness_ms,
-            })
-        };
-        let pinned: Vec<Pinned> = partitions.iter().filter_map(pin).collect();
-        self.note_pinned(transaction, pinned.iter().map(|pin| (pin.partition, pin.lsn)).collect());
+            });
+        }
+        self.note_pinned(transaction, kept);
         Reply::Pinned(pinned)
     }
 }

@@ -9,6 +9,7 @@ use volt_engine::transaction::{Reads, Writes};
 use volt_engine::{Lsn, PartitionId};
 
 use super::participant::{EncodedRows, Participant, Ran, commit_wait, write_wait};
+use super::pins::{check_shown, pin};
 use super::request::{AttemptRequest, Attempted, Buffered, Failure, Reply};
 use super::serve::{HOLD_WAIT, LOOK_AGAIN};
 use crate::error::SqlError;
@@ -114,7 +115,7 @@ impl Participant {
             if !replica.engine.is_pinned(snapshot) {
                 return None;
             }
-            if let Err(error) = replica.engine.check_shown(request.program.table, pinned_by) {
+            if let Err(error) = check_shown(replica, request.program.table, pinned_by) {
                 let (reads, result) = (Reads::default(), Err(error));
                 return Some(Attempt { reads, result });
             }
@@ -159,11 +160,11 @@ impl Participant {
             if !self.lease_is_valid() {
                 return Err(NotRun::NotPrimary);
             }
-            assert!(replica.engine.pin(snapshot), "what is committed can be pinned");
-            Ok((snapshot, attempt))
+            let catalog = pin(replica, snapshot).expect("what is committed can be pinned");
+            Ok((snapshot, catalog, attempt))
         });
-        let (snapshot, attempt) = attempted.unwrap_or(Err(NotRun::NotPrimary))?;
-        self.note_pinned(request.transaction, vec![(request.partition, snapshot)]);
+        let (snapshot, catalog, attempt) = attempted.unwrap_or(Err(NotRun::NotPrimary))?;
+        self.note_pinned(request.transaction, vec![(request.partition, (snapshot, catalog))]);
         Ok((snapshot, attempt))
     }
 

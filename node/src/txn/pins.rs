@@ -6,11 +6,12 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use volt_engine::effects::TransactionId;
+use volt_engine::error::StatementError;
 use volt_engine::partition::{Projection, ScanChunk};
 use volt_engine::plan::Program;
 use volt_engine::transaction::Writes;
 use volt_engine::value::ValueRef;
-use volt_engine::{Lsn, PartitionId};
+use volt_engine::{Lsn, PartitionId, TableId};
 
 use super::participant::{EncodedRows, Participant};
 use super::request::{Failure, Reply, ScanRequest};
@@ -37,22 +38,17 @@ impl Participant {
     /// Keeps the versions of a snapshot until `unpin`, or until nobody has used it for `PIN_LIMIT_MS`.
     pub(crate) fn pin(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
         // What can't be pinned any more was taken away by an older transaction: letting go of the holds will say so.
-        let pinned = |&(partition, lsn): &(PartitionId, Lsn)| {
-            self.replicas.with(partition, |replica| replica.engine.pin(lsn)) == Some(true)
+        let pin = |(partition, lsn)| {
+            let catalog = self.replicas.with(partition, |replica| pin(replica, lsn));
+            Some((partition, (lsn, catalog??)))
         };
-        let at = at.into_iter().filter(pinned).collect();
-        self.note_pinned(transaction, at);
+        self.note_pinned(transaction, at.into_iter().filter_map(pin).collect());
     }
 
-    /// Notes what the engine has pinned already. A partition that the snapshot had before is let go there: its reader
-    /// took it anew.
-    pub(super) fn note_pinned(&self, transaction: TransactionId, at: Vec<(PartitionId, Lsn)>) {
+    /// Notes what the engine has pinned already, each with the catalog's version of that moment. A partition that the snapshot
+    /// had before is let go there: its reader took it anew.
+    pub(super) fn note_pinned(&self, transaction: TransactionId, at: Vec<(PartitionId, (Lsn, u64))>) {
         let used_ms = self.replicas.now_ms();
-        let catalog = |partition| self.replicas.with(partition, |replica| replica.catalog_version);
-        let at: Vec<_> = at
-            .into_iter()
-            .map(|(partition, lsn)| (partition, (lsn, catalog(partition).unwrap_or(u64::MAX))))
-            .collect();
         let mut before = Vec::new();
         {
             let mut pins = self.pins.lock().expect("no panic under this lock");
@@ -112,8 +108,7 @@ impl Participant {
             if !replica.engine.is_pinned(scan.snapshot) {
                 return None;
             }
-            // What was there before the table was closed may be read on; what had come by then to where it moves may not.
-            if let Err(error) = replica.engine.check_shown(scan.table, pinned_by) {
+            if let Err(error) = check_shown(replica, scan.table, pinned_by) {
                 return Some(Err(error));
             }
             let known = replica
@@ -150,6 +145,16 @@ impl Participant {
             None => Reply::Failed(Failure::NotPrimary),
         }
     }
+}
+
+/// Keeps the versions of a snapshot; with them goes the version of the catalog that is known as they are taken. None: they are gone.
+pub(super) fn pin(replica: &mut Replica, lsn: Lsn) -> Option<u64> {
+    replica.engine.pin(lsn).then_some(replica.catalog_version)
+}
+
+/// What was there before a table was closed may be read on; what had come by then to where it moves may not.
+pub(super) fn check_shown(replica: &Replica, table: TableId, pinned_by: u64) -> Result<(), StatementError> {
+    replica.engine.check_shown(table, pinned_by)
 }
 
 /// The rows that a program finds, if they are not more than a chunk, and not more must be looked at than a program may.
