@@ -20,7 +20,7 @@ use volt_tests::history::{Action, Answer, History, Operation};
 use volt_tests::linearizable::{self, Verdict};
 use volt_tests::processes::Nodes;
 use volt_tests::proxy::{self, Proxies};
-use volt_tests::serializable::clients::{self, Recorder, Session};
+use volt_tests::serializable::clients::{self, Procedures, Recorder, Session};
 use volt_tests::serializable::{check, explain};
 
 use crate::cluster::Cluster;
@@ -163,7 +163,7 @@ async fn transactions(ports: Vec<u16>, recorder: Recorder, number: u32, stop: Ar
         let Some(client) = some_client(&ports, &mut place).await else {
             continue;
         };
-        let Some(session) = Session::open(client, &recorder, number, ANSWER_LIMIT).await else {
+        let Some(session) = Session::open(client, &recorder, number, ANSWER_LIMIT, Procedures::Called).await else {
             continue;
         };
         while !stop.load(SeqCst) && session.transaction(&mut random).await {
@@ -330,7 +330,7 @@ async fn formed() -> Result<(Cluster, Arc<Proxies>)> {
     let proxies = cluster.proxies().await?;
     cluster.form().await?;
     let client = connect(cluster.sql(1)).await?;
-    clients::make(&client).await?;
+    clients::make(&client, Procedures::Called).await?;
     client
         .batch_execute(
             "CREATE TABLE registers (id BIGINT PRIMARY KEY, value BIGINT) WITH REPLICATION = 2 MODE semi_sync;
@@ -411,7 +411,7 @@ fn whatever_happens_to_its_processes_a_cluster_keeps_its_word() {
         for node in 1..=3 {
             told.assert_all_there(run.cluster.sql(node)).await?;
             let client = connect_to_whole(run.cluster.sql(node)).await?;
-            let session = Session::open(client, &recorder, 100 + node, ANSWER_LIMIT).await;
+            let session = Session::open(client, &recorder, 100 + node, ANSWER_LIMIT, Procedures::Called).await;
             let session = session.with_context(|| format!("node {node} takes no session at the end"))?;
             ensure!(
                 session.read_everything().await,

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use volt_tests::serializable::clients::{self, Recorder, Session};
+use volt_tests::serializable::clients::{self, Procedures, Recorder, Session};
 use volt_tests::serializable::{check, explain};
 
 use crate::cluster::Cluster;
@@ -26,7 +26,7 @@ const MIN_HAPPENED: usize = 100;
 
 async fn open(port: u16, recorder: &Recorder, number: u32) -> Option<Session> {
     let client = connect(port).await.ok()?;
-    Session::open(client, recorder, number, ANSWER_LIMIT).await
+    Session::open(client, recorder, number, ANSWER_LIMIT, Procedures::Called).await
 }
 
 /// One transaction after another, on its own node while that lives, then on the next.
@@ -50,7 +50,7 @@ fn histories_are_strictly_serialisable_while_a_node_dies() {
     let _alone = alone();
     block_on(async {
         let mut cluster = Cluster::start().await?;
-        clients::make(&connect(cluster.sql(1)).await?).await?;
+        clients::make(&connect(cluster.sql(1)).await?, Procedures::Called).await?;
         cluster.whole().await?;
         let recorder = Recorder::new(|_| {});
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! Accounts between which procedures move money: whole at every moment, and no move that was acknowledged is lost. A
+//! Accounts between which procedures, or blocks, move money: whole at every moment, and no move that was acknowledged is lost. A
 //! materialized view of them has at every moment what its query gives.
 
 use tokio_postgres::Client;
@@ -47,8 +47,8 @@ pub struct Moves {
     unknown: i64,
 }
 
-/// Makes them.
-pub async fn make(client: &Client, copies: &str) -> Result<(), tokio_postgres::Error> {
+/// Makes them; with procedures, if money is not moved by blocks.
+pub async fn make(client: &Client, copies: &str, in_blocks: bool) -> Result<(), tokio_postgres::Error> {
     let table = format!("CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT, moves BIGINT) {copies}");
     client.batch_execute(&table).await?;
     for account in 1..=ACCOUNTS {
@@ -56,24 +56,52 @@ pub async fn make(client: &Client, copies: &str) -> Result<(), tokio_postgres::E
         client.batch_execute(&insert).await?;
     }
     client.batch_execute(HOLDINGS).await?;
+    if in_blocks {
+        return Ok(());
+    }
     client.batch_execute(MOVE).await?;
     client.batch_execute(TURN).await
 }
 
-/// Moves one from an account to another, or turns it over in the same.
-pub async fn call(client: &Client, shared: &Shared, source: u64, target: u64) -> Result<(), Failure> {
-    let text = match source == target {
-        true => format!("CALL turn({source})"),
-        false => format!("CALL move({source}, {target})"),
+/// Moves one from an account to another, or turns it over in the same: by a call, or by a block.
+pub async fn move_one(
+    client: &Client,
+    shared: &Shared,
+    (source, target): (u64, u64),
+    in_block: bool,
+) -> Result<(), Failure> {
+    let moved = match (in_block, source == target) {
+        (true, _) => by_block(client, source, target).await,
+        (false, true) => answer(client.batch_execute(&format!("CALL turn({source})"))).await,
+        (false, false) => answer(client.batch_execute(&format!("CALL move({source}, {target})"))).await,
     };
-    let called = answer(client.simple_query(&text)).await;
-    let moves = &mut shared.run().moves;
-    match &called {
-        Ok(_) => moves.acknowledged += 1,
-        Err(Failure::Unknown) => moves.unknown += 1,
-        Err(Failure::Refused(_)) => {}
+    {
+        let moves = &mut shared.run().moves;
+        match &moved {
+            Ok(()) => moves.acknowledged += 1,
+            Err(Failure::Unknown) => moves.unknown += 1,
+            Err(Failure::Refused(_)) => {}
+        }
     }
-    called.map(drop)
+    if in_block && matches!(moved, Err(Failure::Refused(_))) {
+        // Where it was refused before its COMMIT, the session is still in it.
+        answer(client.batch_execute("ROLLBACK")).await?;
+    }
+    moved
+}
+
+async fn by_block(client: &Client, source: u64, target: u64) -> Result<(), Failure> {
+    let has = format!("SELECT balance, moves FROM accounts WHERE id = {source}");
+    answer(client.batch_execute("BEGIN")).await?;
+    let row = answer(client.query_one(&has, &[])).await?;
+    let (balance, moves): (i64, i64) = (row.get(0), row.get(1));
+    let block = format!(
+        "UPDATE accounts SET balance = {}, moves = {} WHERE id = {source};
+         UPDATE accounts SET balance = balance + 1 WHERE id = {target}; COMMIT",
+        balance - 1,
+        moves + 1
+    );
+    answer(client.batch_execute(&block)).await
 }
 
 /// The balances' sum at one moment, which no move changes, and the moves so far.

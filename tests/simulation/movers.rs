@@ -12,8 +12,18 @@ use crate::planted::planted;
 use crate::shared::{Phase, Shared};
 use crate::sql::{Failure, answer, connect};
 
-/// What is moved: nobody calls procedures of these.
-const TABLES: [&str; 4] = ["registers", "counters", "accounts", "parcels"];
+/// What is moved where there are procedures: none of them uses these.
+const TABLES: [&str; 4] = ["registers", "counters", "members", "parcels"];
+/// What is moved where there are none.
+const ALL_TABLES: [&str; 7] = [
+    "registers",
+    "counters",
+    "members",
+    "parcels",
+    "accounts",
+    "texts",
+    "entries",
+];
 /// How long somebody waits for a move; it goes on.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Longest time for what is on its way when nothing is wrong any more.
@@ -23,16 +33,37 @@ const ARRIVED_WITHIN: Duration = Duration::from_secs(15);
 pub fn moves_tables(seed: u64) -> bool {
     match planted() {
         None => mix(seed ^ 0x307e) & 1 == 0,
-        bug => bug == Some(PlantedBug::MovedTableServed),
+        bug => matches!(bug, Some(PlantedBug::MovedTableServed | PlantedBug::MovedRowsShown)),
+    }
+}
+
+/// Half of those move all tables that clients use in blocks, one after another; for that nobody makes procedures that use them.
+pub fn moves_all(seed: u64) -> bool {
+    match planted() {
+        None => moves_tables(seed) && mix(seed ^ 0xa11) & 1 == 0,
+        bug => bug == Some(PlantedBug::MovedRowsShown),
+    }
+}
+
+/// How many do it at a time.
+pub fn movers(seed: u64) -> u64 {
+    match (moves_tables(seed), moves_all(seed)) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 3,
     }
 }
 
 /// Gives tables other copies until the workload is over.
-pub async fn mover(shared: Shared, seed: u64) {
-    let mut random = StdRng::seed_from_u64(mix(seed ^ 0x307e5));
+pub async fn mover(shared: Shared, number: u64, seed: u64) {
+    let mut random = StdRng::seed_from_u64(mix(seed ^ 0x307e5 ^ number << 32));
+    let (tables, longest_pause): (&[&str], u64) = match moves_all(seed) {
+        true => (&ALL_TABLES, 500),
+        false => (&TABLES, 1_500),
+    };
     while shared.run().phase == Phase::Work {
-        sleep(Duration::from_millis(random.random_range(200..=1500))).await;
-        let table = TABLES[random.random_range(0..TABLES.len())];
+        sleep(Duration::from_millis(random.random_range(200..=longest_pause))).await;
+        let table = tables[random.random_range(0..tables.len())];
         let replication = random.random_range(1..=2);
         let mode = ["sync", "semi_sync"][random.random_range(0..2)];
         let Some(client) = connect(shared.a_member(&mut random)).await else {

@@ -88,6 +88,7 @@ const KNOWN: &[Known] = &[
         1,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE, HALF, TWICE],
     ),
+    (PlantedBug::MovedRowsShown, 26, &[NOT_SERIALISABLE, HALF]),
     (
         PlantedBug::CutNotHeld,
         2,

@@ -86,7 +86,7 @@ async fn read(seed: u64, first: &Shared, again: &Shared, until: i64) -> Result<(
     let node = members[seed as usize % members.len()];
     let session = session(node).await?;
     compare(&session, node, first, &moment).await?;
-    serializable::read_since(first, node, moment.transactions).await?;
+    serializable::read_since(first, node, moment.transactions, seed).await?;
     run::registers_are_linearizable(first)?;
     serializable::is_sound(first)?;
     first.run().happened.insert(RESTORED.to_owned());

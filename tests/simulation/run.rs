@@ -160,10 +160,10 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         setup.batch_execute(&create).await?;
     }
     counters::make(&setup, tables::copies(seed, 2)).await?;
-    accounts::make(&setup, tables::copies(seed, 3)).await?;
+    accounts::make(&setup, tables::copies(seed, 3), movers::moves_all(seed)).await?;
     columns::make(&setup, tables::copies(seed, 4)).await?;
     voter::make(&setup, tables::copies(seed, 5)).await?;
-    clients::make(&setup).await?;
+    clients::make(&setup, serializable::procedures(seed)).await?;
     steady::make(&setup, &shared).await?;
     let recorder = shared.recorder();
     let session = Session::open(1).await.ok_or("node 1 takes no session")?;
@@ -221,7 +221,7 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
         read_all_from(node, &shared).await?;
     }
     zones::check(&shared, seed).await?;
-    let checked = serializable::check(&recorder, shared.members()).await?;
+    let checked = serializable::check(&recorder, shared.members(), seed).await?;
     if shared.archive.is_some() && restored::is_of_the_newest(seed) {
         sleep(ARCHIVED_WITHIN).await;
     }
@@ -233,10 +233,9 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
 
 /// Those who change tables, where there are any.
 fn definers(shared: &Shared, seed: u64) -> Vec<JoinHandle<()>> {
-    let mover = movers::moves_tables(seed).then(|| tokio::spawn(movers::mover(shared.clone(), seed)));
-    let mover = mover.into_iter();
+    let movers = (0..movers::movers(seed)).map(|number| tokio::spawn(movers::mover(shared.clone(), number, seed)));
     if !plan::changes_tables(seed) {
-        return mover.collect();
+        return movers.collect();
     }
     let members = shared.members().into_iter();
     let writers = members.map(|node| tokio::spawn(columns::writer(shared.clone(), node, seed)));
@@ -244,7 +243,7 @@ fn definers(shared: &Shared, seed: u64) -> Vec<JoinHandle<()>> {
         .into_iter()
         .chain([tokio::spawn(columns::changer(shared.clone(), seed))])
         .chain(writers)
-        .chain(mover)
+        .chain(movers)
         .collect()
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
-use volt_tests::serializable::clients::{Recorder, Session};
+use volt_tests::serializable::clients::{Procedures, Recorder, Session};
 use volt_tests::serializable::{self, Checked};
 
 use crate::determinism::mix;
+use crate::movers;
 use crate::shared::{Phase, Shared};
 use crate::sql;
 
@@ -20,12 +21,26 @@ const FIRST: u32 = 20;
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Between two transactions of a client.
 const MAX_THINK_MILLIS: u64 = 65;
+/// Before a statement of a block, where all tables move: one moves meanwhile.
+const MAX_THINK_IN_BLOCKS: Duration = Duration::from_millis(200);
 /// A run in which less happened checks nothing.
 pub const MIN_HAPPENED: usize = 8;
 
-async fn open(node: u32, number: u32, recorder: &Recorder) -> Option<Session> {
+/// Whether the clients of this run call procedures.
+pub fn procedures(seed: u64) -> Procedures {
+    match movers::moves_all(seed) {
+        true => Procedures::Absent,
+        false => Procedures::Called,
+    }
+}
+
+async fn open(node: u32, number: u32, recorder: &Recorder, seed: u64) -> Option<Session> {
     let client = sql::connect(node).await?;
-    Session::open(client, recorder, number, ANSWER_LIMIT).await
+    let session = Session::open(client, recorder, number, ANSWER_LIMIT, procedures(seed)).await?;
+    Some(match movers::moves_all(seed) {
+        true => session.thinking(MAX_THINK_IN_BLOCKS),
+        false => session,
+    })
 }
 
 /// One client, until the workload is over.
@@ -35,7 +50,7 @@ pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) 
     let is_on = || shared.run().phase == Phase::Work;
     while is_on() {
         let node = shared.a_member(&mut random);
-        let Some(session) = open(node, number, &recorder).await else {
+        let Some(session) = open(node, number, &recorder, seed).await else {
             sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -47,9 +62,9 @@ pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) 
 }
 
 /// Everything as each node tells it at the end, then the whole history.
-pub async fn check(recorder: &Recorder, members: Vec<u32>) -> Result<Checked, String> {
+pub async fn check(recorder: &Recorder, members: Vec<u32>, seed: u64) -> Result<Checked, String> {
     for node in members {
-        let session = open(node, FIRST, recorder).await;
+        let session = open(node, FIRST, recorder, seed).await;
         let session = session.ok_or_else(|| format!("node {node} takes no session at the end"))?;
         if !session.read_everything().await {
             return Err(format!("node {node} does not read lists and sets at the end"));
@@ -59,9 +74,9 @@ pub async fn check(recorder: &Recorder, members: Vec<u32>) -> Result<Checked, St
 }
 
 /// Everything as a node of another cluster tells it, that was restored as the first one was at this moment or later.
-pub async fn read_since(first: &Shared, node: u32, moment: u64) -> Result<(), String> {
+pub async fn read_since(first: &Shared, node: u32, moment: u64, seed: u64) -> Result<(), String> {
     let recorder = first.recorder();
-    let session = open(node, FIRST, &recorder).await;
+    let session = open(node, FIRST, &recorder, seed).await;
     let session = session.ok_or_else(|| format!("node {node} of the restored cluster takes no session"))?;
     match session.read_everything_since(moment).await {
         true => Ok(()),

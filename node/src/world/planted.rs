@@ -48,13 +48,15 @@ pub enum PlantedBug {
     TornTailKept,
     /// A table that moves to other partitions is served in the old ones until nobody knows it there. Writes stay behind.
     MovedTableServed,
+    /// A snapshot shows of a table that has moved since what had come by then. A part of its rows is read.
+    MovedRowsShown,
     /// A cut of the archive is taken of one partition after the other, and none is held meanwhile. Half of a transaction is restored.
     CutNotHeld,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeBackup,
         Self::ReadPastCommitted,
         Self::OldEpochTaken,
@@ -77,6 +79,7 @@ impl PlantedBug {
         Self::VoteNotReplicated,
         Self::TornTailKept,
         Self::MovedTableServed,
+        Self::MovedRowsShown,
         Self::CutNotHeld,
     ];
 

@@ -1,7 +1,10 @@
 //! `BEGIN ... COMMIT`, with savepoints and rollbacks.
 
+use std::time::Duration;
+
 use rand::Rng;
 use rand::rngs::StdRng;
+use tokio::time::sleep;
 
 use super::single::item;
 use super::{Failure, Session, Told, outcome};
@@ -44,7 +47,11 @@ impl Session {
     }
 
     async fn statements(&self, random: &mut StdRng, is_read_only: bool, steps: &mut Vec<Step>) -> Told<()> {
+        let thinks = !self.thinks.is_zero() && random.random_range(0..2) == 0;
         for _ in 0..random.random_range(1..=STATEMENTS) {
+            if thinks {
+                sleep(random.random_range(Duration::ZERO..=self.thinks)).await;
+            }
             match random.random_range(0..12) {
                 _ if is_read_only => self.look_around(random, steps).await?,
                 0..4 => self.statement(random, steps).await?,

@@ -21,7 +21,7 @@ use super::history::{Level, Outcome, Transaction};
 use schema::Statements;
 
 pub use recorder::Recorder;
-pub use schema::make;
+pub use schema::{Procedures, make};
 
 /// Values that are given out while the same objects are in use.
 const VALUES_OF_AN_ERA: u64 = 120;
@@ -56,19 +56,33 @@ pub struct Session {
     recorder: Recorder,
     number: u32,
     answer_limit: Duration,
+    thinks: Duration,
 }
 
 impl Session {
-    /// Prepares the statements. After `answer_limit` an answer is taken for lost.
-    pub async fn open(client: Client, recorder: &Recorder, number: u32, answer_limit: Duration) -> Option<Self> {
-        let statements = timeout(answer_limit, Statements::prepare(&client)).await.ok()?.ok()?;
+    /// Prepares the statements, those of procedures if they are called. After `answer_limit` an answer is taken for lost.
+    pub async fn open(
+        client: Client,
+        recorder: &Recorder,
+        number: u32,
+        answer_limit: Duration,
+        procedures: Procedures,
+    ) -> Option<Self> {
+        let prepared = Statements::prepare(&client, procedures);
+        let statements = timeout(answer_limit, prepared).await.ok()?.ok()?;
         Some(Self {
             client,
             statements,
             recorder: recorder.clone(),
             number,
             answer_limit,
+            thinks: Duration::ZERO,
         })
+    }
+
+    /// The same, who thinks for up to so long before each statement of every other block.
+    pub fn thinking(self, thinks: Duration) -> Self {
+        Self { thinks, ..self }
     }
 
     /// One transaction of any kind, recorded. False: the session is of no more use.

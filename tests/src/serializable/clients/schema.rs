@@ -37,9 +37,22 @@ BEGIN
   UPDATE texts SET v = v || appended WHERE k = number;
 END $$";
 
+/// Whether clients call procedures. A table that one uses can't get other partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Procedures {
+    /// They are there, and are called.
+    Called,
+    /// There are none.
+    Absent,
+}
+
 /// Makes tables, procedures and all texts that will be needed, empty.
-pub async fn make(client: &Client) -> Result<(), Error> {
-    for statement in TABLES.into_iter().chain([PUSH, LOOK, BOTH]) {
+pub async fn make(client: &Client, procedures: Procedures) -> Result<(), Error> {
+    let called: &[&str] = match procedures {
+        Procedures::Called => &[PUSH, LOOK, BOTH],
+        Procedures::Absent => &[],
+    };
+    for statement in TABLES.iter().chain(called) {
         client.batch_execute(statement).await?;
     }
     let texts: Vec<String> = (0..ERAS * OBJECTS_OF_AN_ERA)
@@ -62,13 +75,29 @@ pub struct Statements {
     pub insert_pair: Statement,
     pub scan: Statement,
     pub scan_several: Statement,
+    /// If there are procedures.
+    pub calls: Option<Calls>,
+}
+
+/// The calls of the procedures.
+pub struct Calls {
     pub push: Statement,
     pub look: Statement,
     pub both: Statement,
 }
 
+impl Calls {
+    async fn prepare(client: &Client) -> Result<Self, Error> {
+        Ok(Self {
+            push: client.prepare("CALL push($1, $2)").await?,
+            look: client.prepare("CALL look($1, $2, $3, NULL, NULL)").await?,
+            both: client.prepare("CALL both($1, $2, $3, $4)").await?,
+        })
+    }
+}
+
 impl Statements {
-    pub async fn prepare(client: &Client) -> Result<Self, Error> {
+    pub async fn prepare(client: &Client, procedures: Procedures) -> Result<Self, Error> {
         let prepare = |text| client.prepare(text);
         Ok(Self {
             read_text: prepare("SELECT v FROM texts WHERE k = $1").await?,
@@ -82,9 +111,10 @@ impl Statements {
             insert_pair: prepare("INSERT INTO members VALUES ($1, $2), ($3, $4)").await?,
             scan: prepare("SELECT id FROM members WHERE s = $1 AND id >= $2 AND id < $3").await?,
             scan_several: prepare("SELECT id FROM members WHERE s >= $1 AND s < $2 AND id >= $3 AND id < $4").await?,
-            push: prepare("CALL push($1, $2)").await?,
-            look: prepare("CALL look($1, $2, $3, NULL, NULL)").await?,
-            both: prepare("CALL both($1, $2, $3, $4)").await?,
+            calls: match procedures {
+                Procedures::Called => Some(Calls::prepare(client).await?),
+                Procedures::Absent => None,
+            },
         })
     }
 }

@@ -4,6 +4,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio_postgres::Row;
 
+use super::schema::Calls;
 use super::{BUCKET, BUCKETS, ERAS, FIRST_OF_ROWS, OBJECTS_OF_AN_ERA, Session, Told, outcome};
 use crate::serializable::history::{Step, Transaction};
 
@@ -11,13 +12,13 @@ impl Session {
     /// One statement, or a call, committed by itself.
     pub(super) async fn single(&self, random: &mut StdRng, transaction: &mut Transaction) -> Told<()> {
         let steps = &mut transaction.steps;
-        let told = match random.random_range(0..16) {
-            0 => self.append_texts(random, steps).await,
-            1 => self.insert_pair(random, steps).await,
-            2..4 => self.push(random, steps).await,
-            4..6 => self.look(random, steps).await,
-            6..8 => self.both(random, steps).await,
-            8 => self.append_text(random, steps).await,
+        let told = match (random.random_range(0..16), &self.statements.calls) {
+            (0, _) => self.append_texts(random, steps).await,
+            (1, _) => self.insert_pair(random, steps).await,
+            (2..4, Some(calls)) => self.push(calls, random, steps).await,
+            (4..6, Some(calls)) => self.look(calls, random, steps).await,
+            (6..8, Some(calls)) => self.both(calls, random, steps).await,
+            (8, _) => self.append_text(random, steps).await,
             _ => self.statement(random, steps).await,
         };
         transaction.outcome = outcome(&told);
@@ -92,22 +93,20 @@ impl Session {
 
     // ---- Procedures
 
-    async fn push(&self, random: &mut StdRng, steps: &mut Vec<Step>) -> Told<()> {
+    async fn push(&self, calls: &Calls, random: &mut StdRng, steps: &mut Vec<Step>) -> Told<()> {
         let (list, value) = (self.rows(random), self.recorder.unique());
         steps.push(Step::Append { list, value });
-        let push = &self.statements.push;
-        self.execute(push, &[&(list as i64), &(value as i64)]).await?;
+        self.execute(&calls.push, &[&(list as i64), &(value as i64)]).await?;
         Ok(())
     }
 
-    async fn look(&self, random: &mut StdRng, steps: &mut Vec<Step>) -> Told<()> {
+    async fn look(&self, calls: &Calls, random: &mut StdRng, steps: &mut Vec<Step>) -> Told<()> {
         let (one, other) = self.two_texts(random);
         let value = self.recorder.unique();
         steps.push(Step::Append { list: other, value });
-        let look = &self.statements.look;
         let parameters = (one as i64, other as i64, item(value));
         let row = self
-            .query_one(look, &[&parameters.0, &parameters.1, &parameters.2])
+            .query_one(&calls.look, &[&parameters.0, &parameters.1, &parameters.2])
             .await?;
         let read = |list, place| Step::Read {
             list,
@@ -118,13 +117,15 @@ impl Session {
         Ok(())
     }
 
-    async fn both(&self, random: &mut StdRng, steps: &mut Vec<Step>) -> Told<()> {
+    async fn both(&self, calls: &Calls, random: &mut StdRng, steps: &mut Vec<Step>) -> Told<()> {
         let (list, text, value) = (self.rows(random), self.text(random), self.recorder.unique());
         steps.extend([list, text].map(|list| Step::Append { list, value }));
         let parameters = (list as i64, text as i64, value as i64, item(value));
-        let both = &self.statements.both;
-        self.execute(both, &[&parameters.0, &parameters.1, &parameters.2, &parameters.3])
-            .await?;
+        self.execute(
+            &calls.both,
+            &[&parameters.0, &parameters.1, &parameters.2, &parameters.3],
+        )
+        .await?;
         Ok(())
     }
 
