@@ -133,11 +133,11 @@ pub async fn all(client: &Client) -> anyhow::Result<Vec<String>> {
 
 /// What must hold at every moment; the last step of each writer.
 pub async fn is_a_cut(client: &Client) -> anyhow::Result<Vec<i64>> {
-    let total: i64 = client
+    let total: Option<i64> = client
         .query_one("SELECT sum(balance)::BIGINT FROM accounts", &[])
         .await?
         .get(0);
-    ensure!(total == ACCOUNTS * EACH, "money came or went: {total}");
+    ensure!(total == Some(ACCOUNTS * EACH), "money came or went: {total:?}");
     let mut last = Vec::new();
     for writer in 0..WRITERS {
         let steps = "SELECT count(*), coalesce(max(step), 0) FROM steps WHERE writer = $1";
