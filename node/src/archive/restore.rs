@@ -130,14 +130,15 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
     let reign = reign_of(replicas, partition)?;
     let store = Store::find(&replicas.world, &restoration.url).await?;
     let (mut state, epoch) = find(&store, partition, at).await?.load_with_epoch(&store).await?;
-    // How far the archived cluster had followed another one is nothing to this one.
-    state.retain_tables(|table| table != FOLLOWED);
+    let map = replicas.metadata.map();
+    // How far the archived cluster had followed another one is nothing to this one, nor are rows of tables that were dropped: replicas
+    // forget those with the map, and one that applies them later would keep them.
+    state.retain_tables(|table| table != FOLLOWED && !map.has_dropped(table));
     if state.prepared().is_some() {
         return Err(Unfinished::Contradicts(
             "a transaction over several partitions is half-way at a cut",
         ));
     }
-    let map = replicas.metadata.map();
     let mut wait = append(replicas, partition, reign, cleared(&map))?;
     let mut cursor = None;
     loop {
