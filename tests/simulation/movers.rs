@@ -9,8 +9,9 @@ use volt_node::world::PlantedBug;
 
 use crate::determinism::mix;
 use crate::planted::planted;
+use crate::run::BECOMES_WHOLE_WITHIN;
 use crate::shared::{Phase, Shared};
-use crate::sql::{Failure, answer, connect};
+use crate::sql::{answer, connect};
 
 /// What is moved where there are procedures: none of them uses these.
 const TABLES: [&str; 4] = ["registers", "counters", "members", "parcels"];
@@ -26,8 +27,6 @@ const ALL_TABLES: [&str; 7] = [
 ];
 /// How long somebody waits for a move; it goes on.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Longest time for what is on its way when nothing is wrong any more.
-const ARRIVED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Half of the runs move tables; of those with a planted bug, only the one of moves.
 pub fn moves_tables(seed: u64) -> bool {
@@ -54,6 +53,26 @@ pub fn movers(seed: u64) -> u64 {
     }
 }
 
+/// Returns when each of these nodes knows of no move any more: all come to their ends with no hand on them.
+pub async fn are_over(members: &[u32]) -> Result<(), String> {
+    let limit = Instant::now() + BECOMES_WHOLE_WITHIN;
+    for &node in members {
+        while moves_known_to(node).await != Some(0) {
+            if Instant::now() > limit {
+                return Err(format!("invariant 6: node {node} knows of a move that does not end"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn moves_known_to(node: u32) -> Option<i64> {
+    let client = connect(node).await?;
+    let count = answer(client.query_one("SELECT count(*) FROM system.moves", &[])).await;
+    Some(count.ok()?.get(0))
+}
+
 /// Gives tables other copies until the workload is over.
 pub async fn mover(shared: Shared, number: u64, seed: u64) {
     let mut random = StdRng::seed_from_u64(mix(seed ^ 0x307e5 ^ number << 32));
@@ -76,29 +95,5 @@ pub async fn mover(shared: Shared, number: u64, seed: u64) {
             Ok(Err(_)) | Err(_) => "may have, or get,",
         };
         shared.note(&format!("{table} {how} REPLICATION = {replication} MODE {mode}"));
-    }
-}
-
-/// Whatever is on its way arrives, now that nothing is wrong any more: a table is closed for as long as a transaction without
-/// a client holds its old partition, which is five seconds.
-pub async fn arrive(shared: &Shared) -> Result<(), String> {
-    let limit = Instant::now() + ARRIVED_WITHIN;
-    let node = shared.members()[0];
-    loop {
-        let left = match connect(node).await {
-            Some(client) => answer(client.query("SELECT * FROM system.moves", &[]))
-                .await
-                .map(|rows| rows.len()),
-            None => Err(Failure::Unknown),
-        };
-        match left {
-            Ok(0) => return Ok(()),
-            left if Instant::now() > limit => {
-                return Err(format!(
-                    "tables are on their way {ARRIVED_WITHIN:?} after the end: {left:?}"
-                ));
-            }
-            _ => sleep(Duration::from_millis(200)).await,
-        }
     }
 }

@@ -11,6 +11,7 @@ use volt_tests::history::{Action, Answer, Operation};
 use crate::accounts;
 use crate::control;
 use crate::determinism::mix;
+use crate::movers;
 use crate::plan::RESTORED;
 use crate::run::{self, BECOMES_WHOLE_WITHIN, Cluster};
 use crate::serializable;
@@ -73,6 +74,9 @@ async fn read(seed: u64, first: &Shared, again: &Shared, until: i64) -> Result<(
     control::whole(&members, BECOMES_WHOLE_WITHIN)
         .await
         .map_err(|what| format!("the restored cluster is not whole: {what}"))?;
+    if movers::moves_tables(seed) {
+        movers::are_over(&members).await?;
+    }
     let last = first.run().moments.last().map(|moment| moment.at).unwrap_or_default();
     if until == 0 && at < last {
         return Err(format!(

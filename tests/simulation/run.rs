@@ -214,9 +214,11 @@ async fn clients(seed: u64, shared: Shared) -> turmoil::Result {
     control::whole(&shared.members(), BECOMES_WHOLE_WITHIN)
         .await
         .map_err(|what| format!("after the last fault: {what}"))?;
+    if movers::moves_tables(seed) {
+        movers::are_over(&shared.members()).await?;
+    }
     shared.note("whole again");
     counters::count_the_rest(&shared).await?;
-    movers::arrive(&shared).await?;
     for node in shared.members() {
         read_all_from(node, &shared).await?;
     }
