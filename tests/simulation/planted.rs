@@ -48,7 +48,7 @@ const KNOWN: &[Known] = &[
     (PlantedBug::LeaseIgnored, 10, &[NOT_LINEARISABLE, NOT_SERIALISABLE]),
     (PlantedBug::StaleReplicaPromoted, 30, &[ASSERTED, LOST]),
     (PlantedBug::LateMemberForgotten, 3, &[ASSERTED, LOST]),
-    (PlantedBug::BackupDoesNotCut, 3, &[ASSERTED, DIFFER]),
+    (PlantedBug::BackupDoesNotCut, 9, &[ASSERTED, DIFFER]),
     (PlantedBug::FlushSkipped, 7, &[CANT_GO_ON, LOST]),
     (
         PlantedBug::GroupLogNotFlushed,
@@ -85,7 +85,7 @@ const KNOWN: &[Known] = &[
     (PlantedBug::TornTailKept, 7, &[CANT_GO_ON, LOST, ASSERTED]),
     (
         PlantedBug::MovedTableServed,
-        1,
+        8,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE, HALF, TWICE],
     ),
     (PlantedBug::MovedRowsShown, 26, &[NOT_SERIALISABLE, HALF]),
