@@ -145,6 +145,11 @@ impl Coordinator {
         self.map()
     }
 
+    /// The map is as new as what the metadata group's leader has committed, if that answers soon.
+    pub(crate) async fn catch_up_with_leader(&self) {
+        self.replicas.metadata.catch_up_with_leader().await;
+    }
+
     /// True when this node leads the metadata group, as far as it knows.
     pub(crate) fn leads_metadata(&self) -> bool {
         self.replicas.metadata.is_leader()

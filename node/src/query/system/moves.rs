@@ -29,7 +29,11 @@ pub(in crate::query) fn moves(coordinator: &Arc<Coordinator>) -> Named {
     let coordinator = Arc::clone(coordinator);
     let rows = move || {
         let coordinator = Arc::clone(&coordinator);
-        async move { rows(&coordinator.cluster_map(), &coordinator.stuck_moves_of_all().await) }.boxed()
+        async move {
+            coordinator.catch_up_with_leader().await;
+            rows(&coordinator.cluster_map(), &coordinator.stuck_moves_of_all().await)
+        }
+        .boxed()
     };
     table("moves", MOVES, Arc::new(rows))
 }
