@@ -75,7 +75,7 @@ async fn moves_known_to(node: u32) -> Option<i64> {
 
 /// Gives tables other copies until the workload is over.
 pub async fn mover(shared: Shared, number: u64, seed: u64) {
-    let mut random = StdRng::seed_from_u64(mix(seed ^ 0x307e5 ^ number << 32));
+    let mut random = StdRng::seed_from_u64(mix(seed ^ 0x307e5 ^ (number << 32)));
     let (tables, longest_pause): (&[&str], u64) = match moves_all(seed) {
         true => (&ALL_TABLES, 500),
         false => (&TABLES, 1_500),

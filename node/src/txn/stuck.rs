@@ -11,10 +11,10 @@ use super::request::{Reply, Request};
 use crate::error::SqlError;
 
 /// The table, and the partition that it leaves.
-type From = (TableId, PartitionId);
+type Origin = (TableId, PartitionId);
 
 /// What is said where it goes.
-pub(super) type Stuck = Mutex<BTreeMap<From, String>>;
+pub(super) type Stuck = Mutex<BTreeMap<Origin, String>>;
 
 impl Participant {
     /// Notes why a table is refused, and returns that; None: it is not any more.
@@ -38,7 +38,7 @@ impl Participant {
     }
 
     /// Of those that are moved from here no longer nothing is told.
-    pub(super) fn keep_stuck(&self, is_moving: impl Fn(&From) -> bool) {
+    pub(super) fn keep_stuck(&self, is_moving: impl Fn(&Origin) -> bool) {
         let mut stuck = self.stuck.lock().expect("no panic under this lock");
         stuck.retain(|from, _| is_moving(from));
     }
@@ -46,14 +46,14 @@ impl Participant {
     /// What this node tells of them.
     pub(super) fn stuck_moves(&self) -> Vec<(TableId, PartitionId, String)> {
         let stuck = self.stuck.lock().expect("no panic under this lock");
-        let told = |(&(table, partition), why): (&From, &String)| (table, partition, why.clone());
+        let told = |(&(table, partition), why): (&Origin, &String)| (table, partition, why.clone());
         stuck.iter().map(told).collect()
     }
 }
 
 impl Coordinator {
     /// What all nodes tell of them.
-    pub(crate) async fn stuck_moves_of_all(self: &Arc<Self>) -> BTreeMap<From, String> {
+    pub(crate) async fn stuck_moves_of_all(self: &Arc<Self>) -> BTreeMap<Origin, String> {
         if self.cluster_map().moves.is_empty() {
             return BTreeMap::new();
         }
