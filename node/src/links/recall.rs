@@ -26,7 +26,8 @@ use crate::metadata::link::Link;
 use crate::metadata::map::ClusterMap;
 use crate::peers::remote::{Carrier, connect, told};
 use crate::replication::Replicas;
-use crate::world::World;
+use crate::txn::default_limit;
+use crate::world::{Memory, World};
 
 /// Longest wait for a database to take a connection, and for each answer.
 const MESSAGE_WAIT: Duration = Duration::from_secs(10);
@@ -36,24 +37,70 @@ const REST: Duration = Duration::from_secs(30);
 /// Rows that are taken before others have their turn.
 const ROWS_AT_ONCE: usize = 256;
 
-/// What was read and not yet used, by partition.
-type Rows = BTreeMap<PartitionId, Partition>;
+/// What a row takes beside its bytes, about.
+const ROW_OVERHEAD: usize = 64;
+
+/// What was read, by partition.
+type ByPartition = BTreeMap<PartitionId, Partition>;
 
 /// What this node has read back.
 #[derive(Default)]
-pub(crate) struct Recalled(tokio::sync::Mutex<State>);
+pub(crate) struct Recalled {
+    /// Bytes that the node may take; None: as the machine allows.
+    memory_limit: Option<u64>,
+    state: tokio::sync::Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
-    rows: Rows,
+    /// What is not used yet.
+    rows: ByPartition,
     /// Why nothing could be read, and until when it isn't tried again.
     failed: Option<(Instant, String)>,
 }
 
+/// Rows as they are read, and the bytes that there is room for: another database may have more rows than this cluster.
+struct Rows<'a> {
+    wanted: &'a BTreeSet<PartitionId>,
+    read: ByPartition,
+    room: usize,
+}
+
+impl Rows<'_> {
+    /// Takes a row that is wanted; whether it is. Err: there is no room.
+    fn take(&mut self, partition: PartitionId, table: TableId, (key, row): (&[u8], &[u8])) -> Result<bool, String> {
+        if !self.wanted.contains(&partition) {
+            return Ok(false);
+        }
+        let bytes = key.len() + row.len() + ROW_OVERHEAD;
+        let room = self.room.checked_sub(bytes);
+        self.room = room.ok_or_else(|| "it has more rows than half of this node's free memory holds".to_owned())?;
+        self.read
+            .entry(partition)
+            .or_default()
+            .take_unversioned(table, key, row);
+        Ok(true)
+    }
+}
+
 impl Recalled {
+    pub(crate) fn new(memory_limit: Option<u64>) -> Self {
+        Self {
+            memory_limit,
+            ..Self::default()
+        }
+    }
+
+    /// Half of what is free, for the replica that is filled takes as much.
+    fn room(&self, memory: &dyn Memory) -> usize {
+        let limit = self.memory_limit.or_else(|| default_limit(memory, 1));
+        let free = limit.map(|limit| limit.saturating_sub(memory.resident_bytes().unwrap_or(0)));
+        free.map_or(usize::MAX, |free| usize::try_from(free / 2).unwrap_or(usize::MAX))
+    }
+
     /// The rows of a partition, without LSNs. One reads at a time: the others find theirs when it is done.
     pub(crate) async fn take(&self, replicas: &Replicas, partition: PartitionId) -> Result<Partition, String> {
-        let mut state = self.0.lock().await;
+        let mut state = self.state.lock().await;
         if let Some(rows) = state.rows.remove(&partition) {
             return Ok(rows);
         }
@@ -65,7 +112,12 @@ impl Recalled {
         let map = replicas.metadata.map();
         let mut wanted = lacking(&map, replicas.node_id);
         wanted.insert(partition);
-        match read(&replicas.world, &map, &wanted).await {
+        let rows = Rows {
+            wanted: &wanted,
+            read: ByPartition::new(),
+            room: self.room(&*replicas.world.memory),
+        };
+        match read(&replicas.world, &map, rows).await {
             Ok(rows) => *state = State { rows, failed: None },
             Err(why) => {
                 state.failed = Some((Instant::now() + REST, why.clone()));
@@ -77,7 +129,7 @@ impl Recalled {
 
     /// A fill is over: what nobody will ask for takes no memory.
     pub(crate) fn forget_what_is_not_wanted(&self, replicas: &Replicas) {
-        if let Ok(mut state) = self.0.try_lock() {
+        if let Ok(mut state) = self.state.try_lock() {
             let wanted = lacking(&replicas.metadata.map(), replicas.node_id);
             state.rows.retain(|partition, _| wanted.contains(partition));
         }
@@ -91,8 +143,9 @@ fn lacking(map: &ClusterMap, node: NodeId) -> BTreeSet<PartitionId> {
 }
 
 /// All linked tables of these partitions. Err: of none of them anything could be read.
-async fn read(world: &World, map: &ClusterMap, wanted: &BTreeSet<PartitionId>) -> Result<Rows, String> {
-    let groups: BTreeSet<_> = wanted
+async fn read(world: &World, map: &ClusterMap, mut rows: Rows<'_>) -> Result<ByPartition, String> {
+    let groups: BTreeSet<_> = rows
+        .wanted
         .iter()
         .filter_map(|partition| Some(map.partitions.get(partition)?.group))
         .collect();
@@ -106,7 +159,7 @@ async fn read(world: &World, map: &ClusterMap, wanted: &BTreeSet<PartitionId>) -
     if left.is_empty() {
         return Err("no replication link has a table of it".to_owned());
     }
-    let (mut rows, mut has_read, mut why) = (Rows::new(), false, String::new());
+    let (mut has_read, mut why) = (false, String::new());
     for link in map.links.values() {
         let tables: Vec<&Table> = link
             .tables
@@ -124,7 +177,7 @@ async fn read(world: &World, map: &ClusterMap, wanted: &BTreeSet<PartitionId>) -
             }
         };
         for table in tables {
-            match read_table(&client.0, map, table, wanted, &mut rows).await {
+            match read_table(&client.0, map, table, &mut rows).await {
                 Ok(()) => {
                     has_read = true;
                     left.remove(&table.id);
@@ -134,7 +187,7 @@ async fn read(world: &World, map: &ClusterMap, wanted: &BTreeSet<PartitionId>) -
         }
     }
     match has_read {
-        true => Ok(rows),
+        true => Ok(rows.read),
         false => Err(why),
     }
 }
@@ -160,13 +213,7 @@ fn late() -> String {
 /// What a linked PostgreSQL's settings must be for its texts to be those that we read. Others take them for what they are.
 const SETTINGS: &str = "SET datestyle = 'ISO'; SET extra_float_digits = 1; SET bytea_output = 'hex'";
 
-async fn read_table(
-    client: &Client,
-    map: &ClusterMap,
-    table: &Table,
-    wanted: &BTreeSet<PartitionId>,
-    rows: &mut Rows,
-) -> Result<(), String> {
+async fn read_table(client: &Client, map: &ClusterMap, table: &Table, rows: &mut Rows<'_>) -> Result<(), String> {
     let names = list(columns(table).map(|(_, name)| quoted(name)), ", ");
     let query = format!("SELECT {names} FROM {}", quoted(&table.name));
     let said = |error| told(&error);
@@ -186,13 +233,7 @@ async fn read_table(
             tokio::task::yield_now().await;
         }
         match place(map, table, &row) {
-            Ok((partition, key, row)) if wanted.contains(&partition) => {
-                rows.entry(partition)
-                    .or_default()
-                    .take_unversioned(table.id, &key, &row);
-                taken += 1;
-            }
-            Ok(_) => {}
+            Ok((partition, key, row)) => taken += u64::from(rows.take(partition, table.id, (&key, &row))?),
             // Somebody else's: it comes from the primary if it is one of ours.
             Err(error) => {
                 tracing::debug!(table = table.name, %error, "a row of a linked database can't be read");
@@ -242,6 +283,25 @@ fn value(text: &str, data_type: DataType) -> Result<Value, SqlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_have_as_much_room_as_there_is_and_only_wanted_ones_take_it() {
+        let wanted = BTreeSet::from([3]);
+        let mut rows = Rows {
+            wanted: &wanted,
+            read: ByPartition::new(),
+            room: 3 * (8 + ROW_OVERHEAD),
+        };
+        let row = encode_row(&[]);
+        let key = vec![7; 8 - row.len()];
+        assert_eq!(rows.take(4, 1, (&key, &row)), Ok(false));
+        for last in 0..3 {
+            let key = [&key[1..], &[last]].concat();
+            assert_eq!(rows.take(3, 1, (&key, &row)), Ok(true));
+        }
+        assert!(rows.take(3, 1, (&key, &row)).is_err());
+        assert_eq!(rows.read[&3].stats().rows, 3);
+    }
 
     #[test]
     fn values_are_what_they_were() {

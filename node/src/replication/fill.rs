@@ -57,13 +57,13 @@ pub(crate) struct Fillings {
 }
 
 impl Fillings {
-    pub(super) fn new(settings: Recovery) -> Self {
+    pub(super) fn new(settings: Recovery, memory_limit: Option<u64>) -> Self {
         Self {
             settings,
             throttle: Mutex::new(Throttle::new(settings.bytes_per_second)),
             turns: Semaphore::new(FILLS_AT_A_TIME),
             own: Fills::default(),
-            recalled: Recalled::default(),
+            recalled: Recalled::new(memory_limit),
             received: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             sent: AtomicU64::new(0),

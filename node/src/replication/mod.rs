@@ -126,7 +126,7 @@ impl Replicas {
             tail_margin_bytes: config.tail_margin_bytes,
             max_lag: config.async_max_lag,
             fill_chunk_bytes: config.fill_chunk_bytes,
-            filling: Fillings::new(config.recovery),
+            filling: Fillings::new(config.recovery, config.memory_limit),
             slots: RwLock::default(),
             outboxes: RwLock::default(),
             awaiting_disk: Mutex::default(),

@@ -178,7 +178,7 @@ impl Objects for Remote {
                 let listed = self.store.list_with_delimiter(Some(&folder)).await;
                 listed.map_err(failed)?.objects
             }
-            // So that the store does not tell of what is before: there may be a hundred thousand.
+            // So that the store does not tell of what is before: there may be a hundred thousand. Azure's emulator tells of it all the same.
             after => {
                 let listed = self.store.list_with_offset(Some(&folder), &folder.clone().join(after));
                 listed.try_collect().await.map_err(failed)?
@@ -187,7 +187,7 @@ impl Objects for Remote {
         let name = |object: &ObjectMeta| {
             let mut parts = object.location.prefix_match(&folder)?;
             let name = parts.next()?.as_ref().to_owned();
-            parts.next().is_none().then_some(name)
+            (parts.next().is_none() && *name > *after).then_some(name)
         };
         let mut names: Vec<String> = objects.iter().filter_map(name).collect();
         names.sort_unstable();
