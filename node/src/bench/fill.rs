@@ -1,8 +1,8 @@
 //! `volt-node bench fill`: what do writers lose while a node that has lost its volume is filled?
 //!
 //! Writers that each wait for their answer change rows of the nodes that stay. Their rate is taken while all three nodes are there, while one is
-//! away, and while that one is filled, from the first row that it gets to the moment when it is in sync again. The rate while it is away
-//! is the higher one, for every write has a copy less to wait for; what is asked for is a share of that.
+//! away, and while that one is filled, from the first row that it gets to the moment when it is in sync again. What is asked for is a share of the
+//! rate with all nodes: while one is away every write has a copy less to make, which it has again from the fill on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -37,7 +37,7 @@ pub struct FillArguments {
     /// Writers, on each of the two nodes that stay
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=200))]
     writers: u32,
-    /// The least share of the rate before, in percent, that is still good: less ends the command with an error
+    /// The least share of the rate with all nodes, in percent, that is still good: less ends the command with an error
     #[arg(long)]
     limit_percent: Option<u64>,
     #[command(flatten)]
@@ -96,7 +96,7 @@ async fn measure(arguments: &FillArguments, cluster: &mut DevCluster) -> anyhow:
         writer.await??;
     }
     let mib = arguments.mib;
-    let share = filling.0 * 100.0 / away.0.max(before.0);
+    let share = |of: Rate| filling.0 * 100.0 / of.0;
     println!("writes a second, of {} writers:", arguments.writers * 2);
     println!("{:>10.0}  with all nodes", before.0);
     println!("{:>10.0}  with one away", away.0);
@@ -106,8 +106,12 @@ async fn measure(arguments: &FillArguments, cluster: &mut DevCluster) -> anyhow:
         took.as_secs_f64(),
         mib as f64 / took.as_secs_f64()
     );
-    println!("fill: writers kept {share:.0} % of what they had");
-    Ok(share)
+    println!(
+        "fill: writers kept {:.0} % of what they did with all nodes, {:.0} % of what with one away",
+        share(before),
+        share(away)
+    );
+    Ok(share(before))
 }
 
 /// The rate in a while in which nothing changes.
