@@ -21,7 +21,7 @@ use volt_engine::procedure::{Parameter, Procedure};
 use volt_engine::value::{DataType, Value};
 
 use super::procedure::{Counts, Statistics};
-use super::tables::{SystemRows, SystemTable, at_once, system_schema};
+use super::tables::{SystemTable, at_once, of_map, system_schema};
 use crate::metadata::Metadata;
 use crate::metadata::hazard::Hazard;
 use crate::metadata::map::{ClusterMap, NodeState, PartitionInfo, View};
@@ -215,22 +215,6 @@ pub(super) fn system_tables(
     };
     tables.push(("procedures", Arc::new(procedures)));
     tables
-}
-
-/// Rows of the newest map, also when another node changed it a moment ago.
-fn of_map(
-    metadata: &Arc<Metadata>,
-    rows: impl Fn(&ClusterMap) -> Vec<Vec<Value>> + Clone + Send + Sync + 'static,
-) -> Arc<SystemRows> {
-    let metadata = Arc::clone(metadata);
-    Arc::new(move || {
-        let (metadata, rows) = (Arc::clone(&metadata), rows.clone());
-        async move {
-            metadata.catch_up_with_leader().await;
-            rows(&metadata.map())
-        }
-        .boxed()
-    })
 }
 
 fn tables_of_the_map(metadata: &Arc<Metadata>) -> Vec<(&'static str, Arc<SystemTable>)> {

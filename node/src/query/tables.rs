@@ -22,6 +22,7 @@ use volt_engine::value::{DataType, Value};
 use super::compile::program_of;
 use super::types::{schema_of, to_arrow, to_batch};
 use super::version::VERSION;
+use crate::metadata::Metadata;
 use crate::metadata::map::ClusterMap;
 use crate::txn::{AllWrites, Coordinator, Snapshot, Wanted};
 
@@ -205,6 +206,22 @@ pub(super) type SystemRows = dyn Fn() -> BoxFuture<'static, Vec<Vec<Value>>> + S
 /// Of what this node knows by itself.
 pub(super) fn at_once(rows: impl Fn() -> Vec<Vec<Value>> + Send + Sync + 'static) -> Arc<SystemRows> {
     Arc::new(move || std::future::ready(rows()).boxed())
+}
+
+/// Rows of the newest map, also when another node changed it a moment ago.
+pub(super) fn of_map(
+    metadata: &Arc<Metadata>,
+    rows: impl Fn(&ClusterMap) -> Vec<Vec<Value>> + Clone + Send + Sync + 'static,
+) -> Arc<SystemRows> {
+    let metadata = Arc::clone(metadata);
+    Arc::new(move || {
+        let (metadata, rows) = (Arc::clone(&metadata), rows.clone());
+        async move {
+            metadata.catch_up_with_leader().await;
+            rows(&metadata.map())
+        }
+        .boxed()
+    })
 }
 
 impl std::fmt::Debug for SystemTable {

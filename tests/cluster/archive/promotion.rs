@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use volt_proto::v1::{Following, InitialiseRequest, PromoteStandbyRequest, PromoteStandbyResponse, Standby};
 use volt_tests::operator::{control, status, status_when};
 
-use super::standby::{archived, lies_at, refusal, until};
+use super::standby::{archived, lies_at, places, refusal, until};
 use super::{LIMIT, directory};
 use crate::cluster::Cluster;
 use crate::operator::ensure_refused;
@@ -75,10 +75,7 @@ fn the_operator_founds_a_standby_sees_how_far_it_is_and_promotes_it() {
     block_on(async {
         let folder = tempfile::tempdir()?;
         let place = directory(folder.path());
-        let archive = folder.path().join("archive");
-        let (real, nothing) = (folder.path().join("real"), folder.path().join("nothing"));
-        std::fs::create_dir(&real)?;
-        std::fs::write(&nothing, "")?;
+        let [archive, real, nothing] = places(folder.path())?;
         lies_at(&archive, &real)?;
         let first = archived(&place).await?;
         let writer = connect(first.sql(1)).await?;

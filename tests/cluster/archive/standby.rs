@@ -1,6 +1,6 @@
 //! A cluster that follows the archive of another one, and becomes one of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -277,6 +277,14 @@ fn as_far_as(told: &[i64]) -> String {
     )
 }
 
+/// The archive's place in this folder, where it may lie, and where none can.
+pub(super) fn places(folder: &Path) -> anyhow::Result<[PathBuf; 3]> {
+    let places = ["archive", "real", "nothing"].map(|name| folder.join(name));
+    std::fs::create_dir(&places[1])?;
+    std::fs::write(&places[2], "")?;
+    Ok(places)
+}
+
 /// From now on the archive is there, at once: who writes makes a folder that is missing.
 pub(super) fn lies_at(archive: &Path, place: &Path) -> anyhow::Result<()> {
     let new = archive.with_extension("new");
@@ -290,10 +298,7 @@ fn a_standby_says_why_it_stops_and_takes_over_at_once_what_it_has_missed() {
     block_on(async {
         let folder = tempfile::tempdir()?;
         let place = directory(folder.path());
-        let archive = folder.path().join("archive");
-        let (real, nothing) = (folder.path().join("real"), folder.path().join("nothing"));
-        std::fs::create_dir(&real)?;
-        std::fs::write(&nothing, "")?;
+        let [archive, real, nothing] = places(folder.path())?;
         lies_at(&archive, &real)?;
         let first = archived(&place).await?;
         let writer = connect(first.sql(1)).await?;
