@@ -28,6 +28,7 @@ mod operator;
 mod procedures;
 mod quorum;
 mod recovery;
+mod redefined;
 mod refill;
 mod replicated;
 mod replication;

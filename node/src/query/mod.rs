@@ -380,11 +380,12 @@ impl Database for SqlEngine {
             let newest = anew.as_deref().unwrap_or(planned);
             match self.run(newest, &parameters, key.clone(), &session, sink).await {
                 Err(error) if is_planned_too_early(&error) => anew = Some(self.planned_later(newest, error).await?),
-                done => return done,
+                done => return self.known_to_all(newest, done).await,
             }
         }
         let newest = anew.as_deref().unwrap_or(planned);
-        self.run(newest, &parameters, key, &session, sink).await
+        let done = self.run(newest, &parameters, key, &session, sink).await;
+        self.known_to_all(newest, done).await
     }
 
     fn begin(self: Arc<Self>, modes: TransactionModes, session: Arc<SessionValues>) -> Box<dyn Transaction> {

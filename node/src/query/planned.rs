@@ -229,6 +229,17 @@ impl Planned {
         self.has_function || self.calls.iter().any(|call| matches!(call, Call::Next(_)))
     }
 
+    /// It takes away a name that other nodes plan with, or makes it mean something else. (A name that is new to them they look up.)
+    pub(super) fn redefines(&self) -> bool {
+        match &self.plan {
+            Plan::DropTable { .. } | Plan::AlterTable(_) => true,
+            Plan::View(plan) => matches!(plan, ViewPlan::Create { replace: true, .. } | ViewPlan::Drop { .. }),
+            Plan::Procedure(plan) => !matches!(plan, ProcedurePlan::Create { replace: false, .. }),
+            Plan::Sequence(plan) => matches!(plan, SequencePlan::Drop { .. }),
+            _ => false,
+        }
+    }
+
     /// What DataFusion runs, if this fails with `error`: there was more to look at than a program may.
     pub(super) fn is_query_after(&self, error: &SqlError) -> bool {
         matches!(&self.plan, Plan::Program(plan) if plan.otherwise.is_some()) && error.sqlstate == "54000"

@@ -7,15 +7,30 @@ use volt_engine::TableId;
 use super::SqlEngine;
 use super::copies::degraded;
 use super::execute::Notices;
+use super::planned::Planned;
 use crate::error::SqlError;
 use crate::metadata::ProposeError;
 use crate::metadata::command::{Applied, Command, NewTable, Refusal};
 use crate::metadata::map::ReplicationMode;
+use crate::statement::Completion;
 
 /// A DROP TABLE whose table somebody else drops meanwhile looks its names up again so often.
 const DROP_TRIES: u32 = 5;
 
 impl SqlEngine {
+    /// What was done, and returns when nobody that is told so finds a node that plans with what was there before.
+    pub(super) async fn known_to_all(
+        &self,
+        planned: &Planned,
+        done: Result<Completion, SqlError>,
+    ) -> Result<Completion, SqlError> {
+        if done.is_ok() && planned.redefines() {
+            let version = self.metadata.map().version;
+            self.coordinator.wait_until_all_know(version).await?;
+        }
+        done
+    }
+
     pub(super) async fn create_table(
         &self,
         table: NewTable,
