@@ -1,8 +1,9 @@
 //! How a partition's state at an LSN is made of what an archive holds, and from where on its log is still to be archived: pure.
 //!
 //! Two primaries, one of them deposed, may have archived different records of the same LSNs: those of an asynchronous group
-//! that were lost with the first. An LSN and its epoch name a record for good. So the way is sought backwards from the record that is
-//! wanted: a segment may be used whose record there has an epoch no greater, and from its first record on, that one's is the limit.
+//! that were lost with the first. An LSN and its epoch name a record for good, and with it all that is before it, for no primary writes the
+//! same LSN twice in an epoch. So the way is sought backwards from the record that is wanted: through any segment that has it, to the record
+//! before that segment, whose epoch its name says.
 
 use volt_engine::{Epoch, Lsn};
 
@@ -57,8 +58,27 @@ impl Segment {
 }
 
 impl Contents {
-    /// The way to the record `wanted`, whose epoch is at most `limit`. `epochs` knows those of some records within segments.
-    pub(crate) fn chain_to(&self, (wanted, limit): (Lsn, Epoch), epochs: impl Fn(Question) -> Option<Epoch>) -> Found {
+    /// Whether anything of it is of that record or later.
+    pub(crate) fn reach(&self, lsn: Lsn) -> bool {
+        self.segments.iter().any(|segment| segment.last >= lsn) || self.bases.iter().any(|base| base.lsn >= lsn)
+    }
+
+    /// Where what may lie behind this record begins, as far as it is known: the first segment that goes on behind it does.
+    pub(crate) fn first_behind(&self, lsn: Lsn) -> Lsn {
+        let behind = self.segments.iter().filter(|segment| segment.last > lsn);
+        behind.map(|segment| segment.first).min().unwrap_or(lsn).min(lsn)
+    }
+
+    /// What begins at `first` or later is `newer`.
+    pub(crate) fn renew(&mut self, first: Lsn, newer: Self) {
+        self.segments.retain(|segment| segment.first < first);
+        self.segments.extend(newer.segments);
+        self.bases.retain(|base| base.lsn < first);
+        self.bases.extend(newer.bases);
+    }
+
+    /// The way to a record, of an LSN and an epoch. `epochs` knows those of some records within segments.
+    pub(crate) fn chain_to(&self, wanted: (Lsn, Epoch), epochs: impl Fn(Question) -> Option<Epoch>) -> Found {
         let epoch_at = |segment: &Segment, lsn| {
             let question = Question { segment: *segment, lsn };
             let known = match lsn {
@@ -69,68 +89,42 @@ impl Contents {
             };
             known.ok_or(question)
         };
-        let (mut end, mut limit, mut behind) = (wanted, limit, Vec::new());
+        let ((mut end, mut epoch), mut behind) = (wanted, Vec::new());
         loop {
             if end == 0 {
                 return Found::Chain(Chain::of(None, behind));
             }
-            let mut bases: Vec<Base> = self.bases.iter().copied().filter(|base| base.lsn == end).collect();
-            bases.retain(|base| base.epoch <= limit);
-            if !bases.is_empty() {
-                // Segments say which record is on the way; without one there is nothing that a base could contradict.
-                let mut own = None;
-                for segment in self.segments.iter().filter(|segment| segment.has(end)) {
-                    match epoch_at(segment, end) {
-                        Ok(epoch) if epoch <= limit => own = own.max(Some(epoch)),
-                        Ok(_) => {}
-                        Err(question) => return Found::Unknown(question),
-                    }
-                }
-                bases.retain(|base| own.is_none_or(|own| own == base.epoch));
-            }
-            if let Some(base) = bases.into_iter().max() {
+            let base = Base { lsn: end, epoch };
+            if self.bases.contains(&base) {
                 return Found::Chain(Chain::of(Some(base), behind));
             }
-            let mut best: Option<(Epoch, Segment)> = None;
+            // What has this record has the same before it, too: the one that reaches farthest back.
+            let mut best: Option<Segment> = None;
             for segment in self.segments.iter().filter(|segment| segment.has(end)) {
-                if segment.first_epoch > limit {
-                    continue;
-                }
                 match epoch_at(segment, end) {
-                    // Of those with the same record, the one that reaches farthest back.
-                    Ok(epoch) if epoch <= limit => {
-                        let is_better = |(known, other): (Epoch, Segment)| {
-                            (epoch, std::cmp::Reverse(segment.first)) > (known, std::cmp::Reverse(other.first))
-                        };
-                        if best.is_none_or(is_better) {
-                            best = Some((epoch, *segment));
-                        }
-                    }
-                    Ok(_) => {}
+                    Ok(its) if its != epoch || best.is_some_and(|known| known.first <= segment.first) => {}
+                    Ok(_) => best = Some(*segment),
                     Err(question) => return Found::Unknown(question),
                 }
             }
-            let Some((_, segment)) = best else {
+            let Some(segment) = best else {
                 return Found::None;
             };
             behind.push((segment, end));
             // The nearest base within it spares what is before.
             let within = self.bases.iter().filter(|base| segment.has(base.lsn) && base.lsn < end);
-            let mut nearest = None;
+            let mut nearest: Option<Base> = None;
             for base in within {
                 match epoch_at(&segment, base.lsn) {
-                    Ok(epoch) if epoch == base.epoch => nearest = nearest.max(Some(base.lsn)),
+                    Ok(its) if its == base.epoch => nearest = nearest.max(Some(*base)),
                     Ok(_) => {}
                     Err(question) => return Found::Unknown(question),
                 }
             }
-            match nearest {
-                Some(lsn) => {
-                    limit = epoch_at(&segment, lsn).unwrap_or(limit);
-                    end = lsn;
-                }
-                None => (end, limit) = (segment.first - 1, segment.first_epoch),
-            }
+            (end, epoch) = match nearest {
+                Some(base) => (base.lsn, base.epoch),
+                None => (segment.first - 1, segment.previous_epoch),
+            };
         }
     }
 
@@ -159,13 +153,20 @@ impl Contents {
 mod tests {
     use super::*;
 
-    fn segment(first: Lsn, last: Lsn, first_epoch: Epoch, last_epoch: Epoch) -> Segment {
+    /// Behind a record of that epoch.
+    fn behind(previous_epoch: Epoch, first: Lsn, last: Lsn, first_epoch: Epoch, last_epoch: Epoch) -> Segment {
         Segment {
             first,
             last,
+            previous_epoch,
             first_epoch,
             last_epoch,
         }
+    }
+
+    /// Behind a record of epoch 1, or none.
+    fn segment(first: Lsn, last: Lsn, first_epoch: Epoch, last_epoch: Epoch) -> Segment {
+        behind(u64::from(first > 1), first, last, first_epoch, last_epoch)
     }
 
     fn contents(bases: &[(Lsn, Epoch)], segments: &[Segment]) -> Contents {
@@ -218,6 +219,35 @@ mod tests {
         assert_eq!(chain(&all, (12, 2)), Some((0, vec![(1, 10, 7), (8, 12, 12)])));
         assert_eq!(chain(&all, (9, 2)), Some((0, vec![(1, 10, 7), (8, 12, 9)])));
         assert_eq!(chain(&all, (9, 1)), Some((9, vec![])));
+    }
+
+    #[test]
+    fn a_record_that_is_not_there_yet_is_no_other_one_of_its_lsn() {
+        let all = contents(&[(9, 1)], &[segment(1, 10, 1, 1)]);
+        assert_eq!(chain(&all, (9, 2)), None, "8 and 9 of epoch 2 are not archived yet");
+        assert_eq!(chain(&all, (10, 2)), None);
+    }
+
+    #[test]
+    fn what_was_lost_between_two_primaries_is_not_what_the_second_goes_on_from() {
+        // 1 to 7 of epoch 1; a primary of epoch 2 had 6 of these and wrote 7 to 9, which the next, who had 7, knows nothing of.
+        let all = contents(&[], &[segment(1, 7, 1, 1), segment(7, 9, 2, 2), behind(1, 8, 10, 3, 3)]);
+        assert_eq!(chain(&all, (10, 3)), Some((0, vec![(1, 7, 7), (8, 10, 10)])));
+        assert_eq!(chain(&all, (9, 2)), Some((0, vec![(1, 7, 6), (7, 9, 9)])));
+    }
+
+    #[test]
+    fn what_is_new_begins_where_a_segment_goes_on_behind_where_one_is() {
+        let mut all = contents(&[(10, 1)], &[segment(1, 10, 1, 1), segment(11, 20, 1, 1)]);
+        assert_eq!(
+            [0, 10, 15, 20, 25].map(|lsn| all.first_behind(lsn)),
+            [0, 10, 11, 20, 25]
+        );
+        assert_eq!([10, 20, 21].map(|lsn| all.reach(lsn)), [true, true, false]);
+        let newer = contents(&[(20, 1)], &[segment(11, 20, 1, 1), segment(21, 30, 1, 1)]);
+        all.renew(11, newer);
+        assert_eq!(chain(&all, (30, 1)), Some((20, vec![(21, 30, 30)])));
+        assert_eq!((all.segments.len(), all.bases.len()), (3, 2));
     }
 
     #[test]

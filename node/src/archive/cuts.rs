@@ -89,7 +89,7 @@ async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Opti
         at.extend(
             partitions
                 .iter()
-                .filter_map(|partition| Some((*partition, snapshot.at(*partition)?.1))),
+                .filter_map(|partition| Some((*partition, snapshot.record(*partition)?))),
         );
     }
     let after = coordinator.cluster_map();
@@ -105,11 +105,10 @@ async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Opti
             after.version
         }
     };
-    let with_epoch = |(partition, lsn)| Some((partition, (lsn, after.partitions.get(&partition)?.epoch)));
     Ok(Cut {
         at_micros,
         map_version,
-        partitions: at.into_iter().filter_map(with_epoch).collect(),
+        partitions: at,
         sequences: after.sequences.iter().map(|(id, one)| (*id, (**one).clone())).collect(),
     })
 }

@@ -3,14 +3,14 @@
 //! | object, below the archive's URL | holds |
 //! | --- | --- |
 //! | `UUID.cluster` | that there is an archive of this cluster; what follows is in the folder `UUID` |
-//! | `log/PARTITION/FIRST-LAST-EPOCH-EPOCH` | consecutive committed records: the LSNs of the first and the last, and their epochs |
+//! | `log/PARTITION/FIRST-LAST-EPOCH-EPOCH-EPOCH` | consecutive committed records: the LSNs of the first and the last, and the epochs of the one before, the first and the last |
 //! | `base/PARTITION/LSN-EPOCH-N` | rows of the partition as they were at that LSN, in chunks of a dump |
 //! | `base/PARTITION/LSN-EPOCH-whole` | how many of these there are, and the epochs up to it: without it the base is none |
 //! | `cut/MICROS-BOOT` | consistent cuts of all partitions, the last of which was taken at that time by that process |
 //! | `catalog/VERSION` | the cluster map of that version, for its catalog |
 //!
 //! Numbers are decimal and have leading zeros, so that names sort as they do; a boot is 16 hexadecimal digits. An object is
-//! never written again with other content. Its bytes, little-endian: `VOLTARC` and a zero; version u32 (1); kind u8; the
+//! never written again with other content. Its bytes, little-endian: `VOLTARC` and a zero; version u32 (2); kind u8; the
 //! cluster's UUID, 16; length of the body u64; CRC-32C of all of that and the body u32; the body, which is postcard's.
 
 use std::collections::BTreeMap;
@@ -26,14 +26,16 @@ use crate::metadata::sequence::Sequence;
 use crate::replication::epochs::EpochHistory;
 
 const MAGIC: &[u8; 8] = b"VOLTARC\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 8 + 4 + 1 + 16 + 8 + 4;
 
 /// Records of a partition, in order and without gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Segment {
     pub(crate) first: Lsn,
     pub(crate) last: Lsn,
+    /// Of the record before the first; 0: there is none.
+    pub(crate) previous_epoch: Epoch,
     /// Of the first record.
     pub(crate) first_epoch: Epoch,
     /// Of the last one.
@@ -73,7 +75,7 @@ pub(crate) struct Cut {
     pub(crate) at_micros: i64,
     /// The version of the cluster map that has its catalog.
     pub(crate) map_version: u64,
-    /// Each partition's LSN, and an epoch that its record does not exceed.
+    /// Each partition's LSN, and the epoch of its record there.
     pub(crate) partitions: BTreeMap<PartitionId, (Lsn, Epoch)>,
     /// The sequences: what they have handed out.
     pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
@@ -133,21 +135,28 @@ impl Segment {
         let Self {
             first,
             last,
+            previous_epoch,
             first_epoch,
             last_epoch,
         } = self;
-        log_of(partition).join(format!("{first:020}-{last:020}-{first_epoch:010}-{last_epoch:010}"))
+        let lsns = format!("{first:020}-{last:020}");
+        log_of(partition).join(format!(
+            "{lsns}-{previous_epoch:010}-{first_epoch:010}-{last_epoch:010}"
+        ))
     }
 
     /// From the last part of its path.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let mut parts = name.split('-').map(str::parse);
         let mut next = || parts.next()?.ok();
-        let (first, last, first_epoch, last_epoch) = (next()?, next()?, next()?, next()?);
-        let is_sound = first >= 1 && first <= last && first_epoch <= last_epoch && parts.next().is_none();
+        let (first, last) = (next()?, next()?);
+        let (previous_epoch, first_epoch, last_epoch) = (next()?, next()?, next()?);
+        let ascends = previous_epoch <= first_epoch && first_epoch <= last_epoch;
+        let is_sound = first >= 1 && first <= last && ascends && parts.next().is_none();
         is_sound.then_some(Self {
             first,
             last,
+            previous_epoch,
             first_epoch,
             last_epoch,
         })
@@ -178,6 +187,11 @@ impl Base {
         let is_part = part == WHOLE || part.parse::<u32>().is_ok();
         (is_part && parts.next().is_none()).then_some((base, part == WHOLE))
     }
+}
+
+/// Sorts before the names of segments and bases of this LSN or later, and behind all others.
+pub(crate) fn from_lsn(lsn: Lsn) -> String {
+    format!("{lsn:020}")
 }
 
 pub(crate) fn cuts_path(at_micros: i64, boot: u64) -> PathBuf {
@@ -251,17 +265,22 @@ mod tests {
         let segment = |first, last| Segment {
             first,
             last,
+            previous_epoch: 1,
             first_epoch: 2,
             last_epoch: 11,
         };
         let path = segment(9, 12).path(3);
         assert_eq!(
             path,
-            Path::new("log/000003/00000000000000000009-00000000000000000012-0000000002-0000000011")
+            Path::new("log/000003/00000000000000000009-00000000000000000012-0000000001-0000000002-0000000011")
         );
         assert_eq!(Segment::of_name(name(&path)), Some(segment(9, 12)));
         assert!(segment(9, 12).path(3) < segment(10, 10).path(3));
+        let before = segment(9, 12).path(3);
+        let from = segment(10, 10).path(3);
+        assert!(name(&before) < from_lsn(10).as_str() && from_lsn(10).as_str() < name(&from));
         let base = Base { lsn: 5, epoch: 1 };
+        assert!(name(&base.whole(3)) < from_lsn(6).as_str() && from_lsn(5).as_str() < name(&base.chunks(3, 0)));
         assert_eq!(Base::of_name(name(&base.whole(3))), Some((base, true)));
         assert_eq!(Base::of_name(name(&base.chunks(3, 1))), Some((base, false)));
         assert_eq!(cuts_of_name(name(&cuts_path(77, 255))), Some(77));
@@ -278,12 +297,14 @@ mod tests {
         for name in [
             "",
             "1-2-x",
-            "2-1-1-1",
-            "0-1-1-1",
-            "1-2-2-1",
-            "1-2-1-1-1",
-            "1-x-1-1",
-            "1-2-1-1.unfinished",
+            "1-2-1-1",
+            "2-1-1-1-1",
+            "0-1-1-1-1",
+            "1-2-1-2-1",
+            "1-2-2-1-1",
+            "1-2-1-1-1-1",
+            "1-x-1-1-1",
+            "1-2-1-1-1.unfinished",
         ] {
             assert_eq!(Segment::of_name(name), None, "{name}");
             assert_eq!(Base::of_name(name), None, "{name}");

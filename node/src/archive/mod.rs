@@ -41,8 +41,8 @@ pub(crate) use report::{of_all as reports_of_all, own as own_report, serve as se
 pub(crate) use restore::{begin as begin_restoration, run as restore_what_is_left};
 pub(crate) use ship::Archiver;
 pub use ship::Figures;
-pub(crate) use standby::{PART_BYTES, Staged, run as follow_archive, stage};
-pub(crate) use store::Store;
+pub(crate) use standby::{PART_BYTES, Staged, Way, run as follow_archive, stage};
+pub(crate) use store::{ArchiveError, Store};
 
 /// Starts what archives this node's partitions, and the cuts while this node leads the metadata group.
 pub(crate) fn start(

@@ -16,10 +16,10 @@ use super::store::{ArchiveError, Store, damaged};
 pub(crate) struct Found {
     pub(super) chain: Chain,
     partition: PartitionId,
-    lsn: Lsn,
+    at: (Lsn, Epoch),
 }
 
-/// Finds how a partition's state at this LSN is made, whose record has an epoch no greater than that.
+/// Finds how a partition's state at this record is made.
 pub(crate) async fn find(store: &Store, partition: PartitionId, at: (Lsn, Epoch)) -> Result<Found, ArchiveError> {
     find_in(store, partition, &store.contents(partition).await?, at).await
 }
@@ -40,10 +40,7 @@ pub(crate) async fn find_in(
             epochs.get(place).copied()
         };
         match contents.chain_to(at, known) {
-            chain::Found::Chain(chain) => {
-                let lsn = at.0;
-                return Ok(Found { chain, partition, lsn });
-            }
+            chain::Found::Chain(chain) => return Ok(Found { chain, partition, at }),
             chain::Found::Unknown(Question { segment, .. }) => {
                 let records = segment_of(store, partition, &segment).await?;
                 read.insert(name(&segment), records.iter().map(|record| record.epoch).collect());
@@ -92,12 +89,7 @@ pub(super) fn contradicts(object: &Path) -> ArchiveError {
 impl Found {
     /// Reads it. In memory at a time: the state, and one object beside it.
     pub(crate) async fn load(self, store: &Store) -> Result<Partition, ArchiveError> {
-        self.load_with_epoch(store).await.map(|(state, _)| state)
-    }
-
-    /// The same, and the epoch of its last record; 0: there is none.
-    pub(super) async fn load_with_epoch(self, store: &Store) -> Result<(Partition, Epoch), ArchiveError> {
-        let Self { chain, partition, lsn } = self;
+        let Self { chain, partition, at } = self;
         let (mut state, mut epoch) = (Partition::new(), 0);
         if let Some(base) = chain.base {
             epoch = base.epoch;
@@ -129,11 +121,12 @@ impl Found {
             // Nobody looks at older versions.
             state.commit_to(state.applied());
         }
-        match state.applied() == lsn {
-            true => Ok((state, epoch)),
+        let reached = (state.applied(), epoch);
+        match reached == at {
+            true => Ok(state),
             false => Err(ArchiveError::Missing(format!(
-                "the archive lacks records of partition {partition} behind LSN {}",
-                state.applied()
+                "the archive has partition {partition} up to LSN {} of epoch {}, and not up to {} of {}",
+                reached.0, reached.1, at.0, at.1
             ))),
         }
     }

@@ -128,8 +128,8 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
         return Ok(());
     };
     let reign = reign_of(replicas, partition)?;
-    let store = Store::find(&replicas.world, &restoration.url).await?;
-    let (mut state, epoch) = find(&store, partition, at).await?.load_with_epoch(&store).await?;
+    let store = replicas.others_archive(&restoration.url).await?;
+    let mut state = find(&store, partition, at).await?.load(&store).await?;
     let map = replicas.metadata.map();
     // How far the archived cluster had followed another one is nothing to this one, nor are rows of tables that were dropped: replicas
     // forget those with the map, and one that applies them later would keep them.
@@ -158,7 +158,7 @@ async fn restore(replicas: &Replicas, partition: PartitionId, restoration: &Rest
         let position = Position {
             at_micros: restoration.at_micros,
             lsn: at.0,
-            epoch,
+            epoch: at.1,
             ..Position::default()
         };
         let wait = append(replicas, partition, reign, position.as_effects())?;

@@ -58,7 +58,11 @@ enum Work {
         history: EpochHistory,
         committed: Lsn,
     },
-    Seal(Vec<ArchivedRecord>),
+    Seal {
+        /// Of the record before these.
+        previous_epoch: Epoch,
+        records: Vec<ArchivedRecord>,
+    },
     /// Records are gone that were not archived, or it is time.
     Base(Capture),
 }
@@ -244,13 +248,17 @@ impl Archiver {
                     };
                     self.reached().insert(partition, reached);
                 }
-                Work::Seal(records) => {
+                Work::Seal {
+                    previous_epoch,
+                    records,
+                } => {
                     let (Some(first), Some(last)) = (records.first(), records.last()) else {
                         return Ok(());
                     };
                     let segment = Segment {
                         first: first.lsn,
                         last: last.lsn,
+                        previous_epoch,
                         first_epoch: first.epoch,
                         last_epoch: last.epoch,
                     };
@@ -329,7 +337,10 @@ impl Archiver {
             }
         }
         match is_due || bytes >= SEAL_BYTES {
-            true => Work::Seal(sealed.into_iter().map(of_record).collect()),
+            true => Work::Seal {
+                previous_epoch: replica.history.epoch_at(reached.lsn),
+                records: sealed.into_iter().map(of_record).collect(),
+            },
             false => Work::Nothing,
         }
     }

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Duration, timeout};
 use uuid::Uuid;
-use volt_engine::PartitionId;
+use volt_engine::{Lsn, PartitionId};
 
 use super::chain::Contents;
-use super::layout::{Base, CLUSTER, Damage, Kind, Segment, bases_of, log_of, open, seal};
+use super::layout::{Base, CLUSTER, Damage, Kind, Segment, bases_of, from_lsn, log_of, open, seal};
 use super::objects::{self, Objects, Whose};
 use crate::world::World;
 
@@ -163,8 +163,14 @@ impl Store {
 
     /// What there is of a partition.
     pub(super) async fn contents(&self, partition: PartitionId) -> Result<Contents, ArchiveError> {
-        let segments = self.names(&log_of(partition)).await?;
-        let bases = self.names(&bases_of(partition)).await?;
+        self.contents_from(partition, 0).await
+    }
+
+    /// Of that what begins at this LSN or later.
+    pub(super) async fn contents_from(&self, partition: PartitionId, lsn: Lsn) -> Result<Contents, ArchiveError> {
+        let after = from_lsn(lsn);
+        let segments = self.names_after(&log_of(partition), &after).await?;
+        let bases = self.names_after(&bases_of(partition), &after).await?;
         let whole = |name: &String| Base::of_name(name).filter(|(_, is_whole)| *is_whole);
         Ok(Contents {
             segments: segments.iter().filter_map(|name| Segment::of_name(name)).collect(),

@@ -44,11 +44,13 @@ fn record(lsn: Lsn, epoch: Epoch) -> ArchivedRecord {
     ArchivedRecord { lsn, epoch, payload }
 }
 
+/// These records, behind one of epoch 1, if they are not the first.
 pub(super) async fn put_log(store: &Store, partition: u32, lsns: std::ops::RangeInclusive<Lsn>, epoch: Epoch) {
     let records: Vec<ArchivedRecord> = lsns.clone().map(|lsn| record(lsn, epoch)).collect();
     let segment = Segment {
         first: *lsns.start(),
         last: *lsns.end(),
+        previous_epoch: u64::from(*lsns.start() > 1),
         first_epoch: epoch,
         last_epoch: epoch,
     };
@@ -121,7 +123,8 @@ pub(super) async fn archive() -> (World, Store) {
 }
 
 async fn rows(store: &Store, lsn: Lsn) -> Result<u64, ArchiveError> {
-    let state = find(store, 1, (lsn, 1)).await?.load(store).await?;
+    let epoch = u64::from(lsn > 0);
+    let state = find(store, 1, (lsn, epoch)).await?.load(store).await?;
     assert_eq!(state.applied(), lsn);
     Ok(state.stats().rows)
 }
@@ -213,6 +216,7 @@ async fn what_is_damaged_is_named_and_not_used() {
     let segment = Segment {
         first: 10,
         last: 12,
+        previous_epoch: 1,
         first_epoch: 1,
         last_epoch: 1,
     };

@@ -41,7 +41,7 @@ use volt_engine::effects::LogPayload;
 use volt_engine::{Epoch, Lsn, NodeId, PartitionId};
 use volt_proto::v1;
 
-use crate::archive::{Archiver, Following, Store};
+use crate::archive::{ArchiveError, Archiver, Following, Store};
 use crate::config::{DataChangeDetection, Durability, NodeConfig};
 use crate::error::SqlError;
 use crate::metadata::Metadata;
@@ -84,6 +84,8 @@ pub struct Replicas {
     awaiting_disk: Mutex<VecDeque<AwaitingDisk>>,
     /// The cluster's archive, if it has one.
     pub(crate) archive: OnceLock<Store>,
+    /// The other cluster's archive that was used last, and its URL.
+    others_archive: tokio::sync::Mutex<Option<(String, Store)>>,
     /// What archives the partitions led here, if anything does.
     pub(crate) archiver: OnceLock<Weak<Archiver>>,
     /// Why partitions led here could not be restored the last time.
@@ -132,6 +134,7 @@ impl Replicas {
             awaiting_disk: Mutex::default(),
             archive: OnceLock::new(),
             archiver: OnceLock::new(),
+            others_archive: tokio::sync::Mutex::default(),
             restoration_problems: Mutex::default(),
             following: Mutex::default(),
             nudge: Notify::new(),
@@ -158,6 +161,17 @@ impl Replicas {
     /// The replica of `partition`, if this node has one.
     pub(crate) fn slot(&self, partition: PartitionId) -> Option<Slot> {
         lock_read(&self.slots).get(partition as usize).and_then(Clone::clone)
+    }
+
+    /// Another cluster's archive at this URL, with the connections that there are.
+    pub(crate) async fn others_archive(&self, url: &str) -> Result<Store, ArchiveError> {
+        let mut known = self.others_archive.lock().await;
+        if let Some((_, store)) = known.as_ref().filter(|(at, _)| at == url) {
+            return Ok(store.clone());
+        }
+        let store = Store::find(&self.world, url).await?;
+        *known = Some((url.to_owned(), store.clone()));
+        Ok(store)
     }
 
     /// Why partitions led here could not be restored the last time.

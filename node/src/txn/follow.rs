@@ -18,7 +18,7 @@ use super::optimistic::conflict;
 use super::participant::{Participant, commit_wait};
 use super::request::{Failure, Reply, Request, Work};
 use super::serve::HOLD_WAIT;
-use crate::archive::{PART_BYTES, Staged, stage};
+use crate::archive::{ArchiveError, PART_BYTES, Staged, Way, stage};
 use crate::error::SqlError;
 use crate::metadata::map::ClusterMap;
 use crate::replication::replica::Replica;
@@ -61,8 +61,10 @@ pub(crate) struct Destination {
     pub(crate) url: String,
     /// To the cut of this moment.
     pub(crate) at_micros: i64,
-    /// Its record, and an epoch that this does not exceed.
+    /// Its record.
     pub(crate) record: (Lsn, Epoch),
+    /// The records in between, as far as who leads this knows where they are.
+    pub(crate) way: Option<Way>,
     /// The cluster map that has the cut's catalog.
     pub(crate) version: u64,
 }
@@ -72,8 +74,8 @@ pub(crate) struct Destination {
 pub(crate) enum Staging {
     /// Ask again.
     Working,
-    /// It is read: too much for one record?, and the epoch of the last record.
-    Staged { is_large: bool, epoch: Epoch },
+    /// It is read: is it too much for one record?
+    Staged { is_large: bool },
     /// It has happened, but for the position.
     Poured,
     /// It is not where it was taken to be.
@@ -106,7 +108,7 @@ struct Stage {
 
 enum State {
     Reading,
-    Read(Staged, Epoch),
+    Read(Staged),
     Pouring,
     Poured,
     Failed(String),
@@ -195,9 +197,8 @@ impl Participant {
             let told = match known.map(|entry| &entry.state) {
                 None => None,
                 Some(State::Reading | State::Pouring) => Some(Staging::Working),
-                Some(State::Read(staged, epoch)) => Some(Staging::Staged {
+                Some(State::Read(staged)) => Some(Staging::Staged {
                     is_large: staged.is_large(),
-                    epoch: *epoch,
                 }),
                 // It was poured from another place than this.
                 Some(State::Poured) => None,
@@ -220,28 +221,21 @@ impl Participant {
         let participant = Arc::clone(self);
         tokio::spawn(async move {
             let _turn = participant.stages.turns.acquire().await;
-            let map = participant.replicas.metadata.map();
-            let Destination {
-                partition,
-                from,
-                record,
-                ..
-            } = destination;
-            let read = stage(
-                &participant.replicas.world,
-                &destination.url,
-                (partition, from),
-                record,
-                &map,
-            )
-            .await;
+            let read = participant.read(&destination).await;
             let state = match read {
-                Ok((staged, epoch)) => State::Read(staged, epoch),
+                Ok(staged) => State::Read(staged),
                 Err(why) => State::Failed(why.to_string()),
             };
             participant.stages.note(&destination, reign, state);
         });
         Reply::Staging(Staging::Working)
+    }
+
+    async fn read(&self, destination: &Destination) -> Result<Staged, ArchiveError> {
+        let store = self.replicas.others_archive(&destination.url).await?;
+        let known = (destination.way.as_ref(), destination.record);
+        let map = self.replicas.metadata.map();
+        stage(&store, (destination.partition, destination.from), known, &map).await
     }
 
     /// Begins to write what was read for a partition that nobody reads, or says how far that is.
@@ -252,14 +246,14 @@ impl Participant {
         if position.and_then(|position| position.toward_micros) != Some(destination.at_micros) {
             return Reply::Staging(Staging::Elsewhere);
         }
-        let (staged, epoch) = {
+        let staged = {
             let mut entries = self.stages.entries();
             let entry = entries.get_mut(&destination.partition);
             let Some(entry) = entry.filter(|entry| entry.is_for(&destination, reign)) else {
                 return Reply::Staging(Staging::Elsewhere);
             };
             match std::mem::replace(&mut entry.state, State::Pouring) {
-                State::Read(staged, epoch) => (staged, epoch),
+                State::Read(staged) => staged,
                 State::Pouring => return Reply::Staging(Staging::Working),
                 State::Failed(why) => {
                     entries.remove(&destination.partition);
@@ -279,7 +273,7 @@ impl Participant {
                 Ok(()) => State::Poured,
                 Err(why) => State::Failed(why.message),
             };
-            tracing::debug!(partition = destination.partition, epoch, "filled from the archive");
+            tracing::debug!(partition = destination.partition, "filled from the archive");
             participant.stages.note(&destination, reign, state);
         });
         Reply::Staging(Staging::Working)
@@ -374,7 +368,7 @@ impl Participant {
         let entry = entries.get(&partition);
         let entry = entry.filter(|entry| entry.at_micros == work.put.at_micros && Some(entry.reign) == reign);
         match (work.needs, entry.map(|entry| &entry.state)) {
-            (Needs::Staged, Some(State::Read(Staged::Parts(parts), _))) if parts.len() <= 1 => {
+            (Needs::Staged, Some(State::Read(Staged::Parts(parts)))) if parts.len() <= 1 => {
                 Ok(work.put.after(parts.first().cloned()))
             }
             (Needs::Poured, Some(State::Poured)) => Ok(work.put.as_effects()),
@@ -414,16 +408,13 @@ impl Coordinator {
         Ok(positions)
     }
 
-    /// Has primaries read what these partitions lack: of each whether it is too much for one record, and the epoch that it comes to.
-    pub(crate) async fn stage(
-        &self,
-        destinations: &[Destination],
-    ) -> Result<BTreeMap<PartitionId, (bool, Epoch)>, SqlError> {
+    /// Has primaries read what these partitions lack: of each whether it is too much for one record.
+    pub(crate) async fn stage(&self, destinations: &[Destination]) -> Result<BTreeMap<PartitionId, bool>, SqlError> {
         let staged = self
             .until_through(destinations, |destination| Request::Stage(destination.clone()))
             .await?;
         let staged = staged.into_iter().filter_map(|(partition, staging)| match staging {
-            Staging::Staged { is_large, epoch } => Some((partition, (is_large, epoch))),
+            Staging::Staged { is_large } => Some((partition, is_large)),
             _ => None,
         });
         Ok(staged.collect())

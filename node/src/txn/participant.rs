@@ -22,7 +22,7 @@ use super::memory::MemoryGuard;
 use super::moving::Arrived;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
-use super::request::{Changed, Failure, KeyedAt, Work};
+use super::request::{Changed, Failure, Held, KeyedAt, Work};
 use super::sequences::Sequences;
 use super::stuck::Stuck;
 use crate::error::SqlError;
@@ -217,7 +217,7 @@ impl Participant {
         &self,
         transaction: TransactionId,
         partition: PartitionId,
-    ) -> Result<Lsn, Result<oneshot::Receiver<()>, Failure>> {
+    ) -> Result<Held, Result<oneshot::Receiver<()>, Failure>> {
         let now_ms = self.replicas.now_ms();
         let held = self.replicas.with(partition, |replica| {
             if replica.reign().is_none_or(|reign| reign.relinquishing) || !self.lease_is_valid() {
@@ -227,7 +227,11 @@ impl Participant {
                 return Err(Err(Failure::Wounded));
             }
             match replica.hold.ask(transaction, now_ms) {
-                Asked::Granted => Ok(replica.engine.applied()),
+                Asked::Granted => {
+                    let lsn = replica.engine.applied();
+                    let epoch = replica.history.epoch_at(lsn);
+                    Ok(Held { partition, lsn, epoch })
+                }
                 Asked::Busy if replica.hold.waiting() >= MAX_WAITING => Err(Err(Failure::Busy)),
                 Asked::Busy => Err(Ok(replica.hold.wait_transaction(transaction))),
             }

@@ -324,6 +324,14 @@ pub(crate) struct ScanRequest {
     pub(crate) context: StatementContext,
 }
 
+/// A partition that is held, and its newest record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) partition: PartitionId,
+    pub(crate) lsn: Lsn,
+    pub(crate) epoch: Epoch,
+}
+
 /// What came of a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
@@ -335,8 +343,8 @@ pub(crate) enum Reply {
     },
     /// Of `Attempt`.
     Attempted(Attempted),
-    /// Of `Hold`: the newest LSN of each partition.
-    Held(Vec<(PartitionId, Lsn)>),
+    /// Of `Hold`: the newest record of each partition.
+    Held(Vec<Held>),
     /// Of `Execute`: what it changes.
     Executed(Changed),
     /// Of `Execute`: it happened before, and changed this.

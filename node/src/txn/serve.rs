@@ -16,7 +16,9 @@ use volt_engine::{Lsn, PartitionId};
 use super::follow::is_hidden;
 use super::keyed::{Before, is_key_of};
 use super::participant::{EncodedRows, Participant, Ran};
-use super::request::{AttemptRequest, BackupRead, Changed, Failure, KeyedAt, Part, Reply, Request, ScanRequest, Work};
+use super::request::{
+    AttemptRequest, BackupRead, Changed, Failure, Held, KeyedAt, Part, Reply, Request, ScanRequest, Work,
+};
 use crate::error::SqlError;
 use crate::statement::CommitWait;
 use crate::world::{CrashPoint, PlantedBug};
@@ -198,10 +200,10 @@ impl Participant {
         transaction: TransactionId,
         partition: PartitionId,
         deadline: Instant,
-    ) -> Result<Lsn, Failure> {
+    ) -> Result<Held, Failure> {
         loop {
             let turn = match self.hold(transaction, partition) {
-                Ok(lsn) => return Ok(lsn),
+                Ok(held) => return Ok(held),
                 Err(Ok(turn)) => turn,
                 Err(Err(failure)) => return Err(failure),
             };
@@ -213,19 +215,15 @@ impl Participant {
     }
 
     /// Holds all of them or none.
-    async fn hold_all(
-        &self,
-        transaction: TransactionId,
-        partitions: &[PartitionId],
-    ) -> Result<Vec<(PartitionId, Lsn)>, Failure> {
+    async fn hold_all(&self, transaction: TransactionId, partitions: &[PartitionId]) -> Result<Vec<Held>, Failure> {
         let deadline = Instant::now() + HOLD_WAIT;
         let mut held = Vec::with_capacity(partitions.len());
         for &partition in partitions {
             match self.hold_one(transaction, partition, deadline).await {
-                Ok(lsn) => held.push((partition, lsn)),
+                Ok(one) => held.push(one),
                 Err(failure) => {
-                    for (partition, _) in held {
-                        self.release(transaction, partition);
+                    for one in held {
+                        self.release(transaction, one.partition);
                     }
                     return Err(failure);
                 }
@@ -257,7 +255,7 @@ impl Participant {
                         self.release_all(transaction, &partitions);
                         return Reply::Failed(Failure::NotPrimary);
                     }
-                    self.pin(snapshot, held.clone());
+                    self.pin(snapshot, held.iter().map(|held| (held.partition, held.lsn)).collect());
                 }
                 Reply::Held(held)
             }

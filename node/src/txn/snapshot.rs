@@ -13,11 +13,11 @@ use volt_engine::effects::{Effects, TransactionId};
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::transaction::Writes;
 use volt_engine::value::Value;
-use volt_engine::{Lsn, NodeId, PartitionId, TableId};
+use volt_engine::{Epoch, Lsn, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
 use super::journal::AllWrites;
-use super::request::{Failure, Reply, Request, ScanRequest};
+use super::request::{Failure, Held, Reply, Request, ScanRequest};
 use super::{Coordinator, busy};
 use crate::error::SqlError;
 
@@ -36,6 +36,8 @@ pub struct Snapshot {
 struct Kept {
     /// What may be read: committed, and of one moment with whatever was added with it.
     at: BTreeMap<PartitionId, (NodeId, Lsn)>,
+    /// Of the records there, of partitions that were held for it.
+    epochs: BTreeMap<PartitionId, Epoch>,
     /// How often something was added.
     moments: usize,
     /// Who may keep something for it, read or not.
@@ -67,6 +69,13 @@ impl Snapshot {
         self.kept().at.get(&partition).copied()
     }
 
+    /// The record at which a partition is read that was held for it.
+    pub(crate) fn record(&self, partition: PartitionId) -> Option<(Lsn, Epoch)> {
+        let kept = self.kept();
+        let (_, lsn) = *kept.at.get(&partition)?;
+        Some((lsn, *kept.epochs.get(&partition)?))
+    }
+
     /// How many moments it is of; one, and it is a cut.
     pub(super) fn moments(&self) -> usize {
         self.kept().moments
@@ -80,6 +89,16 @@ impl Snapshot {
             kept.nodes.insert(node);
         }
         kept.moments += 1;
+    }
+
+    /// Adds a cut.
+    fn add_held(&self, cut: &BTreeMap<PartitionId, (NodeId, Held)>) {
+        self.add(
+            cut.iter()
+                .map(|(&partition, &(node, held))| (partition, (node, held.lsn))),
+        );
+        let epochs = cut.iter().map(|(&partition, (_, held))| (partition, held.epoch));
+        self.kept().epochs.extend(epochs);
     }
 
     /// Notes that these may keep something for it, whatever comes of it: they are told when it is dropped.
@@ -167,14 +186,14 @@ impl Coordinator {
         let (mut cut, mut failed) = (BTreeMap::new(), None);
         for (node, reply) in join_all(holds).await {
             match held(reply) {
-                Ok(held) => cut.extend(held.into_iter().map(|(partition, lsn)| (partition, (node, lsn)))),
+                Ok(held) => cut.extend(held.into_iter().map(|held| (held.partition, (node, held)))),
                 Err(failure) => failed = Some(failure),
             }
         }
         let releases = nodes.iter().map(|(&node, partitions)| {
             let confirm = partitions
                 .iter()
-                .filter_map(|&partition| Some((partition, cut.get(&partition)?.1)));
+                .filter_map(|&partition| Some((partition, cut.get(&partition)?.1.lsn)));
             let confirm = if failed.is_none() {
                 confirm.collect()
             } else {
@@ -200,7 +219,7 @@ impl Coordinator {
                 Ok(_) | Err(CallError::NotSent | CallError::Lost) => return Err(Failure::NotPrimary),
             }
         }
-        snapshot.add(cut);
+        snapshot.add_held(&cut);
         Ok(())
     }
 
@@ -303,7 +322,7 @@ impl Scan {
     }
 }
 
-fn held(reply: Result<Reply, CallError>) -> Result<Vec<(PartitionId, Lsn)>, Failure> {
+fn held(reply: Result<Reply, CallError>) -> Result<Vec<Held>, Failure> {
     match reply {
         Ok(Reply::Held(held)) => Ok(held),
         Ok(Reply::Failed(failure)) => Err(failure),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use volt_engine::PartitionId;
 use volt_engine::followed::Position;
-use volt_engine::{Epoch, PartitionId};
 
 use super::super::layout::Cut;
 use crate::metadata::standby::Standby;
@@ -56,44 +56,47 @@ pub(super) enum Plan {
     Long { mark: Step, finish: Step },
 }
 
-/// The plan for partitions of which it is known how much they lack, and the epoch of the record that they come to.
-pub(super) fn plan(positions: &Positions, staged: &BTreeMap<PartitionId, (bool, Epoch)>, cut: &Cut) -> Plan {
+/// The plan for partitions of which it is known whether they lack too much for one record.
+pub(super) fn plan(positions: &Positions, is_large: &BTreeMap<PartitionId, bool>, cut: &Cut) -> Plan {
     let position = |partition: &PartitionId| positions.get(partition).copied().flatten();
-    let arrived = |partition: &PartitionId, epoch: Epoch| Position {
-        at_micros: cut.at_micros,
-        lsn: cut.partitions.get(partition).map_or(0, |(lsn, _)| *lsn),
-        epoch,
-        toward_micros: None,
-        is_end: false,
+    let arrived = |partition: &PartitionId| {
+        let (lsn, epoch) = cut.partitions.get(partition).copied().unwrap_or_default();
+        Position {
+            at_micros: cut.at_micros,
+            lsn,
+            epoch,
+            toward_micros: None,
+            is_end: false,
+        }
     };
     let is_marked = |partition| position(partition).is_some_and(|position| position.toward_micros.is_some());
-    let is_long = staged
+    let is_long = is_large
         .iter()
-        .any(|(partition, (is_large, _))| *is_large || is_marked(partition));
+        .any(|(partition, is_large)| *is_large || is_marked(partition));
     if !is_long {
-        let work = |(partition, (_, epoch)): (&PartitionId, &(bool, Epoch))| {
+        let work = |partition: &PartitionId| {
             let work = FollowWork {
                 expect: position(partition),
-                put: arrived(partition, *epoch),
+                put: arrived(partition),
                 needs: Needs::Staged,
             };
             (*partition, work)
         };
-        return Plan::Atomic(staged.iter().map(work).collect());
+        return Plan::Atomic(is_large.keys().map(work).collect());
     }
     let marked = |partition: &PartitionId| marked(position(partition), cut);
-    let finish = |(partition, (_, epoch)): (&PartitionId, &(bool, Epoch))| {
+    let finish = |partition: &PartitionId| {
         let work = FollowWork {
             expect: Some(marked(partition)),
-            put: arrived(partition, *epoch),
+            put: arrived(partition),
             needs: Needs::Poured,
         };
         (*partition, work)
     };
-    let staged_at = staged.keys().map(|partition| (*partition, position(partition)));
+    let staged_at = is_large.keys().map(|partition| (*partition, position(partition)));
     Plan::Long {
         mark: mark(staged_at, cut),
-        finish: staged.iter().map(finish).collect(),
+        finish: is_large.keys().map(finish).collect(),
     }
 }
 
@@ -211,7 +214,7 @@ mod tests {
         Cut {
             at_micros,
             map_version: 1,
-            partitions: (1..=partitions).map(|id| (id, (at_micros as u64, 2))).collect(),
+            partitions: (1..=partitions).map(|id| (id, (at_micros as u64, 1))).collect(),
             sequences: BTreeMap::new(),
         }
     }
@@ -225,8 +228,8 @@ mod tests {
         }
     }
 
-    fn staged(of: &[bool]) -> BTreeMap<PartitionId, (bool, Epoch)> {
-        (1..).zip(of.iter().map(|&is_large| (is_large, 1))).collect()
+    fn staged(of: &[bool]) -> BTreeMap<PartitionId, bool> {
+        (1..).zip(of.iter().copied()).collect()
     }
 
     #[test]

@@ -6,15 +6,15 @@
 //! nobody reads meanwhile (`decide::Plan`).
 
 mod decide;
+mod known;
 mod staging;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant, sleep};
 use volt_engine::PartitionId;
 
-use super::chain::Contents;
 use super::cuts::{Moments, catalog_of};
 use super::layout::Cut;
 use super::read::find_in;
@@ -28,7 +28,9 @@ use crate::metadata::standby::{Standby, StandbyCommand};
 use crate::replication::Replicas;
 use crate::txn::{Coordinator, Destination};
 use decide::{Plan, Positions, Promotion, as_of, behind, floor, hide, plan, promotion};
-pub(crate) use staging::{PART_BYTES, Staged, stage};
+use known::Listings;
+use staging::way;
+pub(crate) use staging::{PART_BYTES, Staged, Way, stage};
 
 /// How often the archive is looked into, after an error too.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,6 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Cuts that are looked at before it is given up for that time: the newest are not whole yet.
 const MAX_CUTS_TRIED: usize = 1_000;
+
+/// Segments that a primary is told of: one that has more to read lists them itself.
+const MAX_WAY: usize = 1_000;
 
 #[derive(Debug, thiserror::Error)]
 enum Stuck {
@@ -80,7 +85,7 @@ struct Follower {
     replicas: Arc<Replicas>,
     coordinator: Arc<Coordinator>,
     /// What the archive had of partitions at the last look.
-    known: BTreeMap<PartitionId, Contents>,
+    known: Listings,
     told: Following,
 }
 
@@ -89,7 +94,7 @@ impl Follower {
         Self {
             replicas,
             coordinator,
-            known: BTreeMap::new(),
+            known: Listings::default(),
             told: Following::default(),
         }
     }
@@ -144,7 +149,7 @@ impl Follower {
 
     /// Brings all partitions to the newest cut that is whole; where they are then.
     async fn go_on(&mut self, map: &ClusterMap, standby: &Standby, positions: Positions) -> Result<Positions, Stuck> {
-        let store = Store::find(&self.replicas.world, &standby.url).await?;
+        let store = self.replicas.others_archive(&standby.url).await?;
         let Some(cut) = self.newest(&store, standby, &positions).await? else {
             return Ok(positions);
         };
@@ -163,18 +168,7 @@ impl Follower {
             self.follow_catalog(map, standby, &cut, archived).await?;
         }
         let positions = self.coordinator.positions().await.map_err(Stuck::Sql)?;
-        let version = self.replicas.metadata.map().version;
-        let destination = |partition: PartitionId| {
-            Some(Destination {
-                partition,
-                from: positions.get(&partition).copied()?,
-                url: standby.url.clone(),
-                at_micros: cut.at_micros,
-                record: *cut.partitions.get(&partition)?,
-                version,
-            })
-        };
-        let destinations: Vec<Destination> = behind(&positions, &cut).into_iter().filter_map(destination).collect();
+        let destinations = self.destinations(&store, standby, &positions, &cut).await?;
         let staged = self.coordinator.stage(&destinations).await.map_err(Stuck::Sql)?;
         match plan(&positions, &staged, &cut) {
             Plan::Atomic(step) => self.coordinator.follow(step).await.map_err(Stuck::Sql)?,
@@ -192,6 +186,37 @@ impl Follower {
         self.told.as_of_micros = standby.and_then(|standby| as_of(&standby, &positions));
         self.told.behind_records = self.told.behind_records.saturating_sub(lacked(&destinations));
         Ok(positions)
+    }
+
+    /// What the partitions that are not at a cut are to come to.
+    async fn destinations(
+        &self,
+        store: &Store,
+        standby: &Standby,
+        positions: &Positions,
+        cut: &Cut,
+    ) -> Result<Vec<Destination>, Stuck> {
+        let version = self.replicas.metadata.map().version;
+        let mut destinations = Vec::new();
+        for partition in behind(positions, cut) {
+            let (Some(&from), Some(&record)) = (positions.get(&partition), cut.partitions.get(&partition)) else {
+                continue;
+            };
+            let way = match self.known.of(partition) {
+                Some(contents) => way(store, partition, contents, from, record).await?,
+                None => None,
+            };
+            destinations.push(Destination {
+                partition,
+                from,
+                url: standby.url.clone(),
+                at_micros: cut.at_micros,
+                record,
+                way: way.filter(|way| way.len() <= MAX_WAY),
+                version,
+            });
+        }
+        Ok(destinations)
     }
 
     /// The catalog and the sequences of a cut, if they are others than those that there are.
@@ -240,7 +265,7 @@ impl Follower {
             }
             // Once the promotion is settled no catalog comes any more.
             let has_catalog = !is_settled || cut.map_version <= standby.archived_version;
-            if has_catalog && self.is_whole(store, &cut, &mut asked).await? {
+            if has_catalog && self.is_whole(store, (&cut, positions), &mut asked).await? {
                 return Ok(Some(cut));
             }
         }
@@ -248,11 +273,16 @@ impl Follower {
     }
 
     /// Whether all of a cut is in the archive. What lacked something is looked for anew, once in a round.
-    async fn is_whole(&mut self, store: &Store, cut: &Cut, asked: &mut BTreeSet<PartitionId>) -> Result<bool, Stuck> {
-        self.known.retain(|partition, _| cut.partitions.contains_key(partition));
+    async fn is_whole(
+        &mut self,
+        store: &Store,
+        (cut, positions): (&Cut, &Positions),
+        asked: &mut BTreeSet<PartitionId>,
+    ) -> Result<bool, Stuck> {
+        self.known.retain(cut);
         for (&partition, &at) in &cut.partitions {
             loop {
-                if let Some(contents) = self.known.get(&partition) {
+                if let Some(contents) = self.known.of(partition) {
                     match find_in(store, partition, contents, at).await {
                         Ok(_) => break,
                         Err(ArchiveError::Missing(_)) if !asked.contains(&partition) => {}
@@ -261,7 +291,9 @@ impl Follower {
                     }
                 }
                 asked.insert(partition);
-                self.known.insert(partition, store.contents(partition).await?);
+                let position = positions.get(&partition).copied().flatten();
+                let from = position.map_or(0, |position| position.lsn);
+                self.known.look(store, partition, (from, at.0)).await?;
             }
         }
         Ok(true)

@@ -6,7 +6,7 @@ use volt_engine::catalog::Table;
 use volt_engine::effects::{Effect, EffectsBuilder};
 
 use super::super::super::layout::{ArchivedRecord, Kind, Segment};
-use super::super::super::tests::{CLUSTER, URL, archive, put_log};
+use super::super::super::tests::{archive, put_log};
 use super::*;
 
 fn map() -> ClusterMap {
@@ -37,9 +37,8 @@ fn at(lsn: Lsn, epoch: Epoch) -> Option<Position> {
     })
 }
 
-async fn read(world: &World, from: Option<Position>, to: (Lsn, Epoch)) -> Result<(Staged, Epoch), ArchiveError> {
-    let url = format!("{URL}/{CLUSTER}");
-    stage(world, &url, (1, from), to, &map()).await
+async fn read(store: &Store, from: Option<Position>, to: (Lsn, Epoch)) -> Result<Staged, ArchiveError> {
+    stage(store, (1, from), (None, to), &map()).await
 }
 
 /// Rows that it brings; None: it is whole.
@@ -52,29 +51,29 @@ fn brought(staged: &Staged) -> Option<Vec<Lsn>> {
 
 #[tokio::test]
 async fn records_behind_where_it_is_and_no_others() {
-    let (world, _) = archive().await;
+    let (_, store) = archive().await;
     for (from, to, expected) in [
         (None, 3, vec![1, 2, 3]),
         (at(3, 1), 8, (4..=8).collect()),
         (at(6, 1), 12, (7..=12).collect()),
         (at(12, 1), 12, vec![]),
     ] {
-        let (staged, epoch) = read(&world, from, (to, 1)).await.expect("it is all there");
-        assert_eq!((brought(&staged), epoch), (Some(expected), 1), "{from:?} to {to}");
+        let staged = read(&store, from, (to, 1)).await.expect("it is all there");
+        assert_eq!(brought(&staged), Some(expected), "{from:?} to {to}");
         assert!(!staged.is_large());
     }
-    let beyond = read(&world, at(3, 1), (15, 1)).await;
+    let beyond = read(&store, at(3, 1), (15, 1)).await;
     assert!(matches!(beyond, Err(ArchiveError::Missing(_))));
 }
 
 #[tokio::test]
 async fn who_was_half_way_or_lacks_records_that_are_gone_gets_all() {
-    let (world, store) = archive().await;
+    let (_, store) = archive().await;
     let half_way = at(3, 1).map(|position| Position {
         toward_micros: Some(9),
         ..position
     });
-    let (all, _) = read(&world, half_way, (8, 1)).await.expect("it is all there");
+    let all = read(&store, half_way, (8, 1)).await.expect("it is all there");
     assert!(all.is_large());
     let Staged::Whole(state) = all else {
         panic!("nobody knows how much it has");
@@ -83,30 +82,31 @@ async fn who_was_half_way_or_lacks_records_that_are_gone_gets_all() {
     let first = Segment {
         first: 1,
         last: 4,
+        previous_epoch: 0,
         first_epoch: 1,
         last_epoch: 1,
     };
     store.remove(&first.path(1)).await.expect("it can be removed");
-    let (all, epoch) = read(&world, at(2, 1), (8, 1)).await.expect("there is a base");
-    assert_eq!((brought(&all), epoch), (None, 1));
-    let (some, _) = read(&world, at(4, 1), (8, 1)).await.expect("it has the others");
+    let all = read(&store, at(2, 1), (8, 1)).await.expect("there is a base");
+    assert_eq!(brought(&all), None);
+    let some = read(&store, at(4, 1), (8, 1)).await.expect("it has the others");
     assert_eq!(brought(&some), Some((5..=8).collect()));
 }
 
 #[tokio::test]
 async fn what_only_a_deposed_primary_had_is_no_way_to_what_came_instead() {
-    let (world, store) = archive().await;
+    let (_, store) = archive().await;
     // The next primary had 10 of the 12 records of the first.
     put_log(&store, 1, 11..=14, 2).await;
-    let (some, epoch) = read(&world, at(10, 1), (14, 2)).await.expect("it is all there");
-    assert_eq!((brought(&some), epoch), (Some((11..=14).collect()), 2));
-    let (all, _) = read(&world, at(12, 1), (14, 2)).await.expect("there is a base");
+    let some = read(&store, at(10, 1), (14, 2)).await.expect("it is all there");
+    assert_eq!(brought(&some), Some((11..=14).collect()));
+    let all = read(&store, at(12, 1), (14, 2)).await.expect("there is a base");
     assert_eq!(brought(&all), None);
 }
 
 #[tokio::test]
 async fn transactions_over_several_partitions_count_when_they_are_committed() {
-    let (world, store) = archive().await;
+    let (_, store) = archive().await;
     let transaction = |sequence| TransactionId {
         began_micros: 1,
         node: 1,
@@ -143,13 +143,37 @@ async fn transactions_over_several_partitions_count_when_they_are_committed() {
     let segment = Segment {
         first: 13,
         last: 20,
+        previous_epoch: 1,
         first_epoch: 1,
         last_epoch: 1,
     };
     let put = store.put(&segment.path(1), Kind::Log, &records).await;
     put.expect("it can be written");
-    let (some, _) = read(&world, at(12, 1), (19, 1)).await.expect("it is all there");
+    let some = read(&store, at(12, 1), (19, 1)).await.expect("it is all there");
     assert_eq!(brought(&some), Some(vec![100]));
-    let torn = read(&world, at(12, 1), (20, 1)).await;
+    let torn = read(&store, at(12, 1), (20, 1)).await;
     assert!(matches!(torn, Err(ArchiveError::Missing(why)) if why.contains("half-way")));
+}
+
+#[tokio::test]
+async fn a_way_that_is_known_needs_no_list_and_one_that_is_gone_is_looked_for() {
+    let (_, store) = archive().await;
+    let contents = store.contents(1).await.expect("it is there");
+    let known = way(&store, 1, &contents, at(3, 1), (8, 1)).await.expect("it is there");
+    let known = known.expect("there is one");
+    let bases: Vec<u64> = contents.bases.iter().map(|base| base.lsn).collect();
+    assert!(
+        known.iter().all(|(segment, _)| segment.last > 3),
+        "{known:?} with bases {bases:?}"
+    );
+    let half = vec![known[0]];
+    let stage = async |way: &Way, to| stage(&store, (1, at(3, 1)), (Some(way), to), &map()).await;
+    let some = stage(&known, (8, 1)).await.expect("it is there");
+    assert_eq!(brought(&some), Some((4..=8).collect()));
+    // One that does not lead there is none.
+    let some = stage(&half, (8, 1)).await.expect("it is there");
+    assert_eq!(brought(&some), Some((4..=8).collect()));
+    store.remove(&known[0].0.path(1)).await.expect("it can be removed");
+    let all = stage(&known, (8, 1)).await.expect("there is a base");
+    assert_eq!(brought(&all), None);
 }
