@@ -121,19 +121,23 @@ async fn count_backups(mut ports: Vec<u16>, stop: Arc<AtomicBool>) -> Result<u64
     Ok(steps)
 }
 
-/// Whoever is told of a write sees it, at whatever node he asks then.
+/// Whoever is told of a write sees it, at whatever node he asks then, and no version is less than one before.
 async fn count(mut ports: Vec<u16>, stop: Arc<AtomicBool>) -> Result<u64> {
-    let (mut known, mut steps) = (0_i64, 0);
+    let (mut known, mut known_version, mut steps) = (0_i64, 0_i64, 0);
     while !stop.load(Ordering::Relaxed) {
         let client = any(&mut ports).await;
         for _ in 0..20 {
-            let read = client.query_one("SELECT n FROM counters WHERE id = 1", &[]);
+            let read = client.query_one("SELECT n, _version FROM counters WHERE id = 1", &[]);
             let Ok(Ok(row)) = timeout(ANSWERS_WITHIN, read).await else {
                 break;
             };
-            let seen: i64 = row.get(0);
+            let (seen, version): (i64, i64) = (row.get(0), row.get(1));
             ensure!(seen >= known, "{seen} was seen after {known}");
-            known = seen;
+            ensure!(
+                version >= known_version,
+                "version {version} was seen after {known_version}"
+            );
+            (known, known_version) = (seen, version);
             let write = client.query_one("UPDATE counters SET n = n + 1 WHERE id = 1 RETURNING n", &[]);
             let Ok(Ok(row)) = timeout(ANSWERS_WITHIN, write).await else {
                 break;

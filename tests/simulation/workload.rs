@@ -29,7 +29,6 @@ pub async fn client(shared: Shared, number: u32, seed: u64) {
         random,
         last_seen: [(0, 0); REGISTERS as usize + 1],
         counting: None,
-        rows_move: movers::moves_tables(seed),
         in_blocks: movers::moves_all(seed),
     };
     while client.is_on() {
@@ -51,8 +50,6 @@ struct Worker {
     last_seen: [(u64, i64); REGISTERS as usize + 1],
     /// A request to count that nobody has answered: it is repeated until somebody does.
     counting: Option<Count>,
-    /// The registers get other partitions meanwhile.
-    rows_move: bool,
     /// Money is moved by blocks rather than by procedures.
     in_blocks: bool,
 }
@@ -99,8 +96,7 @@ impl Worker {
         let (_, version) = self.last_seen[register as usize];
         let result = match action {
             Action::Read => self.look_at(session, register).await,
-            // Versions of before a move and after it may be the same by chance.
-            Action::Exchange { to, .. } if version > 0 && self.random.random_range(0..2) == 0 && !self.rows_move => {
+            Action::Exchange { to, .. } if version > 0 && self.random.random_range(0..2) == 0 => {
                 session.exchange_version(register, version, to).await
             }
             _ => session.run(register, action).await,

@@ -51,7 +51,11 @@ fn sum(partition: &Partition, filter: Option<&Expr>, parameters: &[Value], proje
             filter,
             parameters,
             &CONTEXT,
-            project.map(|columns| Projection { columns, missing: &[] }),
+            project.map(|columns| Projection {
+                columns,
+                missing: &[],
+                version_base: 0,
+            }),
         );
         let chunk = chunk.expect("a scan");
         sum += chunk

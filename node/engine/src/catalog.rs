@@ -84,6 +84,8 @@ pub struct Table {
     pub view: Option<Box<ViewShape>>,
     /// The changes of its rows are kept for replication links, and so conflicts are resolved; None: they are not.
     pub tracking: Option<ConflictRule>,
+    /// What a row's version is beyond its LSN: LSNs count anew where a table moves to, and versions don't.
+    pub version_base: i64,
 }
 
 impl Table {

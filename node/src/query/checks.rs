@@ -106,6 +106,7 @@ fn table_of(new: &NewTable) -> Table {
         ttl: None,
         view: None,
         tracking: None,
+        version_base: 0,
     }
 }
 

@@ -428,7 +428,7 @@ fn depends_on_more(expr: &Expr) -> bool {
     let mut open = vec![expr];
     while let Some(expr) = open.pop() {
         match expr {
-            Expr::Parameter(_) | Expr::Version => return true,
+            Expr::Parameter(_) | Expr::Version(_) => return true,
             Expr::Call {
                 function: Function::Now,
                 ..

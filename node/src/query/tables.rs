@@ -137,6 +137,7 @@ impl TableProvider for VoltTable {
                     table: self.table.id,
                     project: project.clone(),
                     missing: self.table.missing(),
+                    version_base: self.table.version_base,
                     dropped_columns: self.table.dropped_columns(),
                     program: program.clone(),
                 },

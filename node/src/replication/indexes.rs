@@ -133,6 +133,7 @@ mod tests {
             ttl: None,
             view: None,
             tracking: None,
+            version_base: 0,
         };
         map.tables.insert(1, Arc::new(table));
         map.partitions.insert(1, PartitionInfo::new(1));

@@ -134,6 +134,7 @@ impl Participant {
                 scan.project.as_deref().map(|columns| Projection {
                     columns,
                     missing: &scan.missing,
+                    version_base: scan.version_base,
                 }),
             ))
         });

@@ -319,6 +319,8 @@ pub(crate) struct ScanRequest {
     pub(crate) project: Option<Vec<usize>>,
     /// What rows have in columns that they lack (`Table::missing`).
     pub(crate) missing: Vec<Value>,
+    /// What rows' versions are beyond their LSNs (`Table::version_base`).
+    pub(crate) version_base: i64,
     /// How many columns the table had lost when that was planned.
     pub(crate) dropped_columns: usize,
     pub(crate) context: StatementContext,

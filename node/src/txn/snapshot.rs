@@ -267,6 +267,8 @@ pub struct Wanted {
     pub project: Vec<usize>,
     /// What rows have in columns that they lack (`Table::missing`).
     pub missing: Vec<Value>,
+    /// What rows' versions are beyond their LSNs (`Table::version_base`).
+    pub version_base: i64,
     /// How many columns the table had lost when this was planned.
     pub dropped_columns: usize,
     /// What finds the rows and gives these columns, if they needn't all be looked at.
@@ -304,6 +306,7 @@ impl Scan {
             after,
             project: Some(self.wanted.project.clone()),
             missing: self.wanted.missing.clone(),
+            version_base: self.wanted.version_base,
             dropped_columns: self.wanted.dropped_columns,
             context: self.snapshot.context,
         });

@@ -112,6 +112,7 @@ fn each(partition: &Partition, catalog: &Catalog, table: &str, columns: &[&str],
             Some(Projection {
                 columns: &project,
                 missing: &[],
+                version_base: 0,
             }),
         );
         let chunk = chunk.expect("rows");

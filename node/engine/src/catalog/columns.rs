@@ -88,7 +88,7 @@ impl Expr {
         while let Some(expr) = open.pop() {
             match expr {
                 Self::Column(column) if *column == place => return true,
-                Self::Column(_) | Self::Parameter(_) | Self::Literal(_) | Self::Version => {}
+                Self::Column(_) | Self::Parameter(_) | Self::Literal(_) | Self::Version(_) => {}
                 Self::Binary { left, right, .. } => open.extend([&**left, &**right]),
                 Self::Unary { operand, .. } | Self::Cast { operand, .. } => open.push(operand),
                 Self::InList { operand, list, .. } => {

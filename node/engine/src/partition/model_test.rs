@@ -238,6 +238,7 @@ fn scan(partition: &Partition, table: TableId, snapshot: Lsn) -> Vec<(i32, Lsn)>
                 Some(Projection {
                     columns: &[0, VERSION_COLUMN],
                     missing: &[],
+                    version_base: 0,
                 }),
             )
             .unwrap();

@@ -28,6 +28,8 @@ pub struct Projection<'a> {
     pub columns: &'a [usize],
     /// The table's `Table::missing`.
     pub missing: &'a [Value],
+    /// The table's `Table::version_base`.
+    pub version_base: i64,
 }
 
 /// Rows, and where to go on. A chunk may be empty and not the last.
@@ -76,9 +78,11 @@ impl Partition {
                 };
                 if filter.map_or(Ok(true), |filter| filter.is_true(&scope))? {
                     match project {
-                        Some(Projection { columns, .. }) => {
+                        Some(Projection {
+                            columns, version_base, ..
+                        }) => {
                             let value = |&column| match column {
-                                VERSION_COLUMN => version(seen.lsn),
+                                VERSION_COLUMN => version(seen.lsn, version_base),
                                 column => row.get(column),
                             };
                             encode_row_into(&mut out, columns.iter().map(value));

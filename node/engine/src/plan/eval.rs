@@ -77,10 +77,10 @@ const SHORT_ROW: usize = 12;
 pub(crate) type Evaluated<'a> = Result<Datum<'a>, StatementError>;
 
 /// A row's version as a value.
-pub(crate) fn version(lsn: Lsn) -> ValueRef<'static> {
+pub(crate) fn version(lsn: Lsn, base: i64) -> ValueRef<'static> {
     match lsn {
         0 => ValueRef::Null,
-        lsn => ValueRef::BigInt(lsn as i64),
+        lsn => ValueRef::BigInt(base.wrapping_add(lsn as i64)),
     }
 }
 
@@ -98,7 +98,7 @@ impl Expr {
                     "there is no row to take a column from".to_owned(),
                 )),
             },
-            Self::Version => Ok(Datum::Ref(version(scope.lsn))),
+            Self::Version(base) => Ok(Datum::Ref(version(scope.lsn, *base))),
             Self::Parameter(place) => parameter(scope, *place).map(Datum::Ref),
             Self::Literal(value) => Ok(Datum::Ref(value.as_ref())),
             Self::Binary {

@@ -70,8 +70,8 @@ pub enum Expr {
         /// Its arguments.
         arguments: Vec<Expr>,
     },
-    /// The version of the row at hand: the LSN that wrote it; NULL of a row that its own transaction wrote.
-    Version,
+    /// The version of the row at hand: the LSN that wrote it and this (`Table::version_base`); NULL of a row that its own transaction wrote.
+    Version(i64),
 }
 
 /// Operators with two sides.

@@ -174,7 +174,7 @@ impl Expr {
 
     fn for_each_operand(&mut self, change: &mut dyn FnMut(&mut Self)) {
         match self {
-            Self::Column(_) | Self::Parameter(_) | Self::Literal(_) | Self::Version => {}
+            Self::Column(_) | Self::Parameter(_) | Self::Literal(_) | Self::Version(_) => {}
             Self::Binary { left, right, .. } => {
                 change(left);
                 change(right);

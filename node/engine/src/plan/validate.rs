@@ -147,8 +147,8 @@ pub(crate) fn check_all<'a>(exprs: impl Iterator<Item = &'a Expr>, columns: usiz
         let inside = depth + 1;
         match expr {
             Expr::Column(column) if *column >= columns => return Err(malformed("a column is out of range")),
-            Expr::Version if columns == 0 => return Err(malformed("there is no row to take a version from")),
-            Expr::Column(_) | Expr::Parameter(_) | Expr::Literal(_) | Expr::Version => {}
+            Expr::Version(_) if columns == 0 => return Err(malformed("there is no row to take a version from")),
+            Expr::Column(_) | Expr::Parameter(_) | Expr::Literal(_) | Expr::Version(_) => {}
             Expr::Binary { left, right, .. } => open.extend([(&**left, inside), (&**right, inside)]),
             Expr::Unary { operand, .. } | Expr::Cast { operand, .. } => open.push((operand, inside)),
             Expr::InList { operand, list, .. } => {
@@ -185,7 +185,7 @@ mod tests {
         assert!(check_all([nest(MAX_EXPRESSION_DEPTH)].iter(), 1).is_ok());
         assert!(check_all([nest(MAX_EXPRESSION_DEPTH + 1)].iter(), 1).is_err());
         assert!(check_all([Expr::Column(1)].iter(), 1).is_err());
-        assert!(check_all([Expr::Version].iter(), 1).is_ok());
-        assert!(check_all([Expr::Version].iter(), 0).is_err());
+        assert!(check_all([Expr::Version(0)].iter(), 1).is_ok());
+        assert!(check_all([Expr::Version(0)].iter(), 0).is_err());
     }
 }

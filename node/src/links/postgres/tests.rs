@@ -27,6 +27,7 @@ pub(in crate::links) fn table(name: &str, columns: &[(&str, DataType)]) -> Table
         ttl: None,
         view: None,
         tracking: None,
+        version_base: 0,
     }
 }
 

@@ -129,11 +129,24 @@ pub(super) fn advance(
     Ok(Applied::Done)
 }
 
+/// Rows have no more versions than that in one place: what is beyond it is another place's. 2^44 records of a partition are five years at
+/// 100,000 a second.
+const VERSIONS_OF_A_PLACE: i64 = 1 << 44;
+/// And a table no more than that in one cluster, for whatever follows from its archive: 1,024 moves.
+pub(super) const VERSIONS_OF_A_CLUSTER: i64 = 1 << 54;
+
+/// Where versions begin that are others than those of before; what comes after the greatest begins anew.
+pub(super) fn beyond(base: i64, versions: i64) -> i64 {
+    base.wrapping_add(versions) & i64::MAX
+}
+
 fn arrive(map: &mut ClusterMap, id: TableId) {
     let Some(one) = map.moves.remove(&id) else { return };
     for table in &one.tables {
         if let Some(table) = map.tables.get_mut(table) {
-            Arc::make_mut(table).group = one.to;
+            let table = Arc::make_mut(table);
+            table.group = one.to;
+            table.version_base = beyond(table.version_base, VERSIONS_OF_A_PLACE);
         }
     }
     drop_unused_groups(map);

@@ -93,12 +93,12 @@ pub(super) fn take_catalog(map: &mut ClusterMap, archived: ClusterMap) {
 }
 
 /// Indexes are built as the rows come; a unique one that was not ready may meet rows that it forbids, and nobody was told that it is there.
-/// Links are not restored, and without them nothing is tracked.
+/// Links are not restored, and without them nothing is tracked. LSNs begin anew, so that versions must not.
 fn finished(table: Arc<Table>) -> Arc<Table> {
     let mut table = table;
-    if table.tracking.is_some() {
-        Arc::make_mut(&mut table).tracking = None;
-    }
+    let changed = Arc::make_mut(&mut table);
+    changed.tracking = None;
+    changed.version_base = moves::beyond(changed.version_base, moves::VERSIONS_OF_A_CLUSTER);
     if table.indexes.iter().all(|index| index.state == IndexState::Ready) {
         return table;
     }

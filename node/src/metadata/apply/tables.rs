@@ -46,6 +46,7 @@ pub(super) fn create_table(
         ttl: None,
         view: None,
         tracking: None,
+        version_base: 0,
     };
     for index in new.indexes {
         // There are no rows to look through.

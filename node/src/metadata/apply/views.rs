@@ -144,6 +144,7 @@ fn materialize(map: &mut ClusterMap, name: &str, new: NewMaterialized) -> Result
         ttl: None,
         view: Some(Box::new(shape)),
         tracking: None,
+        version_base: 0,
     };
     map.tables.insert(id, Arc::new(table));
     Ok(MaterializedView {

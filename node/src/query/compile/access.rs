@@ -321,7 +321,7 @@ fn key_value(condition: &Expr, column: usize) -> Option<&Expr> {
 
 /// Known before any row.
 fn is_constant(expr: &Expr) -> bool {
-    every(expr, &|part| !matches!(part, Expr::Column(_) | Expr::Version))
+    every(expr, &|part| !matches!(part, Expr::Column(_) | Expr::Version(_)))
 }
 
 /// The same wherever and whenever it is asked for.
@@ -343,7 +343,7 @@ fn every(expr: &Expr, holds: &impl Fn(&Expr) -> bool) -> bool {
     let all = |parts: &[Expr]| parts.iter().all(|part| every(part, holds));
     holds(expr)
         && match expr {
-            Expr::Parameter(_) | Expr::Literal(_) | Expr::Column(_) | Expr::Version => true,
+            Expr::Parameter(_) | Expr::Literal(_) | Expr::Column(_) | Expr::Version(_) => true,
             Expr::Cast { operand, .. } | Expr::Unary { operand, .. } => every(operand, holds),
             Expr::Binary { left, right, .. } => every(left, holds) && every(right, holds),
             Expr::InList { operand, list, .. } => every(operand, holds) && all(list),

@@ -168,7 +168,7 @@ pub(super) fn seek(table: &Table, condition: &DfExpr) -> Option<Seek> {
 /// A program that gives these columns of the rows that are found so; beyond the table's last there is their version.
 pub(super) fn program_of(table: &Table, access: Access, columns: &[usize]) -> Program {
     let column = |&column: &usize| match column {
-        VERSION_COLUMN => Expr::Version,
+        VERSION_COLUMN => Expr::Version(table.version_base),
         column => Expr::Column(column),
     };
     let action = Action::Select {
@@ -252,7 +252,7 @@ fn over_row(plan: &LogicalPlan, table: &Table) -> Compiled<Vec<Expr>> {
         LogicalPlan::SubqueryAlias(alias) => over_row(&alias.input, table),
         LogicalPlan::TableScan(scan) if scan.filters.is_empty() => {
             let place = |name: &String| table.place_of(name);
-            let version = |name: &String| (name == VERSION).then_some(Expr::Version);
+            let version = |name: &String| (name == VERSION).then_some(Expr::Version(table.version_base));
             let column = |name: &String| {
                 let column = place(name).map(Expr::Column).or_else(|| version(name));
                 column.ok_or_else(|| NotCompiled::Shape(format!("column {name}")))
@@ -461,7 +461,7 @@ impl Compiler<'_> {
 
     fn column(&self, column: &DfColumn) -> Compiled<Expr> {
         let place = self.0.place_of(&column.name);
-        let version = || (column.name == VERSION).then_some(Expr::Version);
+        let version = || (column.name == VERSION).then_some(Expr::Version(self.0.version_base));
         place
             .map(Expr::Column)
             .or_else(version)

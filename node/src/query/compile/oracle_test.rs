@@ -70,6 +70,7 @@ fn table() -> Arc<Table> {
         ttl: None,
         view: None,
         tracking: None,
+        version_base: 0,
     })
 }
 

@@ -39,7 +39,7 @@ pub(super) fn total(expr: &Expr, columns: &[Column]) -> Option<Expr> {
     let all = |exprs: &[Expr]| exprs.iter().map(inner).collect::<Option<Vec<_>>>();
     Some(match expr {
         Expr::Column(_) | Expr::Literal(_) => expr.clone(),
-        Expr::Parameter(_) | Expr::Version => return None,
+        Expr::Parameter(_) | Expr::Version(_) => return None,
         Expr::Binary {
             op: op @ (BinaryOp::Add | BinaryOp::Subtract | BinaryOp::Multiply),
             left,

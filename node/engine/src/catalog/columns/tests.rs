@@ -62,6 +62,7 @@ fn table() -> Table {
         ttl: None,
         view: None,
         tracking: None,
+        version_base: 0,
     }
 }
 

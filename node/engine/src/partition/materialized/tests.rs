@@ -172,6 +172,7 @@ fn rows(partition: &Partition, table: TableId, at: Lsn, writes: &Writes) -> Resu
     let of_source = (table == TABLE).then_some(Projection {
         columns: &[0, 1, 2, 3],
         missing: &missing,
+        version_base: 0,
     });
     let chunk = partition.scan_at(table, at, writes, None, usize::MAX, None, &[], &CONTEXT, of_source)?;
     Ok(chunk.rows.iter().map(|row| RowRef::new(row).to_values()).collect())

@@ -336,19 +336,19 @@ fn more_than_a_record_may_hold_is_refused() {
 #[test]
 fn a_row_has_the_version_of_the_record_that_wrote_it() {
     let mut partition = filled();
-    let version_is = |lsn: i64| binary(BinaryOp::Equal, Expr::Version, literal(lsn));
+    let version_is = |lsn: i64| binary(BinaryOp::Equal, Expr::Version(0), literal(lsn));
     let discount = |lsn: i64| {
         program(Action::Update {
             access: Access::Scan,
             filter: Some(version_is(lsn)),
-            set: vec![(2, Expr::Version)],
+            set: vec![(2, Expr::Version(0))],
         })
     };
     let versions = program(Action::Select {
         access: Access::Scan,
         filter: None,
         stages: Vec::new(),
-        project: vec![Expr::Column(0), Expr::Version, Expr::Column(2)],
+        project: vec![Expr::Column(0), Expr::Version(0), Expr::Column(2)],
         limit: None,
         offset: 0,
     });

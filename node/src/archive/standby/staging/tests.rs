@@ -23,6 +23,7 @@ fn map() -> ClusterMap {
         ttl: None,
         view: None,
         tracking: None,
+        version_base: 0,
     };
     map.tables.insert(1, Arc::new(table));
     map

@@ -1,5 +1,6 @@
 use volt_engine::{PartitionId, TableId};
 
+use super::{VERSIONS_OF_A_CLUSTER, VERSIONS_OF_A_PLACE, beyond};
 use crate::metadata::apply::apply;
 use crate::metadata::apply::tests::{cluster, create};
 use crate::metadata::command::{Applied, Command, CommandResult, Refusal};
@@ -66,6 +67,30 @@ fn a_table_lies_elsewhere_when_every_partition_has_copied_it_twice() {
     assert_eq!((map.tables[&table].group, map.moves.len()), (to, 0));
     assert_eq!((closed(&map, from), closed(&map, to)), (vec![table], vec![stays]));
     assert_eq!(map.partitions.len(), 8, "the other table lies in the old ones");
+    let base = |map: &ClusterMap, table| map.tables[&table].version_base;
+    assert_eq!((base(&map, table), base(&map, stays)), (VERSIONS_OF_A_PLACE, 0));
+    set(&mut map, table, 1).expect("it can move back");
+    for phase in [MovePhase::Copying, MovePhase::Closing] {
+        for partition in 5..=8 {
+            assert!(advance(&mut map, table, partition, phase).is_ok());
+        }
+    }
+    assert_eq!(
+        (map.tables[&table].group, base(&map, table)),
+        (from, 2 * VERSIONS_OF_A_PLACE),
+        "none of those that it had there"
+    );
+}
+
+#[test]
+fn versions_grow_and_begin_anew_at_the_end() {
+    let mut base = 0;
+    for versions in [VERSIONS_OF_A_PLACE, VERSIONS_OF_A_CLUSTER, VERSIONS_OF_A_PLACE] {
+        let next = beyond(base, versions);
+        assert!(next >= base + VERSIONS_OF_A_PLACE);
+        base = next;
+    }
+    assert_eq!(beyond(i64::MAX - 1, 2), 0);
 }
 
 #[test]

@@ -90,7 +90,9 @@ fn nothing_is_changed_until_the_last_partition_is_there() {
     let mut map = cluster();
     apply(&mut map, restore(&archived)).expect("it is empty");
     let version = map.catalog_version;
-    let table = map.table("accounts").expect("it is restored").id;
+    let table = map.table("accounts").expect("it is restored");
+    assert!(table.version_base > archived.table("accounts").expect("it is there").version_base);
+    let table = table.id;
     let drop = Command::DropTables { tables: [table].into() };
     assert!(matches!(apply(&mut map, drop.clone()), Err(Refusal::Restoring(_))));
     let partitions: Vec<PartitionId> = map.partitions.keys().copied().collect();

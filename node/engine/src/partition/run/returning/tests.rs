@@ -174,7 +174,7 @@ fn run(partition: &Partition, program: &Program) -> (Told, Result<Outcome, Faile
 proptest! {
     #[test]
     fn a_write_returns_the_rows_that_it_changes(writes in prop::collection::vec(write(), 1..20)) {
-        let returning = vec![Expr::Column(0), Expr::Column(1), sum(Expr::Column(0), Expr::Column(1)), Expr::Version];
+        let returning = vec![Expr::Column(0), Expr::Column(1), sum(Expr::Column(0), Expr::Column(1)), Expr::Version(0)];
         let (mut partition, mut rows) = (Partition::new(), Rows::new());
         for write in writes {
             let lsn = partition.applied() + 1;
