@@ -109,6 +109,8 @@ pub enum Command {
     AdvanceMove {
         /// The table.
         table: TableId,
+        /// Which of its moves (`TableMove::number`).
+        number: u64,
         /// The partition that it leaves.
         partition: PartitionId,
         /// The epoch of whoever copied.

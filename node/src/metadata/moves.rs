@@ -16,6 +16,8 @@ use super::map::ClusterMap;
 /// A move that is under way; known by its table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableMove {
+    /// Which of the table's moves it is: the catalog's version with which it began here. What is said late of another one counts for nothing.
+    pub number: u64,
     /// The table, and the materialized views of it.
     pub tables: BTreeSet<TableId>,
     /// Where they go.

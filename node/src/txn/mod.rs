@@ -10,6 +10,7 @@
 //! | reads of several | a snapshot: hold all, read their LSNs, let go (`snapshot`) |
 //! | steps of a standby | two-phase commit of what primaries have read from the archive (`follow`) |
 
+mod arriving;
 mod backup;
 mod calls;
 mod expiry;
@@ -75,6 +76,8 @@ pub use snapshot::{Snapshot, Wanted};
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for another node's answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a majority of the metadata group to say who leads it.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a statement did, before it is committed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -153,6 +156,11 @@ impl Coordinator {
     /// True when this node leads the metadata group, as far as it knows.
     pub(crate) fn leads_metadata(&self) -> bool {
         self.replicas.metadata.is_leader()
+    }
+
+    /// The same, by a majority's word; and this node's map has all that was on record before.
+    pub(crate) async fn surely_leads_metadata(&self) -> bool {
+        self.replicas.metadata.is_confirmed(CONFIRM_LIMIT).await
     }
 
     /// Whether a simulation has planted this bug.

@@ -25,17 +25,15 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use volt_engine::effects::{LogPayload, TransactionId};
 use volt_engine::partition::{MOVED_WITH_TABLES, Piece};
-use volt_engine::{Epoch, Lsn, PartitionId, TableId};
+use volt_engine::{Epoch, PartitionId, TableId};
 
 use super::Coordinator;
-use super::participant::{Participant, Ran, commit_wait};
+use super::participant::{Participant, commit_wait};
 use super::request::{Failure, PlaceRequest, Placed, Reply, Request};
-use super::serve::HOLD_WAIT;
 use crate::error::SqlError;
 use crate::metadata::command::Command;
 use crate::metadata::map::ClusterMap;
-use crate::metadata::moves::{MovePhase, TableMove};
-use crate::statement::CommitWait;
+use crate::metadata::moves::MovePhase;
 use crate::world::PlantedBug;
 
 /// Bytes of rows in a piece, about.
@@ -59,107 +57,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Rows that are removed at a time.
 const REMOVED_AT_ONCE: usize = 1_000;
 
-/// What came to a partition of a table that moves there.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Arrived {
-    from_epoch: Epoch,
-    turn: u64,
-    /// The last record that changed something.
-    lsn: Lsn,
-}
-
-// ---- The new partition
-
-impl Participant {
-    pub(super) async fn serve_place(&self, place: &PlaceRequest) -> Reply {
-        let deadline = Instant::now() + HOLD_WAIT;
-        loop {
-            match self.place(place) {
-                Ok((placed, wait)) => {
-                    if let Err(failure) = self.committed(&[wait]).await {
-                        return Reply::Failed(failure);
-                    }
-                    let is_safe = self
-                        .replicas
-                        .with(place.partition, |replica| replica.is_everywhere(wait.lsn));
-                    return Reply::Placed(Placed {
-                        is_safe: is_safe == Some(true),
-                        ..placed
-                    });
-                }
-                Err(Some(failure)) => return Reply::Failed(*failure),
-                Err(None) => {}
-            }
-            if let Err(failure) = self.turn(place.partition, deadline).await {
-                return Reply::Failed(failure);
-            }
-        }
-    }
-
-    /// None: others hold the partition.
-    fn place(&self, place: &PlaceRequest) -> Result<(Placed, CommitWait), Option<Box<Failure>>> {
-        let not_primary = || Some(Box::new(Failure::NotPrimary));
-        let failed = |error| Some(Box::new(Failure::Sql(error)));
-        let partition = place.partition;
-        let placed = self.replicas.with_catalog(partition, |replica| {
-            match self.not_now(replica, false) {
-                None => {}
-                Some(Ran::Held) => return Err(None),
-                Some(_) => return Err(not_primary()),
-            }
-            let reign = replica.reign().map_or(0, |reign| reign.began_epoch);
-            if place.reign.is_some_and(|told| told != reign) || !self.lease_is_valid() {
-                return Err(not_primary());
-            }
-            let mut arrived = self.arrived.lock().expect("no panic under this lock");
-            let map = self.replicas.metadata.map();
-            arrived.retain(|(table, _), _| map.moves.contains_key(table));
-            if !map
-                .moves
-                .get(&place.moved)
-                .is_some_and(|one| is_to(&map, one, partition))
-            {
-                return Err(not_primary());
-            }
-            let before = arrived.entry((place.moved, partition)).or_default();
-            if (place.from_epoch, place.turn) < (before.from_epoch, before.turn) {
-                return Err(not_primary());
-            }
-            (before.from_epoch, before.turn) = (place.from_epoch, place.turn);
-            if place.table != place.moved && !MOVED_WITH_TABLES.contains(&place.table) {
-                let message = format!("rows of table {} come with table {}", place.table, place.moved);
-                return Err(failed(SqlError::internal(message)));
-            }
-            let range = (place.after.as_deref(), place.until.as_deref());
-            let placing = replica.engine.to_place(place.table, range, &place.rows);
-            let placing = placing.map_err(|error| failed(SqlError::internal(error)))?;
-            if let Some(effects) = placing.effects {
-                self.memory.admit(Some(&effects)).map_err(failed)?;
-                before.lsn = self.replicas.append(replica, &LogPayload::Write(effects));
-            } else if before.lsn == 0 {
-                // What is there came in an earlier reign.
-                before.lsn = replica.appended;
-            }
-            let placed = Placed {
-                reign,
-                is_safe: false,
-                is_whole: placing.is_whole,
-            };
-            Ok((placed, commit_wait(replica, partition, before.lsn, true)))
-        });
-        placed.unwrap_or_else(|| Err(not_primary()))
-    }
-}
-
-fn is_to(map: &ClusterMap, one: &TableMove, partition: PartitionId) -> bool {
-    map.partitions.get(&partition).is_some_and(|info| info.group == one.to)
-}
-
-// ---- The old partition
-
 /// Moves what this node's primaries are to move, for as long as the process lives.
 pub(super) async fn run(coordinator: Arc<Coordinator>) {
-    let mut movers: BTreeMap<(TableId, PartitionId), (Epoch, AbortOnDropHandle<()>)> = BTreeMap::new();
+    let mut movers: BTreeMap<(TableId, PartitionId), Moving> = BTreeMap::new();
     let (slots, turns) = (Arc::new(Semaphore::new(COPIES_AT_ONCE)), Arc::new(AtomicU64::new(0)));
     let mut catalog = (0, Instant::now());
     let mut ticks = interval(LOOK_EVERY);
@@ -175,9 +75,10 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
             catalog = (map.catalog_version, Instant::now());
         }
         let led = led(&coordinator, &map);
-        movers.retain(|&(table, partition), (epoch, mover)| {
-            let moves = map.moves.contains_key(&table) && led.get(&partition) == Some(epoch);
-            moves && !mover.is_finished()
+        movers.retain(|&(table, partition), moving| {
+            let number = map.moves.get(&table).map(|one| one.number);
+            let goes_on = number == Some(moving.number) && led.get(&partition) == Some(&moving.epoch);
+            goes_on && !moving.mover.is_finished()
         });
         coordinator.participant.keep_stuck(|from| movers.contains_key(from));
         for (&table, one) in &map.moves {
@@ -192,6 +93,7 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
                         slots: Arc::clone(&slots),
                         turns: Arc::clone(&turns),
                         table,
+                        number: one.number,
                         from: (partition, epoch),
                         to,
                         reign: None,
@@ -199,7 +101,11 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
                         held_at_close: None,
                         has_warned: false,
                     };
-                    (epoch, AbortOnDropHandle::new(tokio::spawn(mover.run())))
+                    Moving {
+                        number: one.number,
+                        epoch,
+                        mover: AbortOnDropHandle::new(tokio::spawn(mover.run())),
+                    }
                 });
             }
         }
@@ -208,6 +114,15 @@ pub(super) async fn run(coordinator: Arc<Coordinator>) {
                 .for_each(|&partition| coordinator.participant.remove_some_left(partition));
         }
     }
+}
+
+/// A mover at work.
+struct Moving {
+    /// In which of its table's moves.
+    number: u64,
+    /// In which this node's reign over the old partition began.
+    epoch: Epoch,
+    mover: AbortOnDropHandle<()>,
 }
 
 /// The partitions that this process leads, each with the epoch in which it was made its primary.
@@ -228,6 +143,8 @@ struct Mover {
     slots: Arc<Semaphore>,
     turns: Arc<AtomicU64>,
     table: TableId,
+    /// Which of its moves.
+    number: u64,
     /// The old partition, and the epoch in which its primary's reign began.
     from: (PartitionId, Epoch),
     to: PartitionId,
@@ -248,7 +165,7 @@ type Told = (Option<Vec<u8>>, [u8; 32]);
 struct Interrupted;
 
 impl Mover {
-    /// Until it is aborted: by whoever started it, when there is no move any more or this is no longer the primary.
+    /// Until it is aborted: by whoever started it, when the move is over or this is no longer the primary.
     async fn run(mut self) {
         let mut passes = 0;
         loop {
@@ -287,7 +204,8 @@ impl Mover {
 
     fn phase(&self) -> Option<MovePhase> {
         let map = self.coordinator.cluster_map();
-        map.moves.get(&self.table).map(|one| one.phase)
+        let one = map.moves.get(&self.table).filter(|one| one.number == self.number);
+        one.map(|one| one.phase)
     }
 
     /// Whether the old partition has closed the table, and all that had begun before is over and committed.
@@ -381,6 +299,7 @@ impl Mover {
                 partition: self.to,
                 reign: self.reign,
                 moved: self.table,
+                number: self.number,
                 from_epoch: self.from.1,
                 turn: self.turns.fetch_add(1, Ordering::Relaxed),
                 table,
@@ -432,12 +351,13 @@ impl Mover {
         let is_told = map
             .moves
             .get(&self.table)
-            .is_none_or(|one| one.phase != phase || one.done.contains(&partition));
+            .is_none_or(|one| one.number != self.number || one.phase != phase || one.done.contains(&partition));
         if is_told {
             return;
         }
         let command = Command::AdvanceMove {
             table: self.table,
+            number: self.number,
             partition,
             epoch,
             phase,

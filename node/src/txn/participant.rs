@@ -16,10 +16,10 @@ use volt_engine::value::{Value, ValueRef};
 use volt_engine::{Lsn, PartitionId, TableId};
 use volt_wasm::Modules;
 
+use super::arriving::Arrived;
 use super::expiry::Expiry;
 use super::follow::{Stages, is_hidden};
 use super::memory::MemoryGuard;
-use super::moving::Arrived;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
 use super::request::{Changed, Failure, Held, KeyedAt, Work};

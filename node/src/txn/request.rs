@@ -247,8 +247,9 @@ pub(crate) struct PlaceRequest {
     pub(crate) partition: PartitionId,
     /// The reign that has the earlier pieces, by the epoch in which it began: another one may lack them. None: there are none.
     pub(crate) reign: Option<Epoch>,
-    /// Who moves: the table, and the epoch of the partition that it leaves.
+    /// Who moves: the table, in which of its moves, and the epoch of the partition that it leaves.
     pub(crate) moved: TableId,
+    pub(crate) number: u64,
     pub(crate) from_epoch: Epoch,
     /// Grows with every piece: an older one that comes late is refused.
     pub(crate) turn: u64,

@@ -84,10 +84,11 @@ pub fn apply(map: &mut ClusterMap, command: Command) -> CommandResult {
         } => tables::set_replication(map, table, replication, mode),
         Command::AdvanceMove {
             table,
+            number,
             partition,
             epoch,
             phase,
-        } => moves::advance(map, table, partition, epoch, phase),
+        } => moves::advance(map, (table, number), partition, epoch, phase),
         Command::TakeMode {
             by,
             boot_id,

@@ -26,14 +26,15 @@ pub(super) fn begin(map: &mut ClusterMap, id: TableId, replication: u32, mode: R
         Some(group) => group,
         None => tables::create_group(map, replication, mode)?,
     };
+    map.catalog_version += 1;
     let begun = TableMove {
+        number: map.catalog_version,
         tables,
         to,
         phase: MovePhase::Copying,
         done: BTreeSet::new(),
     };
     map.moves.insert(id, begun);
-    map.catalog_version += 1;
     Ok(Applied::Done)
 }
 
@@ -91,7 +92,7 @@ pub(super) fn cancel(map: &mut ClusterMap, id: TableId) -> CommandResult {
 /// A primary has come as far as the phase goes: with the last partition the next phase begins, or the table lies elsewhere.
 pub(super) fn advance(
     map: &mut ClusterMap,
-    id: TableId,
+    (id, number): (TableId, u64),
     partition: PartitionId,
     epoch: Epoch,
     phase: MovePhase,
@@ -111,7 +112,8 @@ pub(super) fn advance(
             current: info.epoch,
         });
     }
-    let Some(one) = map.moves.get_mut(&id).filter(|one| one.phase == phase) else {
+    let is_meant = |one: &&mut TableMove| one.number == number && one.phase == phase;
+    let Some(one) = map.moves.get_mut(&id).filter(is_meant) else {
         return Ok(Applied::Unchanged);
     };
     one.done.insert(partition);
@@ -163,6 +165,7 @@ pub(super) fn drop_unused_groups(map: &mut ClusterMap) {
 /// Who is restored begins its moves anew: what had come to the new partitions by the moment may be less than was on record.
 pub(super) fn begin_again(map: &mut ClusterMap) {
     for one in map.moves.values_mut() {
+        one.number = map.catalog_version;
         one.phase = MovePhase::Copying;
         one.done.clear();
     }

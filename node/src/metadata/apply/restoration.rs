@@ -63,7 +63,6 @@ pub(super) fn take_catalog(map: &mut ClusterMap, archived: ClusterMap) {
     map.sequences = archived.sequences;
     let before = std::mem::replace(&mut map.groups, archived.groups);
     map.moves = archived.moves;
-    moves::begin_again(map);
     map.next_table = map.next_table.max(archived.next_table);
     map.next_group = map.next_group.max(archived.next_group);
     map.next_partition = map.next_partition.max(archived.next_partition);
@@ -71,6 +70,7 @@ pub(super) fn take_catalog(map: &mut ClusterMap, archived: ClusterMap) {
     map.next_procedure = map.next_procedure.max(archived.next_procedure);
     map.next_sequence = map.next_sequence.max(archived.next_sequence);
     map.catalog_version += 1;
+    moves::begin_again(map);
     let groups = &map.groups;
     map.partitions.retain(|_, info| groups.contains_key(&info.group));
     for info in map.partitions.values_mut() {

@@ -1,6 +1,6 @@
 use volt_engine::{PartitionId, TableId};
 
-use super::{VERSIONS_OF_A_CLUSTER, VERSIONS_OF_A_PLACE, beyond};
+use super::{VERSIONS_OF_A_CLUSTER, VERSIONS_OF_A_PLACE, begin_again, beyond};
 use crate::metadata::apply::apply;
 use crate::metadata::apply::tests::{cluster, create};
 use crate::metadata::command::{Applied, Command, CommandResult, Refusal};
@@ -16,9 +16,14 @@ fn set(map: &mut ClusterMap, table: TableId, replication: u32) -> CommandResult 
     apply(map, command)
 }
 
+fn number(map: &ClusterMap, table: TableId) -> u64 {
+    map.moves.get(&table).map_or(0, |one| one.number)
+}
+
 fn advance(map: &mut ClusterMap, table: TableId, partition: PartitionId, phase: MovePhase) -> CommandResult {
     let command = Command::AdvanceMove {
         table,
+        number: number(map, table),
         partition,
         epoch: map.partitions[&partition].epoch,
         phase,
@@ -83,6 +88,29 @@ fn a_table_lies_elsewhere_when_every_partition_has_copied_it_twice() {
 }
 
 #[test]
+fn what_was_said_of_a_move_counts_for_no_later_one() {
+    let (mut map, table, _) = moving();
+    let late = |map: &ClusterMap, phase| Command::AdvanceMove {
+        table,
+        number: number(map, table),
+        partition: 1,
+        epoch: map.partitions[&1].epoch,
+        phase,
+    };
+    let said = late(&map, MovePhase::Copying);
+    set(&mut map, table, 1).expect("it stays");
+    set(&mut map, table, 3).expect("it can move");
+    assert_eq!(apply(&mut map, said), Ok(Applied::Unchanged));
+    assert!(map.moves[&table].done.is_empty());
+    let said = late(&map, MovePhase::Copying);
+    map.catalog_version += 1;
+    begin_again(&mut map);
+    assert_eq!(apply(&mut map, said), Ok(Applied::Unchanged));
+    let said = late(&map, MovePhase::Copying);
+    assert_eq!(apply(&mut map, said), Ok(Applied::Done));
+}
+
+#[test]
 fn versions_grow_and_begin_anew_at_the_end() {
     let mut base = 0;
     for versions in [VERSIONS_OF_A_PLACE, VERSIONS_OF_A_CLUSTER, VERSIONS_OF_A_PLACE] {
@@ -98,6 +126,7 @@ fn a_primary_that_is_none_any_more_says_nothing_of_a_move() {
     let (mut map, table, _) = moving();
     let command = Command::AdvanceMove {
         table,
+        number: number(&map, table),
         partition: 1,
         epoch: map.partitions[&1].epoch - 1,
         phase: MovePhase::Copying,
