@@ -69,6 +69,15 @@ impl SqlError {
         Self::new("40003", why)
     }
 
+    /// The same error of what comes after a change that was made: that nothing can be served now must not be taken for that nothing was done.
+    #[must_use]
+    pub fn after_change(mut self) -> Self {
+        if self.sqlstate == "57P03" {
+            self.sqlstate = "40003".to_owned();
+        }
+        self
+    }
+
     /// 25006: this cluster follows the archive at this URL, and takes no writes.
     pub fn of_standby(url: &str) -> Self {
         Self::new("25006", format!("this cluster is a standby of {url}")).hint("PROMOTE makes it a primary of its own.")

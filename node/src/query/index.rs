@@ -178,8 +178,8 @@ impl SqlEngine {
 
     async fn set_index_state(&self, (table, index): (TableId, IndexId), state: IndexState) -> Result<(), SqlError> {
         let command = Command::SetIndexState { table, index, state };
-        self.metadata.propose(command).await?;
-        Ok(())
+        let set = self.metadata.propose(command).await;
+        set.map(drop).map_err(|error| SqlError::from(error).after_change())
     }
 
     async fn await_index(
@@ -191,9 +191,10 @@ impl SqlEngine {
         let group = map.tables.get(&table).and_then(|table| map.groups.get(&table.group));
         let dropped = || SqlError::new("42P01", "the table was dropped while its index was built");
         let partitions = &group.ok_or_else(dropped)?.partitions;
-        self.coordinator
-            .await_index(partitions, (table, Some(index)), map.catalog_version, looks)
-            .await
+        let built = self
+            .coordinator
+            .await_index(partitions, (table, Some(index)), map.catalog_version, looks);
+        built.await.map_err(SqlError::after_change)
     }
 
     fn duplicated(&self, table: TableId, index: &NewIndex, values: &[String]) -> SqlError {

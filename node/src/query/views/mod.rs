@@ -144,7 +144,8 @@ impl SqlEngine {
             Ok(Applied::ViewCreated(None)) => Ok(Vec::new()),
             Ok(Applied::ViewCreated(Some(table))) => {
                 self.await_view(table).await?;
-                self.metadata.propose(Command::ViewBuilt { table }).await?;
+                let built = self.metadata.propose(Command::ViewBuilt { table }).await;
+                built.map_err(|error| SqlError::from(error).after_change())?;
                 Ok(Vec::new())
             }
             Ok(other) => Err(SqlError::internal(format!("unexpected answer {other:?}"))),
@@ -165,7 +166,7 @@ impl SqlEngine {
         let built = self
             .coordinator
             .await_index(partitions, (table, None), map.catalog_version, false);
-        built.await.map(drop)
+        built.await.map(drop).map_err(SqlError::after_change)
     }
 
     async fn drop_views(

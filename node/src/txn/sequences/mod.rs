@@ -172,8 +172,12 @@ impl Participant {
 }
 
 impl Coordinator {
-    /// Returns when every living node knows this version of the cluster map.
+    /// Returns when every living node knows this version of the cluster map, in which something has changed already.
     pub(crate) async fn wait_until_all_know(&self, version: u64) -> Result<(), SqlError> {
+        self.all_know(version).await.map_err(SqlError::after_change)
+    }
+
+    async fn all_know(&self, version: u64) -> Result<(), SqlError> {
         let mut retry = self.begin()?;
         let mut known = BTreeSet::new();
         loop {
