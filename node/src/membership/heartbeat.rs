@@ -51,7 +51,7 @@ impl Membership {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let newest = Arc::clone(&map.borrow_and_update());
-            let neighbours = Neighbours::new(&newest, self.metadata.node_id(), &self.metadata.voters());
+            let neighbours = Neighbours::new(&newest, self.metadata.node_id(), &self.metadata.deciders());
             tasks.retain(|node, _| neighbours.asks.contains(node));
             for node in neighbours.asks.iter().copied() {
                 tasks.entry(node).or_insert_with(|| Tasks {
@@ -132,11 +132,11 @@ impl Membership {
         true
     }
 
-    /// The ends of this node's replicas, for who may lead the metadata group one day: nobody else needs them. Who knows no voters has heard of
-    /// no group yet.
+    /// The ends of this node's replicas, for who leads the metadata group or may one day: nobody else needs them. Who knows no voters has heard
+    /// of no group yet.
     fn ends_for(&self, node: NodeId) -> Vec<ReplicaEnd> {
-        let voters = self.metadata.voters();
-        match voters.is_empty() || voters.contains(&node) {
+        let deciders = self.metadata.deciders();
+        match deciders.is_empty() || deciders.contains(&node) {
             true => self.report.ends(),
             false => Vec::new(),
         }

@@ -195,6 +195,15 @@ impl Metadata {
             .collect()
     }
 
+    /// Those, and who leads it: a leader that has lost its vote, as one that is drained, may lead on until it ends.
+    pub fn deciders(&self) -> BTreeSet<NodeId> {
+        let mut deciders = self.voters();
+        if !deciders.is_empty() {
+            deciders.extend(self.leading_member().map(node_of));
+        }
+        deciders
+    }
+
     /// Returns when this node's member can't go on (its log can't be written, say), with the reason.
     pub async fn wait_failure(&self) -> String {
         let Some(raft) = self.raft() else {
