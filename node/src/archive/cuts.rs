@@ -59,6 +59,8 @@ enum NoCut {
     Archive(#[from] ArchiveError),
     #[error("{}", .0.message)]
     Sql(SqlError),
+    #[error("no majority confirms that this node leads the metadata group")]
+    NotConfirmed,
     #[error("the catalog changed meanwhile")]
     Changed,
     #[error("the database is being restored")]
@@ -69,6 +71,10 @@ enum NoCut {
 
 /// `catalog_version`: the map's version under which the catalog was archived, and the catalog's.
 async fn take(store: &Store, coordinator: &Arc<Coordinator>, archived: &mut Option<(u64, u64)>) -> Result<Cut, NoCut> {
+    // Who has just begun to lead may not know yet what there is.
+    if !coordinator.surely_leads_metadata().await {
+        return Err(NoCut::NotConfirmed);
+    }
     let before = coordinator.cluster_map();
     if before.restoring().is_some() {
         return Err(NoCut::Restoring);
