@@ -362,3 +362,31 @@ fn a_block_that_began_before_its_table_moved_is_not_shown_a_part_of_it() {
         Ok(())
     });
 }
+
+#[test]
+fn a_block_finds_what_it_has_written_or_is_told_to_run_again() {
+    let _alone = alone();
+    block_on(async {
+        let cluster = Cluster::start().await?;
+        let client = connect(cluster.sql(1)).await?;
+        client
+            .batch_execute(
+                "CREATE TABLE stays (id BIGINT PRIMARY KEY) WITH REPLICATION = 2;
+                 CREATE TABLE moved (id BIGINT PRIMARY KEY, n BIGINT) WITH REPLICATION = 2",
+            )
+            .await?;
+        let block = connect(cluster.sql(2)).await?;
+        block.batch_execute("BEGIN; INSERT INTO moved VALUES (1, 1)").await?;
+        set(cluster.sql(1), "moved", "replication = 1").await?;
+        has_become(cluster.sql(2), "moved", (1, "sync")).await?;
+        for query in ["SELECT n FROM moved WHERE id = 1", "SELECT sum(n)::BIGINT FROM moved"] {
+            block.batch_execute("SAVEPOINT here").await?;
+            ensure!(
+                !is_shown(&block, query, 1).await?,
+                "{query} is answered where nothing was written"
+            );
+            block.batch_execute("ROLLBACK TO here").await?;
+        }
+        Ok(())
+    });
+}

@@ -19,7 +19,7 @@ use volt_engine::placement::partition_index;
 use volt_engine::plan::Program;
 use volt_engine::transaction::{Reads, Writes};
 use volt_engine::value::{Value, ValueRef};
-use volt_engine::{NodeId, PartitionId, TableId};
+use volt_engine::{GroupId, NodeId, PartitionId, TableId};
 
 use super::calls::CallError;
 use super::journal::{AllWrites, Journal};
@@ -44,6 +44,8 @@ pub struct Interactive {
     snapshot: Arc<Snapshot>,
     reads: BTreeMap<PartitionId, Reads>,
     journal: Journal,
+    /// Where each table lay when it was used first.
+    places: BTreeMap<TableId, Option<GroupId>>,
 }
 
 impl Interactive {
@@ -55,6 +57,7 @@ impl Interactive {
             snapshot: Arc::new(Snapshot::new(coordinator, coordinator.context())),
             reads: BTreeMap::new(),
             journal: Journal::default(),
+            places: BTreeMap::new(),
         }
     }
 
@@ -86,6 +89,9 @@ impl Interactive {
         sink: &mut dyn RowSink,
     ) -> Result<u64, SqlError> {
         self.take_cut_if_one_is_due().await?;
+        if let Some((partition, program)) = parts.first() {
+            self.note_place(program.table, *partition)?;
+        }
         let attempts = parts
             .iter()
             .map(|(partition, program)| self.attempt(*partition, program, parameters));
@@ -132,6 +138,9 @@ impl Interactive {
             self.coordinator.extend(&self.snapshot, &missing).await?;
         }
         for (table, partitions) in tables {
+            if let Some(partition) = partitions.first() {
+                self.note_place(*table, *partition)?;
+            }
             for partition in partitions {
                 self.reads.entry(*partition).or_default().note_range(*table, &[], None);
             }
@@ -257,6 +266,16 @@ impl Interactive {
     async fn ask_first(&self, node: NodeId, request: &AttemptRequest) -> Result<Reply, CallError> {
         self.snapshot.asked([node].into_iter());
         self.coordinator.ask(node, Request::Attempt(request.clone())).await
+    }
+
+    /// What it has written to a table, and what it was shown of it, it would not meet again where the table lies after a move.
+    fn note_place(&mut self, table: TableId, partition: PartitionId) -> Result<(), SqlError> {
+        let map = self.coordinator.map();
+        let group = map.partitions.get(&partition).map(|info| info.group);
+        match *self.places.entry(table).or_insert(group) == group {
+            true => Ok(()),
+            false => Err(conflict().detail("A table that this transaction has used has moved to other partitions.")),
+        }
     }
 
     fn note_reads(&mut self, partition: PartitionId, new: Reads) -> Result<(), SqlError> {
