@@ -29,6 +29,7 @@ pub async fn client(shared: Shared, number: u32, seed: u64) {
         random,
         last_seen: [(0, 0); REGISTERS as usize + 1],
         counting: None,
+        rows_move: movers::moves_tables(seed),
         in_blocks: movers::moves_all(seed),
     };
     while client.is_on() {
@@ -50,6 +51,8 @@ struct Worker {
     last_seen: [(u64, i64); REGISTERS as usize + 1],
     /// A request to count that nobody has answered: it is repeated until somebody does.
     counting: Option<Count>,
+    /// The registers get other partitions meanwhile.
+    rows_move: bool,
     /// Money is moved by blocks rather than by procedures.
     in_blocks: bool,
 }
@@ -97,7 +100,11 @@ impl Worker {
         let result = match action {
             Action::Read => self.look_at(session, register).await,
             Action::Exchange { to, .. } if version > 0 && self.random.random_range(0..2) == 0 => {
-                session.exchange_version(register, version, to).await
+                match session.exchange_version(register, version, to).await {
+                    // A row that has moved has another version, and the value that it had.
+                    Ok(Answer::Nothing) if self.rows_move => Ok(Answer::Refused),
+                    answer => answer,
+                }
             }
             _ => session.run(register, action).await,
         };
