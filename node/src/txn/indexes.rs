@@ -97,7 +97,14 @@ impl Coordinator {
                         self.pause(&mut retry, [&partition], || {
                             format!("partition {partition}: its primary can't be asked whether an index is built")
                         })
-                        .await?;
+                        .await
+                        .map_err(|error| {
+                            match self.map().partitions.contains_key(&partition) {
+                                true => error,
+                                // A table does not move while that goes on.
+                                false => SqlError::new("42P01", "the table was dropped while this statement ran"),
+                            }
+                        })?;
                     }
                 }
             }

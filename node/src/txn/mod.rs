@@ -43,6 +43,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use volt_engine::effects::TransactionId;
+use volt_engine::error::StatementError;
 use volt_engine::idempotency::Keyed;
 use volt_engine::plan::{Program, StatementContext};
 use volt_engine::procedure::Notice;
@@ -339,7 +340,7 @@ impl Coordinator {
     }
 
     /// Waits for the cluster map to change, or a pause that grows with the tries; an error when it has been tried for long enough, or when one
-    /// of these partitions is no more.
+    /// of these partitions is no more: what was planned for it must be planned again.
     async fn pause<'a>(
         &self,
         retry: &mut Retry,
@@ -351,7 +352,8 @@ impl Coordinator {
             .into_iter()
             .all(|partition| known.partitions.contains_key(partition))
         {
-            return Err(SqlError::new("42P01", "the table was dropped while this statement ran"));
+            // Or it was dropped, which planning the statement again will say.
+            return Err(StatementError::TableMoved.into());
         }
         retry.tries += 1;
         let left = retry.deadline.saturating_duration_since(Instant::now());
