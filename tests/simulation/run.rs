@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use turmoil::Sim;
 use volt_node::world::simulated::{EPOCH_MICROS, Faults, SimulatedDisk, SimulatedRandom};
-use volt_tests::history::{Action, Operation};
+use volt_tests::history::{Action, Answer, Operation};
 use volt_tests::linearizable::{self, Verdict};
 use volt_tests::replicas::{self, ReplicaSum};
 use volt_tests::serializable::Checked;
@@ -28,7 +28,7 @@ use crate::plan::{self, Fault};
 use crate::restored;
 use crate::serializable;
 use crate::shared::{Phase, Shared};
-use crate::sql::{self, Session};
+use crate::sql::{self, LAST_ANSWER_TIMEOUT, Session};
 use crate::steady;
 use crate::tables;
 use crate::voter;
@@ -257,10 +257,11 @@ async fn read_all_from(node: u32, shared: &Shared) -> turmoil::Result {
     for register in 1..=REGISTERS {
         let sent = shared.moment();
         let action = Action::Read;
-        let answer = session
-            .run(register, action)
+        let found = session
+            .read_within(LAST_ANSWER_TIMEOUT, register)
             .await
             .map_err(|failure| format!("node {node} does not read register {register}: {failure:?}"))?;
+        let answer = Answer::Found(found.map(|(value, _)| value));
         shared.answered(
             register,
             Operation {

@@ -24,7 +24,7 @@ const MAX_THINK_MILLIS: u64 = 65;
 /// Before a statement of a block, where all tables move: one moves meanwhile.
 const MAX_THINK_IN_BLOCKS: Duration = Duration::from_millis(200);
 /// A run in which less happened checks nothing.
-pub const MIN_HAPPENED: usize = 8;
+pub const MIN_HAPPENED: usize = 5;
 
 /// Whether the clients of this run call procedures.
 pub fn procedures(seed: u64) -> Procedures {

@@ -110,7 +110,13 @@ impl Session {
 
     /// A register's value and its version.
     pub async fn read(&self, register: u64) -> Result<Option<(u64, i64)>, Failure> {
-        let row = answer(self.client.query_opt(&self.read, &[&(register as i64)])).await?;
+        self.read_within(ANSWER_TIMEOUT, register).await
+    }
+
+    /// The same, with other patience.
+    pub async fn read_within(&self, limit: Duration, register: u64) -> Result<Option<(u64, i64)>, Failure> {
+        let parameters: [&(dyn ToSql + Sync); 1] = [&(register as i64)];
+        let row = answer_within(limit, self.client.query_opt(&self.read, &parameters)).await?;
         Ok(row.map(|row| (row.get::<_, i64>(0) as u64, row.get(1))))
     }
 
@@ -152,14 +158,16 @@ impl Session {
 
     /// All numbers that were given: request, number.
     pub async fn numbers(&self) -> Result<Vec<(u64, i64)>, Failure> {
-        let rows = answer(self.client.query("SELECT request, id FROM numbers", &[])).await?;
+        let rows = self.client.query("SELECT request, id FROM numbers", &[]);
+        let rows = answer_within(LAST_ANSWER_TIMEOUT, rows).await?;
         let row = |row: &Row| (row.get::<_, i64>(0) as u64, row.get(1));
         Ok(rows.iter().map(row).collect())
     }
 
     /// All counters: id, value.
     pub async fn counters(&self) -> Result<BTreeMap<u64, u64>, Failure> {
-        let rows = answer(self.client.query("SELECT id, value FROM counters", &[])).await?;
+        let rows = self.client.query("SELECT id, value FROM counters", &[]);
+        let rows = answer_within(LAST_ANSWER_TIMEOUT, rows).await?;
         let rows = rows
             .iter()
             .map(|row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64));

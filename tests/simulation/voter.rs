@@ -8,7 +8,7 @@ use rand::Rng;
 use tokio_postgres::{Client, Row};
 
 use crate::shared::Shared;
-use crate::sql::{Failure, answer};
+use crate::sql::{Failure, LAST_ANSWER_TIMEOUT, answer, answer_within};
 
 /// Phones, from 1: few, so that they come to their limits.
 const PHONES: u64 = 10;
@@ -92,9 +92,11 @@ async fn look(client: &Client) -> Result<(), Failure> {
 /// At the end, read from a node.
 pub async fn check(client: &Client, node: u32, shared: &Shared) -> Result<(), String> {
     let unread = |failure: Failure| format!("node {node} does not read the votes: {failure:?}");
-    let found = answer(client.query("SELECT phone, ballot, contestant FROM votes", &[])).await;
+    let found = client.query("SELECT phone, ballot, contestant FROM votes", &[]);
+    let found = answer_within(LAST_ANSWER_TIMEOUT, found).await;
     let found: Vec<(i64, i64, i64)> = found.map_err(unread)?.iter().map(three).collect();
-    let results = answer(client.query("SELECT contestant, votes FROM results", &[])).await;
+    let results = client.query("SELECT contestant, votes FROM results", &[]);
+    let results = answer_within(LAST_ANSWER_TIMEOUT, results).await;
     let results = results.map_err(unread)?;
     let results: BTreeMap<i64, i64> = results.iter().map(|row| (row.get(0), row.get(1))).collect();
     let (mut of_phones, mut of_contestants) = (BTreeMap::<i64, usize>::new(), BTreeMap::<i64, i64>::new());
