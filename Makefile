@@ -24,7 +24,7 @@ lint: ## formatting, clippy, documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 soak: ## seeds of the simulation, any number: make soak SEEDS=10000 FROM=301
-	@SEEDS=$(SEEDS) FROM=$(FROM) cargo test --profile soak --workspace --test simulation many::soak -- --ignored --exact --nocapture
+	@SIMULATION_PROFILE=soak SEEDS=$(SEEDS) FROM=$(FROM) cargo test --profile soak --workspace --test simulation many::soak -- --ignored --exact --nocapture
 
 endure: ## real processes under faults for minutes, their histories checked: make endure MINUTES=10 FROM=7
 	@VOLT_ENDURE_SECONDS=$$(( $(MINUTES) * 60 )) VOLT_ENDURE_SEED=$(FROM) cargo test --workspace --test cluster endurance -- --nocapture

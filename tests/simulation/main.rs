@@ -46,7 +46,9 @@ fn number(variable: &str) -> Option<u64> {
 
 /// How one sees a seed again.
 fn again(seed: u64) -> String {
-    format!("SEED={seed} cargo test --workspace --test simulation seeds -- --nocapture")
+    let profile =
+        std::env::var("SIMULATION_PROFILE").map_or_else(|_| String::new(), |name| format!(" --profile {name}"));
+    format!("SEED={seed} cargo test{profile} --workspace --test simulation seeds -- --nocapture")
 }
 
 /// Runs a seed in this process, keeps its trace, prints one line. Err: what went wrong, and how to see it again.
