@@ -1,16 +1,16 @@
 //! What a command does to the map, one promise a test.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use volt_engine::catalog::{Column, IndexColumn, IndexState, SequenceDefault};
+use volt_engine::catalog::{Column, IndexColumn, IndexState, SequenceDefault, Table};
 use volt_engine::procedure::{Body, MAX_MODULE_BYTES, Procedure};
 use volt_engine::value::DataType;
 use volt_engine::{NodeId, SequenceId, TableId};
 
-use super::apply;
+use super::{apply, moves};
 use crate::metadata::command::{
     Applied, ColumnChange, Command, CommandResult, Joining, MAX_MODULES_BYTES, NewIndex, NewTable, OwnedSequence,
     Refusal,
@@ -104,6 +104,15 @@ fn third_ended() -> Command {
         term: 0,
         changes: Vec::new(),
     }
+}
+
+/// Tables as they are where they were restored: their rows' versions go on beyond those of before.
+pub(crate) fn taken_over(archived: &ClusterMap) -> BTreeMap<TableId, Arc<Table>> {
+    let mut tables = archived.tables.clone();
+    for table in tables.values_mut() {
+        Arc::make_mut(table).version_base += moves::VERSIONS_OF_A_CLUSTER;
+    }
+    tables
 }
 
 #[test]

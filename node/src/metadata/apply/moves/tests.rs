@@ -74,6 +74,7 @@ fn a_table_lies_elsewhere_when_every_partition_has_copied_it_twice() {
     assert_eq!(map.partitions.len(), 8, "the other table lies in the old ones");
     let base = |map: &ClusterMap, table| map.tables[&table].version_base;
     assert_eq!((base(&map, table), base(&map, stays)), (VERSIONS_OF_A_PLACE, 0));
+    create(&mut map, "beside", 2);
     set(&mut map, table, 1).expect("it can move back");
     for phase in [MovePhase::Copying, MovePhase::Closing] {
         for partition in 5..=8 {
