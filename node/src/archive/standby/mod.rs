@@ -38,7 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Cuts that are looked at before it is given up for that time: the newest are not whole yet.
 const MAX_CUTS_TRIED: usize = 1_000;
-
 /// Segments that a primary is told of: one that has more to read lists them itself.
 const MAX_WAY: usize = 1_000;
 
@@ -72,6 +71,10 @@ pub(crate) async fn run(replicas: Arc<Replicas>, coordinator: Arc<Coordinator>) 
                 follower.replicas.note_following(None);
             } else {
                 let done = follower.round(&map, &standby).await;
+                if matches!(done, Err(Stuck::Archive(_))) {
+                    // What was known may be gone.
+                    follower.known.clear();
+                }
                 follower.note(done.err());
             }
             // An archive that is slow to be looked into is not asked all the time.
