@@ -6,7 +6,7 @@
 //! nobody reads meanwhile (`decide::Plan`).
 
 mod decide;
-mod known;
+mod listings;
 mod staging;
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ use crate::metadata::standby::{Standby, StandbyCommand};
 use crate::replication::Replicas;
 use crate::txn::{Coordinator, Destination};
 use decide::{Plan, Positions, Promotion, as_of, behind, floor, hide, plan, promotion};
-use known::Listings;
+use listings::Listings;
 use staging::way;
 pub(crate) use staging::{PART_BYTES, Staged, Way, stage};
 
