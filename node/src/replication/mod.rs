@@ -141,7 +141,7 @@ impl Replicas {
             placements: Mutex::default(),
         });
         for mut replica in recovered {
-            replica.is_from_log = true;
+            replica.came_back();
             replicas.insert(replica);
         }
         replicas

@@ -7,7 +7,7 @@ use volt_engine::plan::Expr;
 use volt_engine::row::encode_row;
 use volt_engine::value::ValueRef;
 
-use super::replica::{Answer, LagLimits, Replica};
+use super::replica::{Answer, Batch, LagLimits, Replica};
 use crate::metadata::map::ReplicationMode;
 
 pub(super) fn effects(number: u32) -> Effects {
@@ -121,6 +121,38 @@ fn a_new_epoch_ends_a_handover_of_the_one_before() {
     assert!(primary.reign().unwrap().relinquishing);
     primary.reign_in(2, &[2, 3], &[]);
     assert!(!primary.reign().unwrap().relinquishing);
+}
+
+#[test]
+fn who_came_back_takes_nothing_before_the_map_gives_it_a_role() {
+    let from_epoch = |epoch, fill| {
+        let mut primary = Replica::new(7);
+        primary.reign_in(epoch, &[2], &[]);
+        Batch {
+            epoch,
+            committed: 0,
+            previous_lsn: 0,
+            previous_epoch: 0,
+            records: vec![primary.append(&LogPayload::EpochStart)],
+            fill,
+            anew: fill,
+        }
+    };
+    let mut backup = Replica::new(7);
+    backup.came_back();
+    for fill in [false, true] {
+        let (answer, received) = backup.receive(from_epoch(1, fill));
+        assert_eq!(answer, Answer::NotYet);
+        assert!(received.records.is_empty() && !received.fill);
+    }
+    assert_eq!((backup.appended, backup.epoch), (0, 0));
+    // The process before it had promised so much.
+    backup.awaits_role = false;
+    backup.follow(2);
+    let (answer, _) = backup.receive(from_epoch(1, false));
+    assert_eq!(answer, Answer::Stale { epoch: 2 });
+    let (answer, _) = backup.receive(from_epoch(2, false));
+    assert_eq!(answer, Answer::Accepted { matched: 1 });
 }
 
 #[test]

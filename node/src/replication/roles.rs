@@ -56,6 +56,7 @@ impl Replicas {
 
     fn take_role(&self, slot: &Slot, info: &PartitionInfo, map: &ClusterMap) {
         let mut replica = lock(slot);
+        replica.awaits_role = false;
         // Whoever leads it holds new rows to what this map says.
         indexes::define(&mut replica, info.group, map, self.world.clock.boot_time());
         let wanted = map.groups.get(&info.group).map(|group| group.mode);

@@ -20,10 +20,16 @@ impl Replica {
         }
     }
 
+    /// It was read back from the log, by a process that the map gives no role yet.
+    pub(crate) fn came_back(&mut self) {
+        self.is_from_log = true;
+        self.awaits_role = true;
+    }
+
     /// Takes a batch: appends what is new, cuts what contradicts it, applies what is committed.
     pub(crate) fn receive(&mut self, batch: Batch) -> (Answer, Received) {
         let mut received = Received::default();
-        if matches!(self.role, Role::Dropped) {
+        if matches!(self.role, Role::Dropped) || self.awaits_role {
             return (Answer::NotYet, received);
         }
         if batch.epoch < self.epoch && !self.planted.has(PlantedBug::OldEpochTaken) {

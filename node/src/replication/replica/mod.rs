@@ -79,7 +79,7 @@ pub(crate) enum Answer {
     Gap { appended: Lsn, last_epoch: Epoch },
     /// It has applied, as committed, records that this primary never got: it must be filled.
     Ahead,
-    /// Ask again: it is filling.
+    /// Ask again: it is filling, or doesn't know yet whom it follows.
     NotYet,
 }
 
@@ -132,6 +132,9 @@ pub(crate) struct Replica {
     pub(crate) refuses_log: bool,
     /// It was read back from the log, and has not been a learner since.
     pub(crate) is_from_log: bool,
+    /// The process that read it back has no role by the map yet: nothing is taken. The one before may have seen an epoch that its disk does not
+    /// show, and who was promoted then counts on it that lower ones are refused.
+    pub(crate) awaits_role: bool,
     /// As `NodeConfig` says.
     pub(crate) tail_margin_bytes: usize,
     /// When a record is committed, as the map says.
@@ -182,6 +185,7 @@ impl Replica {
             base: None,
             refuses_log: false,
             is_from_log: false,
+            awaits_role: false,
             tail_margin_bytes: DEFAULT_TAIL_MARGIN_BYTES,
             mode: ReplicationMode::Sync,
             next_mode: None,
