@@ -52,7 +52,7 @@ pub(super) fn promote(
     let found = sound.len();
     let candidates = if found >= needed {
         sound
-    } else if here.len() == members.len() || is_power_cut(situation, partition) {
+    } else if here.len() == members.len() || is_power_cut(situation, partition, &here, needed) {
         // Nothing better will come.
         here.into_iter().collect()
     } else {
@@ -68,8 +68,12 @@ pub(super) fn promote(
     })
 }
 
-/// All living members restarted and may have lost what they held, and the others have been waited for.
-fn is_power_cut(situation: &Situation<'_>, partition: &PartitionInfo) -> bool {
+/// All living members restarted and may have lost the end of what they held, which the others have been waited for to bring. Fewer than meet every
+/// majority are not enough even so: those who are away may have together what these never had.
+fn is_power_cut(situation: &Situation<'_>, partition: &PartitionInfo, here: &BTreeSet<NodeId>, needed: usize) -> bool {
+    if here.difference(&partition.emptied).count() < needed {
+        return false;
+    }
     let is_new = |node: &NodeId| partition.restarted.contains(node) || partition.emptied.contains(node);
     let mut living = partition
         .in_sync
