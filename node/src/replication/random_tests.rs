@@ -1,6 +1,8 @@
-//! Replicas that exchange real messages in random order, with lost streams, deposed primaries, fills and changes of the in-sync
-//! set whose outcome is not known: nothing acknowledged is lost, but for what an asynchronous primary may take with it;
-//! committed prefixes agree, and all become equal in the end. Each run is its seed.
+//! Replicas that exchange real messages in random order, with lost streams, deposed primaries, processes that restart, fills and
+//! changes of the in-sync set whose outcome is not known: nothing acknowledged is lost, but for what an asynchronous primary may
+//! take with it; committed prefixes agree, and all become equal in the end. Each run is its seed.
+
+mod restarts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,6 +54,8 @@ struct Cluster {
     /// 0: it was taken from the old one, and no other is chosen yet.
     primary: NodeId,
     in_sync: BTreeSet<NodeId>,
+    /// Nodes whose new process the group has not heard of.
+    restarted: BTreeSet<NodeId>,
     /// Sets that were proposed, each in an epoch, and may still come into force.
     proposed: Vec<(Epoch, BTreeSet<NodeId>)>,
     batches: BTreeMap<(NodeId, NodeId), VecDeque<Batch>>,
@@ -83,6 +87,7 @@ impl Cluster {
             epoch: 0,
             primary: 1,
             in_sync: BTreeSet::new(),
+            restarted: BTreeSet::new(),
             proposed: Vec::new(),
             batches: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -136,6 +141,9 @@ impl Cluster {
         if received.fill && matches!(answer, Answer::Gap { .. }) {
             self.fill(from, to);
         }
+        if matches!(answer, Answer::Accepted { .. }) {
+            self.flush(to); // it is on the disk before that is said
+        }
         self.answers.entry((to, from)).or_default().push_back((epoch, answer));
     }
 
@@ -149,6 +157,17 @@ impl Cluster {
             .answered(from, epoch, answer)
             .unwrap();
         self.note_acknowledged(to);
+    }
+
+    /// What there is, and one batch more, gets there, and the answers back.
+    fn exchange(&mut self, from: NodeId, to: NodeId) {
+        self.send(from, to);
+        while self.batches.get(&(from, to)).is_some_and(|queue| !queue.is_empty()) {
+            self.deliver(from, to);
+        }
+        while self.answers.get(&(to, from)).is_some_and(|queue| !queue.is_empty()) {
+            self.answer(to, from);
+        }
     }
 
     fn flush(&mut self, node: NodeId) {
@@ -353,6 +372,7 @@ impl Cluster {
 
     /// A node hears what the group has decided.
     fn hear(&mut self, node: NodeId) {
+        self.join(node);
         if node != self.primary {
             let replica = self.replicas.get_mut(&node).unwrap();
             (replica.mode, replica.next_mode) = (self.mode, None);
@@ -387,12 +407,14 @@ impl Cluster {
                 2 => self.settle_mode(),
                 _ => self.settle(),
             },
+            99 if from != to => self.restart(from, to),
             _ => {}
         }
     }
 
     fn heal(&mut self) {
         let nodes = self.nodes.clone();
+        nodes.iter().for_each(|&node| self.join(node));
         for _ in 0..200 {
             for &node in &nodes {
                 self.hear(node);
@@ -402,13 +424,7 @@ impl Cluster {
             let primary = self.primary;
             self.propose_without(primary, None);
             for to in nodes.iter().copied().filter(|&to| to != primary) {
-                self.send(primary, to);
-                while self.batches.get(&(primary, to)).is_some_and(|queue| !queue.is_empty()) {
-                    self.deliver(primary, to);
-                }
-                while self.answers.get(&(to, primary)).is_some_and(|queue| !queue.is_empty()) {
-                    self.answer(to, primary);
-                }
+                self.exchange(primary, to);
             }
             self.add_member();
             self.settle();
