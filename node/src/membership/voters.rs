@@ -45,8 +45,12 @@ impl Membership {
         let metrics = self.metadata.raft()?.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
-        if membership.get_joint_config().len() > 1 || map.cluster_uuid.is_empty() {
+        if map.cluster_uuid.is_empty() {
             return None;
+        }
+        if let [_, .., wanted] = membership.get_joint_config().as_slice() {
+            // Between two sets of voters: the leader that began this is gone, and nobody else ends it.
+            return Some(ChangeMembers::ReplaceAllVoters(wanted.clone()));
         }
         let members: BTreeSet<MemberId> = membership.nodes().map(|(id, _)| *id).collect();
         let current: BTreeMap<MemberId, BasicNode> = map
