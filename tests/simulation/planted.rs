@@ -41,7 +41,7 @@ const KNOWN: &[Known] = &[
     (PlantedBug::AckBeforeBackup, 3, &[LOST]),
     (
         PlantedBug::ReadPastCommitted,
-        6,
+        3,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE],
     ),
     (PlantedBug::OldEpochTaken, 9, &[ASSERTED, LOST, STUCK]),
@@ -85,13 +85,13 @@ const KNOWN: &[Known] = &[
     (PlantedBug::TornTailKept, 7, &[CANT_GO_ON, LOST, ASSERTED]),
     (
         PlantedBug::MovedTableServed,
-        8,
+        1,
         &[LOST, NOT_LINEARISABLE, NOT_SERIALISABLE, HALF, TWICE],
     ),
     (PlantedBug::MovedRowsShown, 26, &[NOT_SERIALISABLE, HALF]),
     (
         PlantedBug::CutNotHeld,
-        2,
+        22,
         &[HALF, LOST, NOT_SERIALISABLE, NOT_LINEARISABLE],
     ),
 ];

@@ -11,13 +11,13 @@ use volt_tests::serializable::{self, Checked};
 use crate::determinism::mix;
 use crate::movers;
 use crate::shared::{Phase, Shared};
-use crate::sql;
+use crate::sql::{self, LAST_ANSWER_TIMEOUT};
 
 /// Clients at a time.
 pub const CLIENTS: u32 = 3;
 /// Their numbers begin here.
 const FIRST: u32 = 20;
-/// After this time an answer is taken for lost.
+/// After this time an answer is taken for lost, while faults happen.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Between two transactions of a client.
 const MAX_THINK_MILLIS: u64 = 65;
@@ -34,9 +34,9 @@ pub fn procedures(seed: u64) -> Procedures {
     }
 }
 
-async fn open(node: u32, number: u32, recorder: &Recorder, seed: u64) -> Option<Session> {
+async fn open(node: u32, number: u32, recorder: &Recorder, seed: u64, answer_limit: Duration) -> Option<Session> {
     let client = sql::connect(node).await?;
-    let session = Session::open(client, recorder, number, ANSWER_LIMIT, procedures(seed)).await?;
+    let session = Session::open(client, recorder, number, answer_limit, procedures(seed)).await?;
     Some(match movers::moves_all(seed) {
         true => session.thinking(MAX_THINK_IN_BLOCKS),
         false => session,
@@ -50,7 +50,7 @@ pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) 
     let is_on = || shared.run().phase == Phase::Work;
     while is_on() {
         let node = shared.a_member(&mut random);
-        let Some(session) = open(node, number, &recorder, seed).await else {
+        let Some(session) = open(node, number, &recorder, seed, ANSWER_LIMIT).await else {
             sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -64,7 +64,7 @@ pub async fn client(shared: Shared, recorder: Recorder, number: u32, seed: u64) 
 /// Everything as each node tells it at the end, then the whole history.
 pub async fn check(recorder: &Recorder, members: Vec<u32>, seed: u64) -> Result<Checked, String> {
     for node in members {
-        let session = open(node, FIRST, recorder, seed).await;
+        let session = open(node, FIRST, recorder, seed, LAST_ANSWER_TIMEOUT).await;
         let session = session.ok_or_else(|| format!("node {node} takes no session at the end"))?;
         if !session.read_everything().await {
             return Err(format!("node {node} does not read lists and sets at the end"));
@@ -76,7 +76,7 @@ pub async fn check(recorder: &Recorder, members: Vec<u32>, seed: u64) -> Result<
 /// Everything as a node of another cluster tells it, that was restored as the first one was at this moment or later.
 pub async fn read_since(first: &Shared, node: u32, moment: u64, seed: u64) -> Result<(), String> {
     let recorder = first.recorder();
-    let session = open(node, FIRST, &recorder, seed).await;
+    let session = open(node, FIRST, &recorder, seed, LAST_ANSWER_TIMEOUT).await;
     let session = session.ok_or_else(|| format!("node {node} of the restored cluster takes no session"))?;
     match session.read_everything_since(moment).await {
         true => Ok(()),

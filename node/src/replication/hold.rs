@@ -93,8 +93,10 @@ impl Hold {
         });
     }
 
-    /// Ends the hold of `transaction`, if it has it, and wakes who waits. True if it had it.
+    /// Ends the hold of `transaction`, if it has it, and wakes who waits. True if it had it. If it waits itself, it gets no
+    /// turn any more: its waiter hears nothing, ever.
     pub(crate) fn release(&mut self, transaction: TransactionId) -> bool {
+        self.waiting_transactions.remove(&transaction);
         if self.held_by(transaction).is_none() {
             return false;
         }
@@ -204,6 +206,18 @@ mod tests {
         assert!(hold.waiting() <= 2 * patient.len() + PRUNE_FROM, "{}", hold.waiting());
         hold.release(transaction(1));
         assert!(patient.into_iter().all(|mut waiter| waiter.try_recv().is_ok()));
+    }
+
+    #[test]
+    fn who_is_let_go_while_he_waits_gets_no_turn() {
+        let mut hold = Hold::default();
+        hold.ask(transaction(1), 0);
+        let mut gone = hold.wait_transaction(transaction(2));
+        let mut third = hold.wait_transaction(transaction(3));
+        assert!(!hold.release(transaction(2)));
+        assert_eq!(gone.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        hold.release(transaction(1));
+        assert!(third.try_recv().is_ok());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod backup;
 mod calls;
 mod expiry;
 mod follow;
+mod holding;
 mod incoming;
 mod indexes;
 mod interactive;

@@ -19,10 +19,12 @@ use volt_wasm::Modules;
 use super::arriving::Arrived;
 use super::expiry::Expiry;
 use super::follow::{Stages, is_hidden};
+use super::holding::Holdings;
 use super::memory::MemoryGuard;
 use super::optimistic::{conflict, still_right};
 use super::pins::Pins;
 use super::request::{Changed, Failure, Held, KeyedAt, Work};
+use super::resolve::OldHold;
 use super::sequences::Sequences;
 use super::stuck::Stuck;
 use crate::error::SqlError;
@@ -65,6 +67,8 @@ pub(crate) struct Participant {
     pub(super) stages: Stages,
     /// Requests that were answered with what was kept under their keys.
     pub(super) repeats: AtomicU64,
+    /// Who of this node's transactions may hold partitions, anywhere.
+    pub(super) holdings: Arc<Holdings>,
 }
 
 /// What came of running a program here and now.
@@ -93,6 +97,7 @@ impl Participant {
             stuck: Mutex::default(),
             stages: Stages::default(),
             repeats: AtomicU64::default(),
+            holdings: Arc::default(),
         }
     }
 
@@ -391,13 +396,13 @@ impl Participant {
         self.replicas.append(replica, &vote);
     }
 
-    /// Ends the hold of a transaction that has not voted; false if it had lost it.
+    /// Ends the hold of a transaction that has not voted, or its wait for one; false if it had lost it, or had none.
     pub(crate) fn release(&self, transaction: TransactionId, partition: PartitionId) -> bool {
         let released = self.replicas.with(partition, |replica| {
             let voted = replica
                 .hold
                 .held_by(transaction)
-                .is_none_or(|holder| holder.voted.is_some());
+                .is_some_and(|holder| holder.voted.is_some());
             !voted && replica.hold.release(transaction)
         });
         released.unwrap_or(false)
@@ -410,8 +415,8 @@ impl Participant {
             .flatten()
     }
 
-    /// Holds here that are older than `limit_ms`: (partition, transaction, its home if it has voted).
-    pub(crate) fn old_holds(&self, limit_ms: u64) -> Vec<(PartitionId, TransactionId, Option<PartitionId>)> {
+    /// Holds here that are older than `limit_ms`, or whose coordinators are dead.
+    pub(crate) fn old_holds(&self, limit_ms: u64) -> Vec<OldHold> {
         let now_ms = self.replicas.now_ms();
         let map = self.replicas.metadata.map();
         let is_gone = |transaction: TransactionId| {
@@ -419,15 +424,15 @@ impl Participant {
         };
         let old = |slot: &crate::replication::Slot| {
             let replica = lock(slot);
-            let holder = replica
-                .hold
-                .holder()
-                .filter(|holder| holder.since_ms + limit_ms < now_ms || is_gone(holder.transaction))?;
-            Some((
-                replica.partition,
-                holder.transaction,
-                holder.voted.map(|(home, _)| home),
-            ))
+            let holder = replica.hold.holder()?;
+            let hold = OldHold {
+                partition: replica.partition,
+                transaction: holder.transaction,
+                home: holder.voted.map(|(home, _)| home),
+                age_ms: now_ms.saturating_sub(holder.since_ms),
+                is_orphan: is_gone(holder.transaction),
+            };
+            (hold.age_ms > limit_ms || hold.is_orphan).then_some(hold)
         };
         self.replicas.all().iter().filter_map(old).collect()
     }

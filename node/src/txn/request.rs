@@ -123,6 +123,8 @@ pub(crate) enum Request {
     Stage(Destination),
     /// Write that, while nobody reads the partition.
     Pour(Destination),
+    /// Does a transaction that this node coordinates go on? Asked of its coordinator by who is held and has no vote of it.
+    IsHolding { transaction: TransactionId },
 }
 
 /// The idempotency key of a transaction over several partitions, and which of them keeps it.
@@ -382,6 +384,8 @@ pub(crate) enum Reply {
     Moves(Vec<(TableId, PartitionId, String)>),
     /// Nothing was done.
     Failed(Failure),
+    /// Of `IsHolding`.
+    Holding(bool),
 }
 
 /// What a statement of an interactive transaction came to.

@@ -156,6 +156,7 @@ impl Participant {
                 self.unpin(transaction);
                 Reply::Done
             }
+            Request::IsHolding { transaction } => Reply::Holding(self.is_holding(transaction)),
         }
     }
 
@@ -210,7 +211,11 @@ impl Participant {
             if Instant::now() >= deadline {
                 return Err(Failure::Busy);
             }
-            let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), turn).await;
+            let turn = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), turn).await;
+            if matches!(turn, Ok(Err(_))) {
+                // It was let go before it had anything, so nobody waits for the answer; or the replica is gone.
+                return Err(Failure::Wounded);
+            }
         }
     }
 
@@ -413,7 +418,7 @@ impl Participant {
         let young = self
             .old_holds(super::resolve::ABORT_AFTER_MS)
             .iter()
-            .all(|&(_, holder, _)| holder != transaction);
+            .all(|hold| hold.transaction != transaction);
         if undecided == Some(true) && young {
             return Reply::Decision(None);
         }

@@ -151,8 +151,8 @@ impl Coordinator {
         let began_micros = snapshot.context.now_micros;
         let mut retry = self.begin()?;
         loop {
-            let holding = self.new_transaction(began_micros);
-            let why = match self.try_cut(snapshot, holding, partitions).await {
+            let holding = self.begin_holding(began_micros);
+            let why = match self.try_cut(snapshot, holding.transaction, partitions).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Sql(error)) => return Err(error),
                 Err(Failure::Busy) => return Err(busy(partitions.first().copied().unwrap_or(0))),

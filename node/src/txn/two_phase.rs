@@ -108,8 +108,13 @@ impl Coordinator {
         let mut lost = None;
         loop {
             // A wounded transaction keeps its age, so that it is the oldest some day; its name is new.
-            let transaction = self.new_transaction(began_micros);
-            let why = match self.try_multi(transaction, &parts, parameters, key.as_ref()).await {
+            let holding = self.begin_holding(began_micros);
+            let tried = self
+                .try_multi(holding.transaction, &parts, parameters, key.as_ref())
+                .await;
+            // It holds nothing that it has no vote for, or wants nothing of it.
+            drop(holding);
+            let why = match tried {
                 Try::Committed(changed) => return Ok(changed),
                 Try::Failed(error) => return Err(settled(error, lost)),
                 Try::Unknown => {
