@@ -24,6 +24,23 @@ with psycopg.connect(WHERE, autocommit=True) as connection:
             rows = cursor.execute("SELECT * FROM people WHERE id = %s", (7,), binary=binary).fetchall()
             assert rows == [(7, "person 7", decimal.Decimal("1.75"), born, b"\x07\x00\xff")], rows
 
+    # Parameters whose types follow from what they stand with.
+    for statement, parameters, wanted in (
+        ("SELECT name FROM people WHERE id = %s::int", (7,), "person 7"),
+        ("SELECT name FROM people WHERE id = CAST(%s AS BIGINT)", ("7",), "person 7"),
+        ("SELECT count(*) FROM people WHERE (%s::int IS NULL OR id < %s)", (None, 3), 50),
+        ("SELECT count(*) FROM people WHERE balance >= COALESCE(%s, balance)", (decimal.Decimal("12.25"),), 2),
+        ("SELECT count(*) FROM people WHERE id IN (%s::int, %s::int)", (1, 2), 2),
+        ("SELECT CASE WHEN id = %s THEN name ELSE %s END FROM people WHERE id = %s", (1, "nobody", 2), "nobody"),
+        ("SELECT id FROM people ORDER BY id LIMIT %s OFFSET %s", (1, 9), 10),
+        ("SELECT %s + GREATEST(%s, id) FROM people WHERE id = 3", (1, 5), 6),
+        ("UPDATE people SET balance = balance + %s::numeric, name = COALESCE(%s, name) WHERE id = %s::int RETURNING name",
+         (0, None, 7), "person 7"),
+    ):
+        for binary in (False, True):
+            found = cursor.execute(statement, parameters, binary=binary, prepare=True).fetchone()
+            assert found == (wanted,), (statement, found)
+
     assert cursor.execute("SELECT count(*), sum(balance) FROM people").fetchone() == (50, decimal.Decimal("318.75"))
     cursor.execute("UPDATE people SET name = %s WHERE id = %s", ("renamed", 7))
     assert cursor.rowcount == 1

@@ -17,6 +17,7 @@ use super::SqlEngine;
 use super::compile::compile_on_conflict;
 use super::ddl::{name_of, table_name};
 use super::errors::from_datafusion;
+use super::parameters::{self, Said};
 use super::returning::NextValues;
 use super::syntax::{Parsed, parse, position_of};
 use crate::error::SqlError;
@@ -166,6 +167,7 @@ impl SqlEngine {
         &self,
         conflict: Conflict,
         sql: &str,
+        said: Said<'_>,
         map: &ClusterMap,
     ) -> Result<Planned, SqlError> {
         let Conflict {
@@ -185,7 +187,7 @@ impl SqlEngine {
         let session = self.session_of(&both, sql, map)?;
         let statement = statement(update, name, alias, &table)?;
         let plan = session.statement_to_plan(DfStatement::Statement(Box::new(statement)));
-        let plan = plan.await.map_err(failed)?;
+        let plan = parameters::settle(plan.await.map_err(failed)?, said).map_err(failed)?;
         let optimised = session.optimize(&plan).map_err(failed)?;
         let on_conflict = compile_on_conflict(&optimised, &both)?;
         if let OnConflict::Update { set, .. } = &on_conflict

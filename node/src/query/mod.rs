@@ -24,6 +24,7 @@ mod memory;
 mod mentions;
 mod names;
 mod now;
+mod parameters;
 mod planned;
 mod prepare;
 mod procedure;

@@ -25,6 +25,7 @@ use super::insert_query::{self, InsertQuery};
 use super::literals::write_out_exponents;
 use super::names::output_names;
 use super::now;
+use super::parameters::{self, Said};
 use super::planned::{Plan, Planned, ProgramPlan};
 use super::returning::{Returning, check_returning, take_returning};
 use super::sequence::{Call, Calls, SequencePlan, take_calls};
@@ -180,30 +181,40 @@ impl SqlEngine {
         types.resize(own, None);
         types.extend(calls.iter().map(|_| Some(DataType::BigInt)));
         let failed = |error| from_datafusion(error, sql);
-        let returning = match take_returning(&mut statement)? {
-            Some(select) => Some(self.plan_returning(select, sql, map).await?),
-            None => None,
-        };
-        let on_conflict = match conflict::take(&mut statement, sql, map)? {
-            Some(conflict) => Some(self.plan_on_conflict(conflict, sql, map).await?),
-            None => None,
-        };
+        let returning = take_returning(&mut statement)?;
+        let on_conflict = conflict::take(&mut statement, sql, map)?;
         forget_alias(&mut statement);
-        let in_conflict = |program: &mut Program| {
-            program.on_conflict = on_conflict.as_ref().map(|planned| planned.on_conflict.clone());
-        };
         let session = self.session(map, has_versions)?;
         let names = |width| output_names(&statement, width);
         let parsed = DfStatement::Statement(Box::new(statement.clone()));
         let plan = session.statement_to_plan(parsed).await.map_err(failed);
         let plan = plan.map_err(|error| views::unready(error, map))?;
         check_scans(&plan)?;
+        let mut said = Said {
+            before: &[],
+            declared: &types,
+        };
+        let plan = parameters::settle(plan, said).map_err(failed)?;
+        let known = parameters::known(std::iter::once(&plan)).map_err(failed)?;
+        said.before = &known;
+        let on_conflict = match on_conflict {
+            Some(conflict) => Some(self.plan_on_conflict(conflict, sql, said, map).await?),
+            None => None,
+        };
+        let returning = match returning {
+            Some(select) => Some(self.plan_returning(select, sql, said, map).await?),
+            None => None,
+        };
+        let in_conflict = |program: &mut Program| {
+            program.on_conflict = on_conflict.as_ref().map(|planned| planned.on_conflict.clone());
+        };
         let plans = [
             Some(&plan),
-            returning.as_ref().map(Returning::plan),
             on_conflict.as_ref().and_then(|planned| planned.plan.as_ref()),
+            returning.as_ref().map(Returning::plan),
         ];
-        let types = parameters(plans.into_iter().flatten(), &types).map_err(failed)?;
+        let known = parameters::known(plans.into_iter().flatten()).map_err(failed)?;
+        let types = parameters::types(&known, &types);
         let plan = session.optimize(&plan).map_err(failed)?;
         let find = |name: &str| map.rows(name).cloned();
         if let LogicalPlan::Explain(explained) = &plan
@@ -375,29 +386,6 @@ fn tag(program: &Program) -> &'static str {
         Action::Delete { .. } => "DELETE",
         Action::Truncate { .. } => "TRUNCATE TABLE",
     }
-}
-
-/// The types of `$1`, `$2` and so on: what the client says, else what the plan infers, else text.
-fn parameters<'p>(
-    plans: impl Iterator<Item = &'p LogicalPlan>,
-    types: &[Option<DataType>],
-) -> Result<Vec<DataType>, datafusion::common::DataFusionError> {
-    let mut inferred: BTreeMap<usize, DataType> = BTreeMap::new();
-    for plan in plans {
-        for (id, data_type) in plan.get_parameter_types()? {
-            let Ok(number) = id.trim_start_matches('$').parse::<usize>() else {
-                continue;
-            };
-            let data_type = data_type.map_or(DataType::Text, |data_type| from_arrow(&data_type));
-            inferred.entry(number).or_insert(data_type);
-        }
-    }
-    let count = inferred.keys().last().copied().unwrap_or(0).max(types.len());
-    let of = |number: usize| {
-        let said = types.get(number - 1).copied().flatten();
-        inferred.get(&number).copied().or(said).unwrap_or(DataType::Text)
-    };
-    Ok((1..=count).map(of).collect())
 }
 
 /// Every table of ours that a plan scans, with its partitions.

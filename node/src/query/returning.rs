@@ -17,6 +17,7 @@ use super::SqlEngine;
 use super::compile::compile_returning;
 use super::errors::from_datafusion;
 use super::names::output_names;
+use super::parameters::{self, Said};
 use super::sequence::is_call_of;
 use super::syntax::{Parsed, parse};
 use super::types::from_arrow;
@@ -146,6 +147,7 @@ impl SqlEngine {
         &self,
         mut select: Statement,
         sql: &str,
+        said: Said<'_>,
         map: &ClusterMap,
     ) -> Result<Returning, SqlError> {
         let failed = |error| from_datafusion(error, sql);
@@ -156,6 +158,7 @@ impl SqlEngine {
         let plan = session.statement_to_plan(parsed).await;
         let plan = plan.map_err(|error| in_returning(failed(error)))?;
         check_nodes(&plan)?;
+        let plan = parameters::settle(plan, said).map_err(failed)?;
         let optimised = session.optimize(&plan).map_err(failed)?;
         let fields = plan.schema().fields();
         let names = output_names(&select, fields.len());

@@ -7,6 +7,7 @@ import java.sql.SQLException;
 import java.sql.Savepoint;
 import java.sql.Statement;
 import java.sql.Timestamp;
+import java.sql.Types;
 import java.util.HashSet;
 import java.util.Set;
 
@@ -48,6 +49,20 @@ public class Session {
                         same(opened, row.getTimestamp("opened"));
                         same(null, row.getString("note"));
                         same(false, row.next());
+                    }
+                }
+            }
+            // The type of a parameter follows from what it stands with.
+            String optional = "SELECT count(*) FROM accounts WHERE (?::bigint IS NULL OR id = ?) AND owner = COALESCE(?, owner) AND active = ?::boolean";
+            try (PreparedStatement search = connection.prepareStatement(optional)) {
+                for (int round = 0; round < 12; round++) {
+                    search.setInt(1, 42);
+                    search.setLong(2, 42);
+                    search.setNull(3, Types.VARCHAR);
+                    search.setBoolean(4, true);
+                    try (ResultSet row = search.executeQuery()) {
+                        same(true, row.next());
+                        same(1L, row.getLong(1));
                     }
                 }
             }
