@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_millis(250);
 const UNVOTED_LIMIT_MS: u64 = 5_000;
 /// A hold older than this asks: with a vote its home partition, without one its coordinator.
 const ASK_AFTER_MS: u64 = 1_000;
-/// Who is asked may take so long; then he is asked anew, and meanwhile the others were.
+/// Who is asked may take so long, and a decision to be committed; then the others are looked after, and he is asked anew.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// The home partition decides to abort an undecided transaction after this.
 pub(crate) const ABORT_AFTER_MS: u64 = 3_000;
@@ -120,7 +120,8 @@ impl Coordinator {
                     partitions: vec![partition],
                     commit,
                 };
-                self.participant.serve(decide).await;
+                // It is on record at once; others do not wait until it is committed.
+                let _ = tokio::time::timeout(ASK_LIMIT, self.participant.serve(decide)).await;
             }
         }
     }
