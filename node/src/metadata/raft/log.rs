@@ -3,9 +3,11 @@
 //! `metadata/vote`: one checksummed record, replaced as a whole and synced before the vote is told to anyone.
 //! `metadata/log`: a header, then records in order; each is its length, its CRC-32C and its body. A body is an entry,
 //! "cut from this index on", "everything up to here is purged", or a mark: "the file is on the disk up to this record".
-//! Every write begins with a mark. What a crash tore off the end is cut away when the file is opened; damage in front of a
-//! mark can't be that, and the file is refused, for what it held may be what this member's vote was counted for. A purge
-//! writes the file anew, so that it stays as small as what is kept; all that is kept is also in memory.
+//! A mark follows every write once that is on the disk. It is not flushed itself: the next write does that, and no write
+//! vouches for it. What a crash tore off the end is cut away when the file is opened; damage in front of a mark can't be
+//! that, and the file is refused, for what it held may be what this member's vote was counted for. So only damage to the
+//! last write of a machine that lost its power right behind it is taken for a torn end. A purge writes the file anew, so
+//! that it stays as small as what is kept; all that is kept is also in memory.
 
 use std::fmt::Debug;
 use std::io;
@@ -30,13 +32,15 @@ const VOTE_HEADER: &[u8; 8] = b"VOLTMVT1";
 const PREFIX: usize = 8;
 /// A mark's kind and place.
 const MARK_BODY: usize = 9;
+/// A whole mark.
+const MARK: usize = PREFIX + MARK_BODY;
 /// A body that claims to be longer is not one of ours.
 const MAX_BODY: usize = 64 << 20;
 
 const ENTRY: u8 = 1;
 const CUT: u8 = 2;
 const PURGED: u8 = 3;
-const MARK: u8 = 4;
+const MARK_KIND: u8 = 4;
 const BLANK: u8 = 0;
 const COMMAND: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -46,8 +50,10 @@ pub(crate) struct Log {
     disk: Arc<dyn Disk>,
     /// Never contended; an append file alone couldn't be shared.
     file: tokio::sync::Mutex<Box<dyn AppendFile>>,
-    /// Of the file, all of it on the disk.
+    /// Of the file, all of it on the disk but a mark at its end.
     length: usize,
+    /// It ends with a mark.
+    is_marked: bool,
     vote: Option<Vote<MemberId>>,
     kept: LogReader,
     planted: Planted,
@@ -62,9 +68,12 @@ impl Log {
             None => None,
         };
         let mut kept = Kept::default();
-        let length = match read_if_any(&*disk, LOG).await? {
-            Some(bytes) => replay(&bytes, &mut kept)?,
-            None => 0,
+        let (length, is_marked) = match read_if_any(&*disk, LOG).await? {
+            Some(bytes) => {
+                let whole = replay(&bytes, &mut kept)?;
+                (whole, ends_with_mark(&bytes[..whole]))
+            }
+            None => (0, false),
         };
         if length == 0 {
             disk.write_atomic(Path::new(LOG), Bytes::from_static(LOG_HEADER))
@@ -77,6 +86,7 @@ impl Log {
             disk,
             file: tokio::sync::Mutex::new(file),
             length,
+            is_marked,
             vote,
             kept,
             planted,
@@ -115,7 +125,9 @@ impl Log {
     /// After an error nothing more is written: the group's member stops.
     async fn write(&mut self, bodies: &[Vec<u8>]) -> io::Result<()> {
         let mut buffer = Vec::new();
-        put_record(&mut buffer, &mark_body(self.length));
+        if !self.is_marked {
+            put_record(&mut buffer, &mark_body(self.length));
+        }
         for body in bodies {
             put_record(&mut buffer, body);
         }
@@ -126,6 +138,11 @@ impl Log {
             false => file.append_and_sync(&buffers).await?,
         }
         self.length += length;
+        let mut mark = Vec::with_capacity(MARK);
+        put_record(&mut mark, &mark_body(self.length));
+        file.append(&[Bytes::from(mark)]).await?;
+        self.length += MARK;
+        self.is_marked = true;
         Ok(())
     }
 }
@@ -188,9 +205,16 @@ fn is_marked_behind(bytes: &[u8], offset: usize) -> bool {
     })
 }
 
+fn ends_with_mark(bytes: &[u8]) -> bool {
+    let Some(at) = bytes.len().checked_sub(MARK) else {
+        return false;
+    };
+    take_record(&bytes[at..]).is_some_and(|(body, _)| *body == mark_body(at))
+}
+
 /// A mark says where it stands, so that nothing else looks like one.
 fn mark_body(at: usize) -> [u8; MARK_BODY] {
-    let mut body = [MARK; MARK_BODY];
+    let mut body = [MARK_KIND; MARK_BODY];
     body[1..].copy_from_slice(&(at as u64).to_le_bytes());
     body
 }
@@ -210,7 +234,7 @@ fn replay_body(mut body: &[u8], kept: &mut Kept) -> Option<()> {
             kept.entries = kept.entries.split_off(&(upto.index + 1));
             kept.purged = Some(upto);
         }
-        MARK => {}
+        MARK_KIND => {}
         _ => return None,
     }
     Some(())
@@ -354,6 +378,7 @@ impl RaftLogStorage<Group> for Log {
         let opened = self.disk.open_append(Path::new(LOG), Some(length)).await;
         *self.file.get_mut() = opened.map_err(|error| writing(&error))?;
         self.length = length as usize;
+        self.is_marked = true;
         Ok(())
     }
 }
@@ -373,123 +398,4 @@ fn encode_all(kept: &Kept) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use openraft::CommittedLeaderId;
-
-    use super::*;
-    use crate::metadata::command::Command;
-    use crate::world::simulated::{SimulatedDisk, SimulatedRandom};
-
-    fn entry(index: u64) -> Entry<Group> {
-        let payload = EntryPayload::Normal(Command::RemoveNode { node_id: index as u32 });
-        Entry {
-            log_id: LogId::new(CommittedLeaderId::new(3, 9), index),
-            payload,
-        }
-    }
-
-    fn kept(entries: std::ops::Range<u64>, purged: Option<u64>) -> Kept {
-        let purged = purged.map(|index| entry(index).log_id);
-        Kept {
-            purged,
-            entries: entries.map(|index| (index, entry(index))).collect(),
-        }
-    }
-
-    #[test]
-    fn comes_back_whole_and_torn() {
-        let file = encode_all(&kept(5..9, Some(4))).unwrap();
-        for length in LOG_HEADER.len()..=file.len() {
-            let mut back = Kept::default();
-            let whole = replay(&file[..length], &mut back).unwrap();
-            assert!(whole <= length);
-            assert!(
-                back.entries
-                    .values()
-                    .zip(5..)
-                    .all(|(back, index)| back.log_id.index == index)
-            );
-        }
-        let mut back = Kept::default();
-        assert_eq!(replay(&file, &mut back).unwrap(), file.len());
-        assert_eq!(back.entries.len(), 4);
-        assert_eq!(back.purged.unwrap().index, 4);
-    }
-
-    /// Three writes, as `Log` makes them: bytes and where each begins.
-    async fn three_writes() -> (Vec<u8>, Vec<usize>) {
-        let disk = SimulatedDisk::new(SimulatedRandom::new(1), false);
-        let mut log = Log::open(Arc::new(disk.mount()), Planted::default()).await.unwrap();
-        let mut begins = Vec::new();
-        for entries in [0..2, 2..3, 3..6] {
-            begins.push(log.length);
-            let bodies: Vec<Vec<u8>> = entries.map(|index| encode_entry(&entry(index)).unwrap()).collect();
-            log.write(&bodies).await.unwrap();
-        }
-        let files = disk.files();
-        let (_, bytes) = files.into_iter().find(|(path, _)| path == Path::new(LOG)).unwrap();
-        assert_eq!(bytes.len(), log.length);
-        (bytes, begins)
-    }
-
-    #[tokio::test]
-    async fn damage_in_front_of_a_later_write_is_an_error_that_names_the_place() {
-        let (bytes, begins) = three_writes().await;
-        let last = begins[2];
-        for at in LOG_HEADER.len()..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x40;
-            let mut back = Kept::default();
-            match replay(&damaged, &mut back) {
-                Err(error) => {
-                    assert!(at < last, "a torn end is no damage: {at}");
-                    assert!(error.to_string().contains("metadata/log, at offset"), "{error}");
-                }
-                Ok(whole) => {
-                    assert!(at >= last && whole >= last, "damage at {at} went unseen");
-                    assert!(back.entries.len() >= 3);
-                }
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn the_last_write_may_be_torn_in_any_order() {
-        let (bytes, begins) = three_writes().await;
-        // Its beginning is missing, its end is there.
-        let mut torn = bytes.clone();
-        torn[begins[2]..begins[2] + 40].fill(0);
-        let mut back = Kept::default();
-        assert_eq!(replay(&torn, &mut back).unwrap(), begins[2]);
-        assert_eq!(back.entries.len(), 3);
-    }
-
-    #[test]
-    fn a_purged_file_is_vouched_for_as_a_whole() {
-        let mut file = encode_all(&kept(5..9, Some(4))).unwrap();
-        file[LOG_HEADER.len() + PREFIX] ^= 1;
-        assert!(replay(&file, &mut Kept::default()).is_err());
-    }
-
-    #[test]
-    fn a_cut_holds() {
-        let mut file = encode_all(&kept(0..6, None)).unwrap();
-        let mut body = vec![CUT];
-        body.extend_from_slice(&3u64.to_le_bytes());
-        put_record(&mut file, &body);
-        put_record(&mut file, &encode_entry(&entry(3)).unwrap());
-        let mut back = Kept::default();
-        replay(&file, &mut back).unwrap();
-        assert_eq!(back.entries.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn votes() {
-        for vote in [Vote::new(3, 7), Vote::new_committed(4, 1 << 40)] {
-            let bytes = encode_vote(&vote);
-            assert_eq!(decode_vote(&bytes).unwrap(), vote);
-            let damaged = decode_vote(&bytes[..bytes.len() - 1]).expect_err("it is cut off");
-            assert!(damaged.to_string().contains(VOTE), "{damaged}");
-        }
-    }
-}
+mod tests;
