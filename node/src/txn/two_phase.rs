@@ -112,7 +112,7 @@ impl Coordinator {
             let tried = self
                 .try_multi(holding.transaction, &parts, parameters, key.as_ref())
                 .await;
-            // It holds nothing that it has no vote for, or wants nothing of it.
+            // What it may still hold without a vote is of no use any more.
             drop(holding);
             let why = match tried {
                 Try::Committed(changed) => return Ok(changed),

@@ -58,7 +58,12 @@ pub(in crate::query) fn take_calls(
     overriding: Option<Overriding>,
     map: &ClusterMap,
 ) -> Result<(usize, Calls), SqlError> {
-    let count = greatest_parameter(statement).max(declared);
+    let greatest = greatest_parameter(statement);
+    if greatest > MAX_PARAMETERS {
+        let error = SqlError::new("42P02", format!("there is no parameter ${greatest}"));
+        return Err(error.hint(format!("A statement has {MAX_PARAMETERS} parameters at most.")));
+    }
+    let count = greatest.max(declared);
     let mut taker = Taker {
         map,
         first: count + 1,
@@ -69,6 +74,9 @@ pub(in crate::query) fn take_calls(
     taker.calls_in(statement)?;
     Ok((count, taker.calls))
 }
+
+/// So many values can be bound, by the protocol.
+const MAX_PARAMETERS: usize = 65_535;
 
 /// The greatest number of a parameter.
 fn greatest_parameter(statement: &Statement) -> usize {
