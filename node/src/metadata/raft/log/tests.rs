@@ -91,24 +91,30 @@ async fn the_last_write_may_be_torn_in_any_order() {
     }
 }
 
+/// A write that lost its mark has it from the next one, whatever becomes of that.
 #[tokio::test]
-async fn what_is_written_behind_a_torn_end_is_vouched_for_too() {
+async fn the_next_write_vouches_for_one_without_a_mark() {
     let (bytes, begins) = three_writes().await;
-    let disk = SimulatedDisk::new(SimulatedRandom::new(1), false);
-    let mounted: Arc<dyn Disk> = Arc::new(disk.mount());
-    let torn = Bytes::copy_from_slice(&bytes[..begins[2] + 3]);
-    mounted.create_directory(Path::new(DIRECTORY)).await.unwrap();
-    mounted.write_atomic(Path::new(LOG), torn).await.unwrap();
-    // Its mark is torn, and the next time there is one.
-    for index in 3..5 {
+    let (mark, third) = (begins[2] - MARK, begins[2]);
+    for left in [mark, mark + 3, third, third + 3] {
+        let disk = SimulatedDisk::new(SimulatedRandom::new(1), false);
+        let mounted: Arc<dyn Disk> = Arc::new(disk.mount());
+        mounted.create_directory(Path::new(DIRECTORY)).await.unwrap();
+        let torn = Bytes::copy_from_slice(&bytes[..left]);
+        mounted.write_atomic(Path::new(LOG), torn).await.unwrap();
         let mut log = Log::open(Arc::clone(&mounted), Planted::default()).await.unwrap();
-        assert_eq!(log.last(), Some(entry(index - 1).log_id));
-        log.append_by_hand(&[entry(index)]).await.unwrap();
+        assert_eq!(log.last(), Some(entry(2).log_id));
+        log.append_by_hand(&[entry(3)]).await.unwrap();
+        // Of the new write no entry is whole.
+        let mut damaged = mounted.read(Path::new(LOG)).await.unwrap().to_vec();
+        damaged.truncate(third + 3);
+        assert_eq!(replay(&damaged, &mut Kept::default()).unwrap(), third);
+        damaged[mark - 1] ^= 1;
+        assert!(
+            replay(&damaged, &mut Kept::default()).is_err(),
+            "{left} bytes were left"
+        );
     }
-    let bytes = mounted.read(Path::new(LOG)).await.unwrap();
-    let mut damaged = bytes.to_vec();
-    damaged[bytes.len() - MARK - 1] ^= 1;
-    assert!(replay(&damaged, &mut Kept::default()).is_err());
 }
 
 #[test]
