@@ -130,16 +130,22 @@ impl Node {
         });
         let coming = Arc::clone(&node);
         tokio::spawn(async move {
-            if let Err(error) = coming
-                .come_up(config, world, peers, membership, (sql_port, counted))
-                .await
-            {
+            let coming_up = coming.come_up(config, world, peers, membership, (sql_port, counted));
+            let ended = tokio::select! {
+                // Also while it comes up: without its member it is never let in.
+                failure = coming.metadata.wait_failure() => {
+                    Err(anyhow::anyhow!("the metadata group's member has stopped: {failure}"))
+                }
+                ended = coming_up => ended,
+            };
+            if let Err(error) = ended {
                 coming.failed.send_replace(Some(format!("{error:#}")));
             }
         });
         Ok(node)
     }
 
+    /// Becomes a node of the cluster, and serves until it can't any more.
     async fn come_up(
         &self,
         config: NodeConfig,
@@ -202,10 +208,8 @@ impl Node {
             counted,
         ));
         // A log that can't be written acknowledges nothing any more: another replica must take over.
-        tokio::select! {
-            failure = log.wait_failure() => anyhow::bail!("the log has stopped: {failure}"),
-            failure = self.metadata.wait_failure() => anyhow::bail!("the metadata group's member has stopped: {failure}"),
-        }
+        let failure = log.wait_failure().await;
+        anyhow::bail!("the log has stopped: {failure}")
     }
 
     fn archive(
@@ -464,3 +468,6 @@ impl DataPlane for Data {
             .map_or_else(Vec::new, |(replicas, _)| replicas.not_serving())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use volt_engine::NodeId;
 use volt_engine::changes::origin_of;
 
@@ -62,7 +62,8 @@ pub struct Metadata {
     /// Only one initialisation or joining at a time.
     pub(super) entering: tokio::sync::Mutex<()>,
     identity: Mutex<Option<Identity>>,
-    raft: OnceLock<Raft<Group>>,
+    /// Its member of the group, or why there will be none.
+    raft: SetOnce<Result<Raft<Group>, String>>,
     lease: Lease,
     stands_back: Arc<AtomicBool>,
     /// What this node thinks of every node's future.
@@ -96,7 +97,7 @@ impl Metadata {
             published: Arc::default(),
             entering: tokio::sync::Mutex::default(),
             identity: Mutex::new(identity.clone()),
-            raft: OnceLock::new(),
+            raft: SetOnce::new(),
             lease,
             stands_back: Arc::default(),
             hazards: Mutex::default(),
@@ -204,12 +205,12 @@ impl Metadata {
         deciders
     }
 
-    /// Returns when this node's member can't go on (its log can't be written, say), with the reason.
+    /// Returns when this node's member can't go on (its log can't be written, say), with the reason; waits until there is one.
     pub async fn wait_failure(&self) -> String {
-        let Some(raft) = self.raft() else {
-            return std::future::pending().await;
+        let mut metrics = match self.raft.wait().await {
+            Ok(raft) => raft.metrics(),
+            Err(why) => return why.clone(),
         };
-        let mut metrics = raft.metrics();
         loop {
             if let Err(why) = &metrics.borrow_and_update().running_state {
                 return why.to_string();
@@ -232,7 +233,7 @@ impl Metadata {
     }
 
     pub(crate) fn raft(&self) -> Option<&Raft<Group>> {
-        self.raft.get()
+        self.raft.get()?.as_ref().ok()
     }
 
     pub(super) fn leading_member(&self) -> Option<MemberId> {
@@ -276,6 +277,16 @@ impl Metadata {
     }
 
     async fn start_member(&self, identity: &Identity) -> Result<(), OpenError> {
+        let (kept, started) = match self.open_member(identity).await {
+            Ok(raft) => (Ok(raft), Ok(())),
+            Err(error) => (Err(error.to_string()), Err(error)),
+        };
+        let is_first = self.raft.set(kept).is_ok();
+        assert!(is_first, "a process has one member");
+        started
+    }
+
+    async fn open_member(&self, identity: &Identity) -> Result<Raft<Group>, OpenError> {
         let id = member(identity.node_id, identity.incarnation);
         let (disk, planted) = (&self.world.disk, self.world.planted);
         let log = Log::open(Arc::clone(disk), planted).await?;
@@ -287,9 +298,7 @@ impl Metadata {
         };
         let config = self.raft_config()?;
         let raft = Raft::new(id, Arc::new(config), lines, log, machine).await;
-        let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-        let _ = self.raft.set(raft);
-        Ok(())
+        raft.map_err(|error| OpenError::Raft(error.to_string()))
     }
 
     /// The election timeout is drawn here, once, so that openraft's own generator has nothing left to choose.
