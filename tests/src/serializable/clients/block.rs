@@ -82,7 +82,7 @@ impl Session {
         steps.push(Step::Append { list, value });
         let set = &self.statements.set_text;
         let changed = self.execute(set, &[&(list as i64), &text]).await?;
-        assert_eq!(changed, 1, "texts are never removed");
+        assert_eq!(changed, 1, "invariant 1: texts are never removed");
         Ok(())
     }
 

@@ -51,7 +51,11 @@ impl Session {
         let from = self.recorder.era() * OBJECTS_OF_AN_ERA;
         let (from, to) = (from as i64, (from + OBJECTS_OF_AN_ERA) as i64);
         let rows = self.query(&self.statements.read_texts, &[&from, &to]).await?;
-        assert_eq!(rows.len(), OBJECTS_OF_AN_ERA as usize, "texts are never removed");
+        assert_eq!(
+            rows.len(),
+            OBJECTS_OF_AN_ERA as usize,
+            "invariant 1: texts are never removed"
+        );
         steps.extend(rows.iter().map(text_read));
         Ok(())
     }
@@ -69,7 +73,7 @@ impl Session {
         steps.push(Step::Append { list, value });
         let append = &self.statements.append_text;
         let changed = self.execute(append, &[&(list as i64), &item(value)]).await?;
-        assert_eq!(changed, 1, "texts are never removed");
+        assert_eq!(changed, 1, "invariant 1: texts are never removed");
         Ok(())
     }
 
@@ -80,7 +84,7 @@ impl Session {
         let append = &self.statements.append_texts;
         let (one, other) = (one as i64, other as i64);
         let changed = self.execute(append, &[&one, &other, &item(value)]).await?;
-        assert_eq!(changed, 2, "texts are never removed");
+        assert_eq!(changed, 2, "invariant 1: texts are never removed");
         Ok(())
     }
 
@@ -180,7 +184,11 @@ impl Session {
     pub(super) async fn everything(&self, steps: &mut Vec<Step>) -> Told<()> {
         self.answer(self.client.batch_execute("BEGIN READ ONLY")).await?;
         let texts = self.answer(self.client.query("SELECT k, v FROM texts", &[])).await?;
-        assert_eq!(texts.len() as u64, ERAS * OBJECTS_OF_AN_ERA, "texts are never removed");
+        assert_eq!(
+            texts.len() as u64,
+            ERAS * OBJECTS_OF_AN_ERA,
+            "invariant 1: texts are never removed"
+        );
         steps.extend(texts.iter().map(text_read));
         let rows = "SELECT k, value FROM entries ORDER BY k, position";
         let rows = self.answer(self.client.query(rows, &[])).await?;
